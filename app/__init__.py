@@ -1,0 +1,130 @@
+"""The backend in front of local language models: :func:`create_app` puts it together.
+
+A request passes :mod:`app.security`, a view in :mod:`app.api` (its body checked by :mod:`app.schemas`), one
+service in :mod:`app.services`, and the upstream; the answer comes back through the schema.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from importlib import import_module
+
+from flask import Flask, Response, g, request
+
+from app.settings import Settings
+
+__version__ = "0.1.0"
+
+log = logging.getLogger(__name__)
+
+_RESOURCES = ("chat", "health", "models", "providers", "settings")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+# The steps import what they need themselves: the engine is a program of its own below this package, and
+# starts without any of it.
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the WSGI application.
+
+    :raises app.settings.SettingsError: for an environment that cannot be used
+    """
+    app = Flask(__name__, static_folder=None)
+    settings = settings or Settings.from_env()
+    _configure_services(app, settings)
+    _configure_requests(app)
+    _configure_security(app, settings)
+    _configure_api(app)
+    return app
+
+
+def _configure_services(app: Flask, settings: Settings) -> None:
+    from app.extensions import Services
+    from app.services.openai_client import OpenAIClients
+    from app.services.preferences import PreferenceStore
+    from app.services.providers import ProviderStore
+    from app.services.pulls import PullService
+    from app.services.upstream import UpstreamSession
+
+    app.extensions["services"] = Services(
+        settings=settings,
+        providers=ProviderStore(
+            settings.providers_file,
+            settings.data_dir / "providers.json",
+            settings.enable,
+            settings.environ,
+        ),
+        preferences=PreferenceStore(settings.data_dir / "settings.json", settings.timeouts),
+        clients=OpenAIClients(),
+        session=UpstreamSession(),
+        pulls=PullService(settings.allowed_registries),
+    )
+
+
+def _configure_requests(app: Flask) -> None:
+    """Give each request an id and a line in the log."""
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get("X-Request-ID", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.started = time.monotonic()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-ID"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        milliseconds = (time.monotonic() - g.started) * 1000
+        path = request.path.encode("unicode_escape").decode("ascii")  # no forged lines in the log
+        log.info(
+            "%s %s %s %d %.1f ms",
+            g.request_id,
+            request.method,
+            path,
+            response.status_code,
+            milliseconds,
+        )
+        return response
+
+
+def _configure_security(app: Flask, settings: Settings) -> None:
+    from app import security
+
+    if settings.allowed_origins:
+        from flask_cors import CORS
+
+        CORS(app, origins=list(settings.allowed_origins), expose_headers=["X-Request-ID"])
+    security.protect(app, settings)
+
+
+def _configure_api(app: Flask) -> None:
+    from flask import Blueprint
+    from swagger_ui_bundle import swagger_ui_path
+
+    from app.api.base import Api
+
+    assets = Blueprint(
+        "swagger_ui",
+        __name__,
+        static_folder=str(swagger_ui_path),
+        static_url_path="/api/docs/assets",
+    )
+    app.register_blueprint(assets)
+    app.config.update(
+        API_TITLE="Ollama backend",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/api",
+        OPENAPI_JSON_PATH="openapi.json",
+        OPENAPI_SWAGGER_UI_PATH="/docs",
+        OPENAPI_SWAGGER_UI_URL="/api/docs/assets/",
+        API_SPEC_OPTIONS={"info": {"description": "Local models and OpenAI-compatible providers."}},
+    )
+    api = Api(app)
+    for resource in _RESOURCES:
+        api.register_blueprint(import_module(f"app.api.{resource}").blp)

@@ -1,0 +1,126 @@
+"""How this API parses arguments, answers failures and documents both."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any
+
+import flask_smorest
+from flask import Flask, Response, g, jsonify, request
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+
+from app.errors import ServiceError, error_body
+from app.schemas.base import ErrorSchema
+
+log = logging.getLogger(__name__)
+
+_SLUGS = {404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
+
+
+class Parser(FlaskParser):
+    """Bad input is 400 here."""
+
+    DEFAULT_VALIDATION_STATUS = HTTPStatus.BAD_REQUEST
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
+    """A resource's views."""
+
+    ARGUMENTS_PARSER = Parser()
+
+
+class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
+    """The API, with the one error body for everything that fails."""
+
+    ERROR_SCHEMA = ErrorSchema
+
+    def _register_error_handlers(self) -> None:
+        app: Flask = self._app
+        app.register_error_handler(HTTPException, answer_http_error)
+        app.register_error_handler(ServiceError, answer_service_error)
+        app.register_error_handler(Exception, answer_unexpected_error)
+
+
+def answer_service_error(error: ServiceError) -> Response:
+    """Answer what a service raised."""
+    log.info("%s %s: %s", g.request_id, error.error_type, error.message)
+    response = jsonify(error.body(g.request_id))
+    response.status_code = error.status
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response
+
+
+def answer_http_error(error: HTTPException) -> Response:
+    """Answer what Flask, Werkzeug or webargs raised."""
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    faults = getattr(error, "data", {}).get("messages")
+    if faults is not None:
+        body = _invalid_input(faults)
+    else:
+        message, hint = _explain(error)
+        slug = _SLUGS.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
+        body = error_body(message, slug, g.request_id, hint=hint)
+    response = jsonify(body)
+    response.status_code = status
+    for name, value in error.get_headers():
+        if name in {"Allow", "Retry-After"}:
+            response.headers[name] = value
+    return response
+
+
+def answer_unexpected_error(error: Exception) -> Response:
+    """Answer a fault of this program: its log tells more, the client only that."""
+    log.error("%s unexpected %s", g.request_id, type(error).__name__, exc_info=error)
+    body = error_body(
+        "The server failed. Its log says more.",
+        "internal_error",
+        g.request_id,
+        hint=f"Look for {g.request_id} in the log, and report it as a bug.",
+    )
+    response = jsonify(body)
+    response.status_code = HTTPStatus.INTERNAL_SERVER_ERROR
+    return response
+
+
+def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
+    """Return the error body for marshmallow's *faults*, by location and field."""
+    fields = faults.get("json", faults)
+    if fields == {"_schema": ["Invalid input type."]}:
+        fields = ["The body must be a JSON object."]
+    elif fields == ["Invalid JSON body."]:
+        fields = ["The body is not valid JSON."]
+    return error_body(
+        "; ".join(_sentences(fields, "")),
+        "invalid_request",
+        g.request_id,
+        hint="The fields of each request are described at /api/docs.",
+        details=fields if isinstance(fields, dict) else {"body": fields},
+    )
+
+
+def _sentences(faults: Any, path: str) -> list[str]:
+    """Name the field before each message, but for those that name it themselves."""
+    if isinstance(faults, dict):
+        return [
+            sentence
+            for key, inner in faults.items()
+            for sentence in _sentences(inner, f"{path}.{key}" if path else str(key))
+        ]
+    return [f if f.endswith("is required") or not path else f"{path}: {f}" for f in faults]
+
+
+def _explain(error: HTTPException) -> tuple[str, str]:
+    """Return a message and a hint for an HTTP error."""
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return f"{request.method} is not allowed for {request.path}.", f"Allowed: {allowed}"
+    if isinstance(error, RequestEntityTooLarge):
+        limit = request.max_content_length
+        return "The body is too large.", f"At most {limit} bytes are accepted here."
+    if error.code == HTTPStatus.NOT_FOUND:
+        return f"There is nothing at {request.path}.", "The API is described at /api/docs."
+    return error.description or "The request cannot be served.", ""

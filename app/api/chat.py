@@ -1,0 +1,34 @@
+"""``/api/chat``: chats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, g
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.chat import ChatRequestSchema, ChatResponseSchema
+from app.streaming import event_stream
+
+blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats with a model")
+
+
+@blp.post("")
+@blp.arguments(ChatRequestSchema)
+@blp.response(200, ChatResponseSchema)
+@blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
+@blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
+@blp.alt_response(429, schema=ErrorSchema, description="The provider wants fewer requests")
+@blp.alt_response(503, schema=ErrorSchema, description="The provider is not running, or busy")
+@blp.alt_response(504, schema=ErrorSchema, description="The provider did not answer in time")
+def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Ask a model
+
+    With `"stream": true` the answer is a `text/event-stream`: `start`, then `delta` with `content` or
+    `thinking`, then exactly one of `done` (this response) or `error` (the error body).
+    """
+    if body.pop("stream"):
+        return event_stream(services.chat.stream(body, g.request_id))
+    return services.chat.answer(body, g.request_id)

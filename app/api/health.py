@@ -1,0 +1,32 @@
+"""``/api/health``: whether the server is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import redirect, url_for
+from werkzeug.wrappers import Response
+
+from app import __version__
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.health import HealthSchema
+
+blp = Blueprint("health", __name__, description="The server itself")
+
+
+@blp.get("/api/health")
+@blp.response(200, HealthSchema)
+def get_health() -> dict[str, Any]:
+    """Tell whether the server is well; no upstream is asked"""
+    found = [services.providers.damage, services.preferences.damage]
+    warnings = [warning for warning in found if warning]
+    status = "degraded" if warnings else "ok"
+    return {"status": status, "version": __version__, "warnings": warnings}
+
+
+@blp.get("/")
+@blp.doc(hidden=True)
+def root() -> Response:
+    """Lead a browser to the API's description."""
+    return redirect(url_for("api-docs.openapi_swagger_ui"))

@@ -1,0 +1,29 @@
+"""``/api/settings``: what a person changes while the program runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.settings import SettingsSchema
+
+blp = Blueprint("settings", __name__, url_prefix="/api/settings", description="Settings for all chats")
+
+
+@blp.get("")
+@blp.response(200, SettingsSchema)
+def get_settings() -> dict[str, Any]:
+    """Get the settings in force"""
+    return services.preferences.all()
+
+
+@blp.put("")
+@blp.arguments(SettingsSchema)
+@blp.response(200, SettingsSchema)
+def put_settings(body: dict[str, Any]) -> dict[str, Any]:
+    """Change the settings that are named; the others stay"""
+    for name in ("default_provider", "fallback_provider"):
+        if body.get(name) is not None:
+            services.providers.get(body[name])
+    return services.preferences.update(**body)

@@ -1,0 +1,209 @@
+"""What can go wrong, and what a client is told of it.
+
+    ServiceError                500 internal_error
+    ├── InvalidRequest          400 invalid_request
+    │   ├── InvalidModelName    400 invalid_model_name
+    │   ├── RegistryNotAllowed  400 registry_not_allowed
+    │   └── ProviderDisabled    400 provider_disabled
+    ├── NotFound                404 not_found
+    │   ├── ProviderNotFound    404 provider_not_found
+    │   └── ModelNotFound       404 model_not_found
+    ├── ProviderExists          409 provider_exists
+    ├── ProviderBuiltIn         409 provider_built_in
+    └── UpstreamError           500 upstream_error
+        ├── InvalidUpstreamKey  401 invalid_api_key
+        ├── UpstreamRejected    400 upstream_rejected
+        ├── RateLimited         429 rate_limited
+        ├── UpstreamUnavailable 503 upstream_unavailable
+        ├── UpstreamBusy        503 upstream_busy
+        ├── UpstreamTimeout     504 upstream_timeout
+        ├── InvalidUpstreamResponse 500 invalid_upstream_response
+        ├── UpstreamIncomplete  500 upstream_incomplete
+        ├── EmptyResponse       500 empty_response
+        └── PullFailed          500 pull_failed
+
+A service raises one of these ``from`` its cause; :mod:`app.api.errors` answers it with the one error body.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+
+class ServiceError(Exception):
+    """Base of every failure a service reports to its caller.
+
+    :param message: a sentence that a person can act on
+    :param hint: the command or setting that mends it
+    :param details: facts for a program, never secrets
+    :param retry_after: seconds after which another try makes sense
+    """
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    error_type: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        details: dict[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details or {}
+        self.retry_after = retry_after
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """Return the one error body."""
+        return error_body(self.message, self.error_type, request_id, hint=self.hint, details=self.details)
+
+
+def error_body(
+    message: str,
+    error_type: str,
+    request_id: str,
+    *,
+    hint: str = "",
+    details: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the body that every failure answers with."""
+    body: dict[str, Any] = {"error": message, "error_type": error_type}
+    if hint:
+        body["hint"] = hint
+    if details:
+        body["details"] = details
+    return {**body, "request_id": request_id}
+
+
+class InvalidRequest(ServiceError):
+    """The request asks for something that cannot be."""
+
+    status = HTTPStatus.BAD_REQUEST
+    error_type = "invalid_request"
+
+
+class InvalidModelName(InvalidRequest):
+    """The model's name does not follow Ollama's grammar."""
+
+    error_type = "invalid_model_name"
+
+
+class RegistryNotAllowed(InvalidRequest):
+    """The model's name points to a registry that the settings do not allow."""
+
+    error_type = "registry_not_allowed"
+
+
+class ProviderDisabled(InvalidRequest):
+    """The provider is switched off in the settings."""
+
+    error_type = "provider_disabled"
+
+
+class NotFound(ServiceError):
+    """What the request names is not there."""
+
+    status = HTTPStatus.NOT_FOUND
+    error_type = "not_found"
+
+
+class ProviderNotFound(NotFound):
+    """No provider has this id."""
+
+    error_type = "provider_not_found"
+
+
+class ModelNotFound(NotFound):
+    """The provider does not have this model."""
+
+    error_type = "model_not_found"
+
+
+class ProviderExists(ServiceError):
+    """A provider with this id is there already."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "provider_exists"
+
+
+class ProviderBuiltIn(ServiceError):
+    """The provider is shipped with the program and cannot be deleted."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "provider_built_in"
+
+
+class UpstreamError(ServiceError):
+    """The provider failed in a way that has no class of its own."""
+
+    error_type = "upstream_error"
+
+
+class InvalidUpstreamKey(UpstreamError):
+    """The provider refuses the API key, or wants one."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    error_type = "invalid_api_key"
+
+
+class UpstreamRejected(UpstreamError):
+    """The provider understood the request and will not serve it."""
+
+    status = HTTPStatus.BAD_REQUEST
+    error_type = "upstream_rejected"
+
+
+class RateLimited(UpstreamError):
+    """The provider wants fewer requests."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    error_type = "rate_limited"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """Nothing listens at the provider's address, or it cannot be reached."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    error_type = "upstream_unavailable"
+
+
+class UpstreamBusy(UpstreamError):
+    """The provider is there and cannot take the request now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    error_type = "upstream_busy"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The provider did not answer in time."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    error_type = "upstream_timeout"
+
+
+class InvalidUpstreamResponse(UpstreamError):
+    """The provider answered something that is not what its API promises."""
+
+    error_type = "invalid_upstream_response"
+
+
+class UpstreamIncomplete(UpstreamError):
+    """The answer ended before its terminator came."""
+
+    error_type = "upstream_incomplete"
+
+
+class EmptyResponse(UpstreamError):
+    """The provider's answer holds no message."""
+
+    error_type = "empty_response"
+
+
+class PullFailed(UpstreamError):
+    """The model could not be downloaded."""
+
+    error_type = "pull_failed"

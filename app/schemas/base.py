@@ -1,0 +1,68 @@
+"""What all schemas share, and the error body's own."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+
+class RequestSchema(Schema):
+    """A request's body: unknown fields are refused, and a missing one is named."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Let the messages for a missing value name the field."""
+        label = field_obj.metadata.get("label", field_name.replace("_", " ").capitalize())
+        field_obj.error_messages["required"] = f"{label} is required"
+        if not field_obj.allow_none:
+            field_obj.error_messages["null"] = f"{label} is required"
+
+
+class UpstreamSchema(Schema):
+    """What an upstream sends: what is not known here is left out."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class ErrorSchema(Schema):
+    """The body of every failure."""
+
+    error = fields.Str(required=True, metadata={"description": "A sentence a person can act on"})
+    error_type = fields.Str(
+        required=True,
+        metadata={"description": "A name for programs; see docs/errors.md for the list"},
+    )
+    hint = fields.Str(metadata={"description": "The command or setting that mends it"})
+    details = fields.Dict(
+        keys=fields.Str(), metadata={"description": "Facts for a program, such as the faulty field"}
+    )
+    request_id = fields.Str(
+        required=True, metadata={"description": "Also in the log and the X-Request-ID header"}
+    )
+
+
+def not_blank(label: str) -> Any:
+    """Return a validator for a text that is more than white space."""
+
+    def check(value: str) -> None:
+        if not value.strip():
+            raise ValidationError(f"{label} is required")
+
+    return check
+
+
+def check_base_url(value: str) -> None:
+    """Validate the address of a provider: absolute, http or https, and nothing secret in it."""
+    try:
+        url = urlsplit(value)
+        port_is_valid = url.port != 0
+    except ValueError as exc:
+        raise ValidationError("Not a URL, for example http://localhost:11434/v1") from exc
+    if url.scheme not in {"http", "https"} or not url.hostname or not port_is_valid:
+        raise ValidationError("Give an http or https URL, for example http://localhost:11434/v1")
+    if url.username or url.password:
+        raise ValidationError("Leave user and password out of the URL; set api_key instead")
+    if url.query or url.fragment or any(c.isspace() for c in value):
+        raise ValidationError("Give the URL up to its path, without '?', '#' or spaces")

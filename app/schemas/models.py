@@ -1,0 +1,73 @@
+"""Models as Ollama lists them, and as they are answered."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load
+
+from app.schemas.base import UpstreamSchema
+
+
+class UtcDateTime(fields.AwareDateTime):
+    """A time that is written in UTC, ISO 8601, with a ``Z``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(default_timezone=timezone.utc, **kwargs)
+
+    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
+        if value is None:
+            return None
+        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+class Digest(fields.Str):
+    """A SHA-256 digest; Ollama sends bare hex, answers read ``sha256:<64 hex>``."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        bare = text.removeprefix("sha256:").lower()
+        if len(bare) != 64 or not set(bare) <= set("0123456789abcdef"):
+            raise ValidationError("Not a SHA-256 digest.")
+        return f"sha256:{bare}"
+
+
+class ModelDetailsSchema(UpstreamSchema):
+    """What a model is made of."""
+
+    format = fields.Str(load_default="")
+    family = fields.Str(load_default="")
+    families = fields.List(fields.Str(), load_default=list, allow_none=True)
+    parameter_size = fields.Str(load_default="")
+    quantization_level = fields.Str(load_default="")
+    context_length = fields.Int(metadata={"description": "The trained maximum, in tokens"})
+
+    @post_load
+    def _families_is_a_list(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "families": data["families"] or []}
+
+
+class ModelSchema(UpstreamSchema):
+    """A model that is installed."""
+
+    name = fields.Str(required=True, metadata={"description": "With its tag"})
+    size = fields.Int(required=True, metadata={"description": "Bytes of all its layers"})
+    modified_at = UtcDateTime(required=True)
+    digest = Digest(required=True, metadata={"description": "`sha256:` and 64 hex digits"})
+    details = fields.Nested(
+        ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}), allow_none=False
+    )
+    capabilities = fields.List(fields.Str(), metadata={"description": "Where Ollama tells them: since 0.30"})
+
+
+class ModelListSchema(UpstreamSchema):
+    """The models that are installed, newest first."""
+
+    models = fields.List(fields.Nested(ModelSchema), required=True, allow_none=True)
+    total = fields.Int(metadata={"description": "How many models there are"})
+
+    @post_load
+    def _count(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        models = data["models"] or []
+        return {"models": models, "total": len(models)}

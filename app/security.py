@@ -1,0 +1,127 @@
+"""Who may talk to the server: every request passes here first."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+
+from app.errors import ServiceError
+from app.settings import Settings, is_loopback
+
+BODY_LIMIT = 1_000_000
+CHAT_BODY_LIMIT = 16_000_000
+
+_PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
+
+
+class HostNotAllowed(ServiceError):
+    """The Host header names another site: a DNS rebinding page sends such."""
+
+    status = HTTPStatus.FORBIDDEN
+    error_type = "host_not_allowed"
+
+
+class OriginNotAllowed(ServiceError):
+    """A page of another site sends the request."""
+
+    status = HTTPStatus.FORBIDDEN
+    error_type = "origin_not_allowed"
+
+
+class MissingKey(ServiceError):
+    """The server wants its API key."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    error_type = "unauthorized"
+
+
+class NotJson(ServiceError):
+    """The body is not declared as JSON."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    error_type = "unsupported_media_type"
+
+
+def protect(app: Flask, settings: Settings) -> None:
+    """Check each request's host, origin, key and body, in this order."""
+
+    def check() -> ResponseReturnValue | None:
+        _check_host(settings)
+        _check_origin(settings)
+        _check_key(settings)
+        _check_body()
+        return None
+
+    app.before_request(check)
+
+
+def _check_host(settings: Settings) -> None:
+    host = _hostname(f"//{request.host}")
+    if host in {h.lower() for h in settings.allowed_hosts} or _is_served(host, settings):
+        return
+    raise HostNotAllowed(
+        f"This server is not known as '{host[:100]}'.",
+        hint=f"Call it by its address, or allow the name with BACKEND_ALLOWED_HOSTS={host[:100]}",
+    )
+
+
+def _is_served(host: str, settings: Settings) -> bool:
+    if is_loopback(host):
+        return True
+    if settings.is_loopback:
+        return False
+    if host in {settings.host.lower(), socket.gethostname().lower()}:
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return settings.host in {"0.0.0.0", "::"}  # noqa: S104  # every address of this machine
+
+
+def _check_origin(settings: Settings) -> None:
+    origin = request.headers.get("Origin")
+    if origin is None or origin in settings.allowed_origins:
+        return
+    if urlsplit(origin).netloc == request.host:
+        return
+    raise OriginNotAllowed(
+        "Pages of other sites may not use this server.",
+        hint=f"Allow the page's origin with BACKEND_ALLOWED_ORIGINS={origin[:100]}",
+    )
+
+
+def _check_key(settings: Settings) -> None:
+    if not settings.api_key or request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = token if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    if not hmac.compare_digest(given.strip().encode(), settings.api_key.encode()):
+        raise MissingKey(
+            "This server wants its API key.",
+            hint="Send the header `Authorization: Bearer <BACKEND_API_KEY>`.",
+        )
+
+
+def _check_body() -> None:
+    is_chat = request.endpoint is not None and request.endpoint.startswith("chat.")
+    request.max_content_length = CHAT_BODY_LIMIT if is_chat else BODY_LIMIT
+    has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
+    if has_body and request.method in {"POST", "PUT", "PATCH"} and not request.is_json:
+        raise NotJson(
+            "The body must be JSON and say so.",
+            hint="Send the header `Content-Type: application/json`.",
+        )
+
+
+def _hostname(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""

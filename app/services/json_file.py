@@ -1,0 +1,108 @@
+"""A JSON object in a file that several processes read and change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+class JsonFile:
+    """The JSON object kept at *path*, mode 0600.
+
+    A change is written to a temporary file, synced and renamed under a lock, so that a reader sees the old
+    object or the new one. A damaged file is never overwritten: it reads as empty, :attr:`damage` says so,
+    and the first change sets it aside under another name.
+    """
+
+    def __init__(self, path: Path, check: Callable[[Json], object]) -> None:
+        """Keep the object at *path*; *check* raises ``ValueError`` for one that cannot be used."""
+        self.path = path
+        self._check = check
+        self.damage = ""
+        self._cached: tuple[tuple[int, int, int], Json] | None = None
+        self._reading = threading.Lock()
+
+    def read(self) -> Json:
+        """Return the object; not to be changed by the caller."""
+        with self._reading:
+            try:
+                stat = self.path.stat()
+            except FileNotFoundError:
+                self._cached, self.damage = None, ""
+                return {}
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if self._cached is None or self._cached[0] != stamp:
+                self._cached = (stamp, self._parse())
+            return self._cached[1]
+
+    def update(self, change: Callable[[Json], None]) -> Json:
+        """Apply *change* to the object and keep the result.
+
+        What *change* raises leaves the file as it was.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"):
+            data = json.loads(json.dumps(self.read()))
+            change(data)
+            self._keep_damaged()
+            self._write(data)
+        return self.read()
+
+    def _parse(self) -> Json:
+        try:
+            data: Json = json.loads(self.path.read_bytes())
+            self._check(data)
+        except (ValueError, OSError):
+            pass
+        else:
+            self.damage = ""
+            return data
+        self.damage = (
+            f"{self.path} is damaged and is being ignored. It is kept as it is: mend it, "
+            "or remove it to start afresh."
+        )
+        log.error(self.damage)
+        return {}
+
+    def _keep_damaged(self) -> None:
+        if self.damage:
+            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
+            kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
+            self.path.rename(kept)
+            log.error("The damaged file was set aside as %s", kept)
+
+    def _write(self, data: Json) -> None:
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:  # mkstemp makes it 0600
+                json.dump(data, file, indent=2, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self.path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(self.path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,188 @@
+"""The official openai client, one per provider, and the place where its failures become ours."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError
+
+from app.errors import ModelNotFound, NotFound, ServiceError
+from app.schemas.providers import UpstreamProviderModelsSchema
+from app.services.providers import Provider
+from app.services.reader import SilentUpstream
+from app.services.upstream import clean, cut_off, invalid_response, reject, timed_out, unreachable
+from app.settings import Timeouts, is_loopback
+
+if TYPE_CHECKING:
+    import openai
+
+Json = dict[str, Any]
+
+
+class OpenAIClients:
+    """The clients, each made once for the settings it has and kept for its connections.
+
+    ``openai`` takes most of a second to import, so that happens when it is first needed.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[str, tuple[Provider, Timeouts, openai.OpenAI]] = {}
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Import what the first chat needs."""
+        import openai.resources.chat  # noqa: F401
+
+    def get(self, provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
+        """Return the client of *provider*."""
+        with self._lock:
+            kept = self._clients.get(provider.id)
+            if kept and _same(kept[0], provider) and kept[1] == timeouts:
+                return kept[2]
+            client = _make_client(provider, timeouts)
+            self._clients[provider.id] = (provider, timeouts, client)
+            return client
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            for _, _, client in self._clients.values():
+                client.close()
+            self._clients.clear()
+
+
+class ChatBody:
+    """An open answer of ``POST /chat/completions``; see :class:`app.services.reader.Body`."""
+
+    def __init__(self, client: openai.OpenAI, request: Json) -> None:
+        self._client = client  # a client that nobody uses any more closes its connections
+        self._stack = ExitStack()
+        self._response = self._stack.enter_context(
+            client.chat.completions.with_streaming_response.create(**request)
+        ).http_response
+
+    @property
+    def content_type(self) -> str:
+        """The answer's media type."""
+        return self._response.headers.get("content-type", "")
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield what each read gave."""
+        # Not iter_bytes(): that gives the connection back to the pool at the end by itself.
+        yield from self._response.stream  # type: ignore[misc]  # a client that is not async
+
+    def connection(self) -> socket.socket | None:
+        """Return the connection."""
+        stream = self._response.extensions.get("network_stream")
+        found: socket.socket | None = stream and stream.get_extra_info("socket")
+        return found
+
+    def close(self) -> None:
+        """Give the connection back, or close it."""
+        self._stack.close()
+
+
+@contextmanager
+def translated(provider: Provider, model: str) -> Iterator[None]:
+    """Turn what openai and the connection below it raise into our errors."""
+    import httpx2
+    import openai
+
+    try:
+        yield
+    except ServiceError:
+        raise
+    except (SilentUpstream, openai.APITimeoutError) as exc:
+        raise timed_out(provider.name, provider.openai_url) from exc
+    except openai.APIConnectionError as exc:
+        raise unreachable(provider.name, provider.openai_url, exc) from exc
+    except openai.APIStatusError as exc:
+        _reject(provider, model, exc)
+    except httpx2.TimeoutException as exc:
+        raise timed_out(provider.name, provider.openai_url) from exc
+    except (httpx2.HTTPError, httpx2.StreamError) as exc:
+        raise cut_off(provider.name) from exc
+    except openai.OpenAIError as exc:
+        raise invalid_response(provider.name, "the client cannot read it") from exc
+
+
+def list_models(client: openai.OpenAI, provider: Provider, timeouts: Timeouts) -> Json:
+    """Return the models that *provider* offers (``GET /models``).
+
+    The list is as :class:`~app.schemas.providers.UpstreamProviderModelsSchema` loads it.
+    """
+    with translated(provider, ""):
+        answer = client.models.with_raw_response.list(timeout=timeouts.list)
+        try:
+            loaded: Json = UpstreamProviderModelsSchema().load(json.loads(answer.content))
+        except (ValueError, ValidationError) as exc:
+            raise invalid_response(provider.name, "it is no list of models") from exc
+    return loaded
+
+
+def error_message(body: object) -> str:
+    """Return the message in an error's body: OpenAI's shape, Ollama's, or a bare text."""
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        return error_message(inner.get("message")) if isinstance(inner, dict) else error_message(inner)
+    return body if isinstance(body, str) else ""
+
+
+def _reject(provider: Provider, model: str, exc: openai.APIStatusError) -> None:
+    message = clean(error_message(exc.body) if isinstance(exc.body, dict) else "", provider.api_key)
+    try:
+        reject(
+            provider.name,
+            exc.status_code,
+            message,
+            model=model,
+            retry_after=_retry_after(exc.response.headers),
+        )
+    except NotFound as missing:
+        if model and isinstance(exc.body, dict):
+            raise ModelNotFound(
+                f"{provider.name} does not have the model '{model}'.", details=missing.details
+            ) from exc
+        raise invalid_response(provider.name, "there is no chat API at its base_url") from exc
+    except ServiceError as error:
+        raise error from exc
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Return the seconds of a ``Retry-After``; a date is left out."""
+    try:
+        if "retry-after-ms" in headers:
+            return float(headers["retry-after-ms"]) / 1000
+        return float(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _same(one: Provider, other: Provider) -> bool:
+    return (one.openai_url, one.api_key) == (other.openai_url, other.api_key)
+
+
+def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
+    import openai
+
+    host = urlsplit(provider.openai_url).hostname or ""
+    timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
+    # no proxy between this program and its own machine
+    connections = openai.DefaultHttpxClient(timeout=timeout, trust_env=not is_loopback(host))
+    client = openai.OpenAI(
+        base_url=provider.openai_url,
+        api_key=provider.api_key or "none",  # it insists on one, also for servers that want none
+        max_retries=0,  # a chat that may have begun is not sent again
+        timeout=timeout,
+        default_headers={"Accept-Encoding": "identity"},
+        http_client=connections,
+    )
+    weakref.finalize(client, connections.close)
+    return client

@@ -1,0 +1,67 @@
+"""What a person prefers: the settings that change while the program runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from marshmallow import ValidationError
+
+from app.schemas.settings import SettingsSchema
+from app.services.json_file import Json, JsonFile
+from app.settings import Timeouts
+
+_DEFAULTS: Json = {
+    "default_provider": "ollama",
+    "fallback_provider": None,
+    "system_prompt": "",
+    "temperature": None,
+    "max_tokens": None,
+}
+
+
+class PreferenceStore:
+    """The person's settings over the defaults.
+
+    :param path: where they are kept
+    :param timeouts: the defaults, from the environment
+    """
+
+    def __init__(self, path: Path, timeouts: Timeouts) -> None:
+        self._file = JsonFile(path, _check_stored)
+        self._timeouts = timeouts
+
+    @property
+    def damage(self) -> str:
+        """Say what is wrong with the kept settings, if anything is."""
+        self._file.read()
+        return self._file.damage
+
+    def all(self) -> Json:
+        """Return the settings in force."""
+        stored = self._file.read()
+        timeouts = {**asdict(self._timeouts), **stored.get("timeouts", {})}
+        return {**_DEFAULTS, **stored, "timeouts": timeouts}
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts in force."""
+        return Timeouts(**self.all()["timeouts"])
+
+    def update(self, **values: Any) -> Json:
+        """Change some settings; of the timeouts too, only those given."""
+
+        def change(stored: Json) -> None:
+            timeouts = {**stored.get("timeouts", {}), **values.pop("timeouts", {})}
+            stored.update(values, timeouts=timeouts)
+
+        self._file.update(change)
+        return self.all()
+
+
+def _check_stored(data: Json) -> None:
+    try:
+        SettingsSchema().load(data)
+    except ValidationError as exc:
+        raise ValueError("not an object of settings") from exc

@@ -1,0 +1,180 @@
+"""Requests to an upstream's own API, and the one place where their failures become ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from app.errors import (
+    InvalidUpstreamKey,
+    InvalidUpstreamResponse,
+    NotFound,
+    RateLimited,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamIncomplete,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from app.settings import is_loopback
+
+_MESSAGE_LIMIT = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+class UpstreamSession(requests.Session):
+    """A session that reaches this machine directly, whatever proxy the environment names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        adapter = HTTPAdapter(pool_connections=16, pool_maxsize=64)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def merge_environment_settings(self, url: Any, *args: Any) -> Any:
+        """Leave the environment's proxies out for loopback addresses."""
+        settings = super().merge_environment_settings(url, *args)
+        if is_loopback(urlsplit(str(url)).hostname or ""):
+            settings["proxies"] = {}
+        return settings
+
+
+@contextmanager
+def translated(name: str, url: str) -> Iterator[None]:
+    """Turn what requests raises for the upstream *name* at *url* into our errors."""
+    try:
+        yield
+    except (requests.ConnectTimeout, requests.ReadTimeout) as exc:
+        raise timed_out(name, url) from exc
+    except requests.exceptions.ChunkedEncodingError as exc:
+        raise cut_off(name) from exc
+    except requests.ConnectionError as exc:
+        if "timed out" in str(exc):  # a read timeout in mid-body comes as this class
+            raise timed_out(name, url) from exc
+        raise unreachable(name, url, exc) from exc
+    except requests.RequestException as exc:
+        raise UpstreamError(
+            f"The request to {name} at {url} failed.",
+            hint=f"Check the provider's base_url: {url}",
+        ) from exc
+
+
+def timed_out(name: str, url: str) -> UpstreamTimeout:
+    """Say that *name* did not answer in time."""
+    return UpstreamTimeout(
+        f"{name} at {url} did not answer in time.",
+        hint="See whether it is busy or still loading a model; the waiting times are "
+        "`timeouts` in PUT /api/settings.",
+        details={"url": url},
+    )
+
+
+def cut_off(name: str) -> UpstreamIncomplete:
+    """Say that the answer of *name* ended too early."""
+    return UpstreamIncomplete(
+        f"{name} closed the connection before its answer was complete.",
+        hint="Its log tells why; a model that ran out of memory ends like this. Then try again.",
+    )
+
+
+def unreachable(name: str, url: str, cause: BaseException) -> UpstreamUnavailable:
+    """Say that nothing answers at *url*, and how to get an answer there."""
+    host = urlsplit(url).hostname or ""
+    chain = _causes(cause)
+    if "NameResolutionError" in chain or "getaddrinfo" in chain or "Name or service" in chain:
+        reason = "dns"
+        message = f"{name} cannot be reached: the host name '{host}' is not known."
+        hint = "Check the spelling of the provider's base_url and this machine's network."
+    elif "SSL" in chain or "CERTIFICATE" in chain:
+        reason = "tls"
+        message = f"{name} at {url} cannot be reached: the TLS connection failed."
+        hint = "Check whether base_url should begin with http:// and the server's certificate."
+    else:
+        reason = "connection_refused"
+        message = f"{name} is not running at {url}: the connection was refused or closed."
+        hint = _start_hint(name, host)
+    return UpstreamUnavailable(message, hint=hint, details={"url": url, "reason": reason})
+
+
+def reject(
+    name: str, status: int, message: str, *, model: str = "", retry_after: float | None = None
+) -> NoReturn:
+    """Raise the error for an answer of HTTP *status*, whose text is *message* (may be empty)."""
+    said = f": {message}" if message else "."
+    details: dict[str, Any] = {"upstream_status": status}
+    if model:
+        details["model"] = model
+    if status == 401:
+        raise InvalidUpstreamKey(
+            f"{name} refuses the API key.",
+            hint="Set a valid api_key with PATCH /api/providers/<id>.",
+            details=details,
+        )
+    if status == 429:
+        raise RateLimited(
+            f"{name} allows no more requests for now{said}",
+            hint="Wait and try again, or use another provider.",
+            details=details,
+            retry_after=retry_after,
+        )
+    if status in {502, 503, 504, 529}:
+        raise UpstreamBusy(
+            f"{name} cannot take the request now{said}",
+            hint="Try again in a moment.",
+            details=details,
+            retry_after=retry_after,
+        )
+    if status == 404:
+        raise NotFound(f"{name} does not have what was asked for{said}", details=details)
+    if status < 500:
+        raise UpstreamRejected(f"{name} refuses the request{said}", details=details)
+    raise UpstreamError(f"{name} failed with HTTP {status}{said}", details=details)
+
+
+def invalid_response(name: str, what: str) -> InvalidUpstreamResponse:
+    """Say that *name* answered something else than its API promises."""
+    return InvalidUpstreamResponse(
+        f"{name} gave an invalid response: {what}.",
+        hint="Check that the provider's base_url points to that service and not to another.",
+    )
+
+
+def clean(text: object, *secrets: str) -> str:
+    """Return an upstream's own error text, fit for a client: one line, bounded, no secret."""
+    line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()[:_MESSAGE_LIMIT]
+    for secret in secrets:
+        if secret:
+            line = line.replace(secret, "***")
+    return line
+
+
+def _causes(exc: BaseException) -> str:
+    """Name the exception and what caused it, to tell the kinds of failure apart."""
+    names = []
+    seen: BaseException | None = exc
+    while seen is not None:
+        names.append(f"{type(seen).__name__} {seen}")
+        seen = seen.__cause__ or seen.__context__
+    return " ".join(names)
+
+
+def _start_hint(name: str, host: str) -> str:
+    if not is_loopback(host):
+        return f"Check that {name} runs on '{host}' and accepts connections from this machine."
+    if Path("/.dockerenv").exists():
+        return (
+            "In a container, localhost is the container itself: set base_url to "
+            "http://host.docker.internal:11434/v1, run the container with "
+            "--add-host=host.docker.internal:host-gateway and Ollama with OLLAMA_HOST=0.0.0.0."
+        )
+    if name == "Ollama":
+        return "Start it with `ollama serve`, or this program with `make run`, which finds or starts one."
+    return f"Start {name}, or set its base_url with PATCH /api/providers/<id>."

@@ -1,0 +1,127 @@
+"""Settings of the process, from the environment and a ``.env`` file beside it.
+
+What a person changes while the program runs is kept in the data folder instead:
+:mod:`app.services.preferences`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from dotenv import dotenv_values
+from environs import Env, EnvValidationError
+from marshmallow import validate
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """The environment holds settings that cannot be used; ``str()`` names each of them."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for an upstream, in seconds."""
+
+    connect: float = 3
+    first_byte: float = 300
+    idle: float = 120
+    list: float = 10
+    pull: float = 3600
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The validated settings; `docs/configuration.md` describes each variable.
+
+    :param environ: the environment itself, for the API keys of providers
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8002
+    data_dir: Path = ROOT / "instance"
+    providers_file: Path = ROOT / "providers.json"
+    api_key: str = field(default="", repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_registries: tuple[str, ...] = ("registry.ollama.ai", "hf.co", "huggingface.co")
+    enable: tuple[str, ...] = ()
+    threads: int = 64
+    log_level: str = "INFO"
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    environ: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return is_loopback(self.host)
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Read and validate the environment.
+
+        :raises SettingsError: naming every fault at once
+        """
+        env = Env(eager=False)
+        env_file = Path.cwd() / ".env"
+        env.read_env(env_file, recurse=False)
+        values = _read(env, {**dotenv_values(env_file), **os.environ})
+        try:
+            env.seal()
+        except EnvValidationError as exc:
+            messages = cast("dict[str, list[str]]", exc.error_messages)
+            faults = [f"{name}: {' '.join(found)}" for name, found in sorted(messages.items())]
+            raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(faults)) from exc
+        return values
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* names this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
+    default = Settings()
+    with env.prefixed("BACKEND_"):
+        seconds = validate.Range(min=0, min_inclusive=False)
+        timeouts = Timeouts(
+            **{
+                name: env.float(f"{name.upper()}_TIMEOUT", value, validate=seconds)
+                for name, value in vars(Timeouts()).items()
+            }
+        )
+        return Settings(
+            host=env.str("HOST", default.host),
+            port=env.int("PORT", default.port, validate=validate.Range(0, 65535)),
+            data_dir=env.path("DATA_DIR", default.data_dir),
+            providers_file=env.path("PROVIDERS_FILE", _shipped_providers()),
+            api_key=env.str("API_KEY", ""),
+            allowed_hosts=tuple(env.list("ALLOWED_HOSTS", [])),
+            allowed_origins=tuple(env.list("ALLOWED_ORIGINS", [])),
+            allowed_registries=tuple(env.list("ALLOWED_REGISTRIES", list(default.allowed_registries))),
+            enable=tuple(env.list("ENABLE", [])),
+            threads=env.int("THREADS", default.threads, validate=validate.Range(1, 4096)),
+            log_level=env.str(
+                "LOG_LEVEL",
+                default.log_level,
+                validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
+            ),
+            timeouts=timeouts,
+            environ=environ,
+        )
+
+
+def _shipped_providers() -> Path:
+    """Return `providers.json`: beside `app/` in a checkout, under the prefix when installed."""
+    installed = Path(sys.prefix) / "share" / "ollama-backend" / "providers.json"
+    beside = ROOT / "providers.json"
+    return beside if beside.exists() else installed

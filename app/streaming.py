@@ -1,0 +1,105 @@
+"""Events as a ``text/event-stream`` response with exactly one terminal event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
+
+from flask import Response, g, request
+
+from app.errors import error_body
+
+log = logging.getLogger(__name__)
+
+Event = tuple[str, dict[str, Any]]
+
+PING_INTERVAL = 10.0
+"""Seconds of silence after which a comment keeps the connection alive."""
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def event_stream(events: Generator[list[Event], None, None]) -> Response:
+    """Answer with *events*; an empty list is a chance to look after the client.
+
+    What the generator raises before its first event is raised here, and keeps its HTTP status.
+    """
+    environ = request.environ
+    try:
+        first = next(batch for batch in _while_connected(events, environ) if batch)
+    except ClientLeft:
+        events.close()
+        log.info("%s the client left before the answer began", g.request_id)
+        return Response(status=499)
+    except BaseException:
+        events.close()
+        raise
+    response = Response(
+        _body(first, events, environ, g.request_id),
+        mimetype="text/event-stream",
+        headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
+    )
+    response.call_on_close(events.close)  # also when the body was never begun
+    return response
+
+
+def _body(
+    first: list[Event], events: Generator[list[Event], None, None], environ: dict[str, Any], request_id: str
+) -> Iterator[bytes]:
+    try:
+        yield encode(first)
+        written = time.monotonic()
+        for batch in _while_connected(events, environ):
+            if batch:
+                yield encode(batch)
+                written = time.monotonic()
+            elif time.monotonic() - written > PING_INTERVAL:
+                yield b": ping\n\n"
+                written = time.monotonic()
+    except ClientLeft:
+        log.info("%s the client left in mid-stream", request_id)
+    except GeneratorExit:  # the server noticed first
+        log.info("%s the client left in mid-stream", request_id)
+        raise
+    except Exception:  # the stream's outermost edge: it must not end without a terminal event
+        log.exception("%s the stream failed", request_id)
+        body = error_body("The server failed. Its log says more.", "internal_error", request_id)
+        yield encode([("error", body)])
+    finally:
+        events.close()
+
+
+def encode(events: Iterable[Event]) -> bytes:
+    """Return *events* as they are written; JSON in ASCII, for a lone surrogate has no UTF-8."""
+    return "".join(
+        f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n" for name, data in events
+    ).encode("ascii")
+
+
+def _while_connected(events: Iterable[list[Event]], environ: dict[str, Any]) -> Iterator[list[Event]]:
+    for batch in events:
+        if not batch and client_left(environ):
+            raise ClientLeft
+        yield batch
+
+
+def client_left(environ: dict[str, Any]) -> bool:
+    """Tell whether the client of a request hung up, where the server can tell: waitress and gunicorn."""
+    if "waitress.client_disconnected" in environ:
+        left: bool = environ["waitress.client_disconnected"]()
+        return left
+    connection: socket.socket | None = environ.get("gunicorn.socket")
+    if connection is None:
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

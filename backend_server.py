@@ -1,0 +1,125 @@
+"""Start the backend: flags, the app, the server."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from dataclasses import replace
+from typing import Any
+
+import click
+import waitress
+
+from app import create_app
+from app.extensions import Services
+from app.services.launcher import Launcher
+from app.settings import Settings, SettingsError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--host", help="Address to listen on.  [default: BACKEND_HOST, else 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="[default: BACKEND_PORT, else 8002]")
+@click.option(
+    "--ollama",
+    type=click.Choice(["auto", "external", "embedded"]),
+    default="external",
+    show_default=True,
+    help="external: use the one at the configured base_url. auto: start `ollama serve`, or else the "
+    "embedded engine, if none answers there. embedded: the engine, if none answers.",
+)
+@click.option("--enable", multiple=True, metavar="ID", help="Enable a provider for this run.")
+def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
+    """Serve the backend in front of local language models."""
+    settings = _settings(host, port, enable)
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # its lines say less than ours
+    listener = _listen(settings)
+    app = create_app(settings)
+    services: Services = app.extensions["services"]
+    provider = services.providers.get("ollama")
+    launcher = Launcher(services.ollama, provider.native_url, settings.data_dir / "ollama.log")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        launcher.start(ollama)
+        threading.Thread(
+            target=_greet, args=(services, launcher, listener), name="greeting", daemon=True
+        ).start()
+        _serve(app, settings, listener)
+    finally:
+        services.close()
+        launcher.stop()
+
+
+def _settings(host: str | None, port: int | None, enable: tuple[str, ...]) -> Settings:
+    try:
+        settings = Settings.from_env()
+    except SettingsError as exc:
+        raise click.ClickException(str(exc)) from exc
+    settings = replace(
+        settings,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        enable=settings.enable + enable,
+    )
+    if not settings.is_loopback and not settings.api_key:
+        raise click.ClickException(
+            f"Refusing to listen on {settings.host} without a key: anyone who reaches this machine "
+            "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
+        )
+    return settings
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything is started for it."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as exc:
+        raise click.ClickException(
+            f"Cannot listen on {settings.host}:{settings.port}: {exc.strerror}.\n"
+            "Is a backend running there already? Stop it, or choose another --port."
+        ) from exc
+
+
+def _greet(services: Services, launcher: Launcher, listener: socket.socket) -> None:
+    """Say what was found or started and what to type next; then import what the first chat needs."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    click.echo(launcher.describe())
+    if services.providers.get("ollama").enabled:
+        click.echo(f"The provider 'ollama' is enabled for this run; the API is described at {url}/api/docs")
+        key = ' -H "Authorization: Bearer $BACKEND_API_KEY"' if services.settings.api_key else ""
+        click.echo(
+            f"Try: curl -s {url}/api/chat -H 'Content-Type: application/json'{key} "
+            """-d '{"message":"Why is the sky blue?"}'"""
+        )
+    else:
+        click.echo(
+            "The provider 'ollama' is disabled; enable it with --enable ollama, or with\n"
+            f"  curl -X PATCH {url}/api/providers/ollama -H 'Content-Type: application/json' "
+            """-d '{"enabled":true}'"""
+        )
+    services.clients.warm_up()
+
+
+def _serve(app: Any, settings: Settings, listener: socket.socket) -> None:
+    waitress.serve(
+        app,
+        sockets=[listener],
+        threads=settings.threads,
+        channel_request_lookahead=1,  # lets a view see that its client left
+        clear_untrusted_proxy_headers=True,
+        ident=None,
+        _quiet=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

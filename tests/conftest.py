@@ -1,0 +1,87 @@
+"""The app in front of a fake that only fakes the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import responses as responses_library
+from flask import Flask
+from flask.testing import FlaskClient
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from app import create_app
+from app.settings import Settings, Timeouts
+from tests.wire import recording
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a data folder of the test's own, and short timeouts."""
+    return Settings(
+        data_dir=tmp_path / "data",
+        enable=("ollama",),
+        timeouts=Timeouts(connect=2, first_byte=5, idle=5, list=5, pull=30),
+    )
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    app = create_app(settings)
+    yield app
+    app.extensions["services"].close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def wire() -> Iterator[responses_library.RequestsMock]:
+    """Answers for what the requests-based service asks."""
+    with responses_library.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def point(client: FlaskClient) -> Callable[..., None]:
+    """Points a provider to another address: ``point("http://...")``."""
+
+    def set_base_url(base_url: str, provider: str = "ollama", **more: Any) -> None:
+        body = {"base_url": base_url, "enabled": True, **more}
+        response = client.patch(f"/api/providers/{provider}", json=body)
+        assert response.status_code == 200, response.text
+
+    return set_base_url
+
+
+@pytest.fixture
+def ollama(httpserver: HTTPServer, point: Callable[..., None]) -> HTTPServer:
+    """A loopback server that the provider `ollama` points to."""
+    point(httpserver.url_for("/v1"))
+    return httpserver
+
+
+def replay(server: HTTPServer, path: str, name: str, **match: Any) -> None:
+    """Let *server* answer *path* with the recording *name*."""
+    recorded = recording(name)
+
+    def answer(_: Request) -> Response:
+        return Response(recorded.body, recorded.status, content_type=recorded.content_type)
+
+    server.expect_request(path, **match).respond_with_handler(answer)
+
+
+def events(response: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return the events of an event-stream response."""
+    found = []
+    for block in response.get_data(as_text=True).split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if lines:
+            found.append((lines["event"], json.loads(lines["data"])))
+    return found

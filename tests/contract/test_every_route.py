@@ -1,0 +1,293 @@
+"""What holds for every route: documented, one error body, a request id, protected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from pytest_httpserver import HTTPServer
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.errors import ServiceError
+from app.security import BODY_LIMIT, CHAT_BODY_LIMIT
+from app.settings import ROOT, Settings
+
+KEY = "a-long-random-text"
+PUBLIC = {"/api/health", "/api/docs", "/api/docs/assets/swagger-ui.css", "/api/openapi.json"}
+
+
+def _routes(app: Flask) -> Iterator[tuple[str, str]]:
+    """Yield the method and an address of every route."""
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.replace("<path:filename>", "swagger-ui.css")
+        path = re.sub(r"<[^>]+>", "ollama", path)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            yield method, path
+
+
+def _assert_error_body(response: TestResponse, status: int) -> dict[str, Any]:
+    assert response.status_code == status
+    assert response.content_type == "application/json"
+    body = response.json
+    assert body is not None
+    assert set(body) <= {"error", "error_type", "hint", "details", "request_id"}
+    assert body["error"][0].isupper() or body["error"][0].islower()
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", body["error_type"])
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    assert "Traceback" not in response.text
+    return body
+
+
+def test_every_api_route_is_documented(app: Flask, client: FlaskClient) -> None:
+    spec = client.get("/api/openapi.json").json
+    assert spec is not None
+    hidden = {"/", "/api/docs", "/api/openapi.json", "/api/docs/assets/{filename}"}
+
+    for rule in app.url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        if path in hidden:
+            continue
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            operation = spec["paths"][path][method.lower()]
+            assert operation["summary"]
+            assert "default" in operation["responses"]
+
+
+def test_every_field_of_a_body_is_described_or_speaks_for_itself(client: FlaskClient) -> None:
+    spec = client.get("/api/openapi.json").json
+    assert spec is not None
+
+    assert spec["components"]["schemas"]["Error"]["properties"].keys() == {
+        "error",
+        "error_type",
+        "hint",
+        "details",
+        "request_id",
+    }
+
+
+def test_docs_come_from_this_machine_alone(client: FlaskClient) -> None:
+    page = client.get("/api/docs").text
+
+    assert not re.search(r"https?://", page)
+    for asset in re.findall(r'(?:src|href)="([^"]+)"', page):
+        with client.get(asset) as response:
+            assert response.status_code == 200, asset
+
+
+def test_every_route_refuses_another_method_with_the_error_body(app: Flask, client: FlaskClient) -> None:
+    for _, path in _routes(app):
+        response = client.open(path, method="TRACE")
+
+        body = _assert_error_body(response, 405)
+        assert body["error_type"] == "method_not_allowed"
+        assert response.headers["Allow"]
+
+
+def test_every_route_refuses_a_foreign_host(app: Flask, client: FlaskClient) -> None:
+    for method, path in _routes(app):
+        response = client.open(path, method=method, headers={"Host": "evil.example:8002"})
+
+        assert _assert_error_body(response, 403)["error_type"] == "host_not_allowed"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000", "x"])
+def test_every_route_refuses_a_foreign_origin(app: Flask, client: FlaskClient, origin: str) -> None:
+    for method, path in _routes(app):
+        response = client.open(path, method=method, headers={"Origin": origin})
+
+        assert _assert_error_body(response, 403)["error_type"] == "origin_not_allowed"
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+def test_every_route_with_a_body_wants_json(app: Flask, client: FlaskClient) -> None:
+    for method, path in _routes(app):
+        if method in {"POST", "PUT", "PATCH"}:
+            response = client.open(path, method=method, data="message=hi")
+
+            assert _assert_error_body(response, 415)["error_type"] == "unsupported_media_type"
+
+
+def test_every_route_that_wants_a_body_refuses_none_and_junk(app: Flask, client: FlaskClient) -> None:
+    for method, path in _routes(app):
+        if method in {"POST", "PUT"} and not path.endswith("/test") and path != "/api/settings":
+            _assert_error_body(client.open(path, method=method), 400)
+        if method in {"POST", "PUT", "PATCH"} and not path.endswith("/test"):
+            for junk in (b"{", b"[1]", b'"x"', b"\xff", b"{}{}"):
+                response = client.open(path, method=method, data=junk, content_type="application/json")
+
+                _assert_error_body(response, 400)
+
+
+def test_every_route_wants_the_key_when_there_is_one(settings: Settings) -> None:
+    app = create_app(replace(settings, api_key=KEY))
+    client = app.test_client()
+
+    for method, path in _routes(app):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
+            with client.open(path, method=method, headers=headers) as response:
+                if path in PUBLIC:
+                    assert response.status_code == 200
+                else:
+                    assert _assert_error_body(response, 401)["error_type"] == "unauthorized"
+                    assert KEY not in response.text
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
+def test_the_key_opens_the_door(settings: Settings, headers: dict[str, str]) -> None:
+    client = create_app(replace(settings, api_key=KEY)).test_client()
+
+    assert client.get("/api/settings", headers=headers).status_code == 200
+
+
+def test_unknown_address_is_404_with_the_error_body(client: FlaskClient) -> None:
+    assert _assert_error_body(client.get("/api/nope"), 404)["error_type"] == "not_found"
+
+
+def test_root_leads_to_the_docs(client: FlaskClient) -> None:
+    assert client.get("/", follow_redirects=True).request.path == "/api/docs"
+
+
+@pytest.mark.parametrize(("path", "limit"), [("/api/chat", CHAT_BODY_LIMIT), ("/api/providers", BODY_LIMIT)])
+def test_body_over_the_limit_is_413_and_one_under_it_is_read(
+    client: FlaskClient, path: str, limit: int
+) -> None:
+    def post(size: int) -> TestResponse:
+        body = b'{"nope": "' + b"x" * (size - 12) + b'"}'
+        return client.post(path, data=body, content_type="application/json")
+
+    _assert_error_body(post(limit), 400)
+    too_large = _assert_error_body(post(limit + 1), 413)
+    assert too_large["error_type"] == "body_too_large"
+    assert str(limit) in too_large["hint"]
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("localhost:8002", True),
+        ("127.0.0.1", True),
+        ("[::1]:8002", True),
+        ("127.0.0.1.evil.example", False),
+        ("192.168.1.5", False),
+        ("", False),
+        ("named.example", True),
+    ],
+)
+def test_host_is_checked_against_what_is_served(settings: Settings, host: str, allowed: bool) -> None:
+    client = create_app(replace(settings, allowed_hosts=("named.example",))).test_client()
+
+    response = client.get("/api/health", headers={"Host": host})
+
+    assert response.status_code == (200 if allowed else 403)
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "allowed"),
+    [
+        ("0.0.0.0", "192.168.1.5:8002", True),
+        ("0.0.0.0", "evil.example", False),
+        ("192.168.1.5", "192.168.1.5", True),
+        ("192.168.1.5", "192.168.1.6", False),
+    ],
+)
+def test_host_of_a_server_for_the_network_is_its_address(
+    settings: Settings, bound: str, host: str, allowed: bool
+) -> None:
+    client = create_app(replace(settings, host=bound, api_key=KEY)).test_client()
+
+    response = client.get("/api/health", headers={"Host": host})
+
+    assert response.status_code == (200 if allowed else 403)
+
+
+def test_own_origin_is_welcome(client: FlaskClient) -> None:
+    response = client.get(
+        "/api/health", headers={"Host": "localhost:8002", "Origin": "http://localhost:8002"}
+    )
+
+    assert response.status_code == 200
+
+
+def test_allowed_origin_gets_cors_headers_and_a_preflight(settings: Settings) -> None:
+    origin = "http://localhost:3000"
+    client = create_app(replace(settings, allowed_origins=(origin,), api_key=KEY)).test_client()
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+
+    preflight = client.options("/api/chat", headers=asked)
+    refused = client.get("/api/settings", headers={"Origin": origin})
+
+    assert preflight.headers["Access-Control-Allow-Origin"] == origin
+    assert refused.status_code == 401  # the key is wanted all the same
+    assert refused.headers["Access-Control-Allow-Origin"] == origin
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False), ("", False)]
+)
+def test_request_id_of_the_client_is_kept_when_it_is_harmless(
+    client: FlaskClient, given: str, kept: bool
+) -> None:
+    response = client.get("/api/health", headers={"X-Request-ID": given})
+
+    assert (response.headers["X-Request-ID"] == given) is kept
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_fault_of_the_program_is_500_and_tells_nothing(
+    client: FlaskClient, ollama: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("secret thing")
+
+    monkeypatch.setattr("app.services.ollama.OllamaService.list", break_down)
+
+    response = client.get("/api/providers/ollama/models")
+
+    body = _assert_error_body(response, 500)
+    assert body["error_type"] == "internal_error"
+    assert "secret thing" not in response.text
+
+
+def test_secrets_are_not_logged(
+    client: FlaskClient, ollama: HTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    secret = "sk-0123456789abcdef"
+
+    client.patch("/api/providers/ollama", json={"api_key": secret})
+    client.post("/api/chat", json={"message": "Hi"})
+    client.get("/api/providers/ollama/models?api_key=" + secret)
+
+    assert secret not in caplog.text
+
+
+def test_every_slug_is_documented() -> None:
+    from app import security  # noqa: F401  # defines some
+
+    documented = (ROOT / "docs" / "errors.md").read_text()
+
+    def slugs(error: type[ServiceError]) -> Iterator[str]:
+        yield error.error_type
+        for subclass in error.__subclasses__():
+            yield from slugs(subclass)
+
+    for slug in {*slugs(ServiceError), "not_found", "method_not_allowed", "body_too_large"}:
+        assert f"`{slug}`" in documented, slug
+
+
+def test_every_setting_is_documented() -> None:
+    documented = (ROOT / "docs" / "configuration.md").read_text()
+    source = (ROOT / "app" / "settings.py").read_text()
+
+    names = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', source)) - {"BACKEND_"}
+    timeouts = {f"{name}_TIMEOUT" for name in ("CONNECT", "FIRST_BYTE", "IDLE", "LIST", "PULL")}
+    assert len(names) >= 11
+    for name in names | timeouts:
+        assert f"`BACKEND_{name}`" in documented, name

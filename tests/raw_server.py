@@ -1,0 +1,99 @@
+"""A server on loopback that sends just the bytes it is told to, when it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+Script = Callable[["Connection"], None]
+
+
+class Connection:
+    """One accepted connection, with the request that came over it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.request = b""
+
+    def read_request(self) -> bool:
+        """Read one request, headers and body; return whether one came."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            part = self._sock.recv(65536)
+            if not part:
+                return False
+            data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        lengths = [
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        ]
+        while len(body) < sum(lengths):
+            body += self._sock.recv(65536)
+        self.request = head + b"\r\n\r\n" + body
+        return True
+
+    def send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def send_head(self, content_type: str = "text/event-stream") -> None:
+        self.send(
+            f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+
+    def send_chunk(self, data: bytes) -> None:
+        self.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self.send(b"0\r\n\r\n")
+
+    def wait_for_close(self) -> None:
+        """Return when the other side hung up."""
+        with contextlib.suppress(ConnectionError):
+            while self._sock.recv(65536):
+                pass
+
+
+class RawServer:
+    """Runs *script* for each request on each connection; closes the connection after it."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        connection = Connection(sock)
+        with sock, contextlib.suppress(OSError):
+            while connection.read_request():
+                self.requests.append(connection.request)
+                self._script(connection)
+                if not getattr(self._script, "keeps_alive", False):
+                    return
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextlib.contextmanager
+def raw_server(script: Script) -> Iterator[RawServer]:
+    """Serve *script* for the length of a block."""
+    server = RawServer(script)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,60 @@
+"""The settings of the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError, is_loopback
+
+
+def test_from_env_reads_variables_and_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKEND_PORT", "9000")
+    monkeypatch.setenv("BACKEND_ALLOWED_HOSTS", "a.example,b.example")
+    (tmp_path / ".env").write_text("BACKEND_IDLE_TIMEOUT=7\nBACKEND_PORT=1\nGROQ_API_KEY=gsk\n")
+
+    settings = Settings.from_env()
+
+    assert settings.port == 9000  # the environment wins over the file
+    assert settings.timeouts.idle == 7
+    assert settings.allowed_hosts == ("a.example", "b.example")
+    assert settings.host == "127.0.0.1"
+    assert settings.environ["GROQ_API_KEY"] == "gsk"
+
+
+def test_from_env_names_every_fault_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKEND_PORT", "eighty")
+    monkeypatch.setenv("BACKEND_IDLE_TIMEOUT", "0")
+    monkeypatch.setenv("BACKEND_LOG_LEVEL", "LOUD")
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env()
+
+    for name in ("BACKEND_PORT", "BACKEND_IDLE_TIMEOUT", "BACKEND_LOG_LEVEL"):
+        assert name in str(caught.value)
+
+
+def test_repr_hides_the_key() -> None:
+    assert "secret" not in repr(Settings(api_key="secret"))
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("x.localhost", True),
+        ("0.0.0.0", False),
+        ("192.168.1.2", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_is_loopback_is_true_for_this_machine_only(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

@@ -1,0 +1,29 @@
+"""The recordings of a real Ollama in `tests/wire/`, as answers to compare with and to replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "wire"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "")
+
+
+def recording(name: str) -> Recording:
+    """Return the answer `responses/NAME.http`."""
+    head, _, body = (FOLDER / "responses" / f"{name}.http").read_bytes().partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in lines)}
+    return Recording(int(status.split()[1]), headers, body)
