@@ -14,6 +14,7 @@ import click
 import waitress
 
 from app import create_app
+from app.errors import ServiceError
 from app.extensions import Services
 from app.services.launcher import Launcher
 from app.settings import Settings, SettingsError
@@ -41,13 +42,15 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     listener = _listen(settings)
     app = create_app(settings)
     services: Services = app.extensions["services"]
+    for id in settings.enable:
+        _check_provider(services, id)
     provider = services.providers.get("ollama")
-    launcher = Launcher(services.ollama, provider.native_url, settings.data_dir / "ollama.log")
+    launcher = Launcher(services.session, provider, settings.data_dir / "ollama.log")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        launcher.start(ollama)
+        # Beside the serving: what answers slowly at Ollama's address must not delay it.
         threading.Thread(
-            target=_greet, args=(services, launcher, listener), name="greeting", daemon=True
+            target=_prepare, args=(services, launcher, ollama, listener), name="start", daemon=True
         ).start()
         _serve(app, settings, listener)
     finally:
@@ -88,8 +91,17 @@ def _listen(settings: Settings) -> socket.socket:
         ) from exc
 
 
-def _greet(services: Services, launcher: Launcher, listener: socket.socket) -> None:
-    """Say what was found or started and what to type next; then import what the first chat needs."""
+def _check_provider(services: Services, id: str) -> None:
+    try:
+        services.providers.get(id)
+    except ServiceError as exc:
+        known = ", ".join(services.providers.all())
+        raise click.ClickException(f"{exc.message} There are: {known}") from exc
+
+
+def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket.socket) -> None:
+    """Find or start an Ollama, say which and what to type next, import what the first chat needs."""
+    launcher.start(mode)
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(launcher.describe())

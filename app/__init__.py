@@ -20,9 +20,18 @@ __version__ = "0.1.0"
 
 log = logging.getLogger(__name__)
 
-_RESOURCES = ("chat", "health", "models", "providers", "settings")
+_RESOURCES = ("chat", "models", "providers", "settings", "health")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+
+_SPEC = {
+    "info": {
+        "description": "The models of Ollama, and chats with them and with OpenAI-compatible providers. "
+        "Every failure answers with the body `Error`; its `error_type` is listed in docs/errors.md."
+    },
+    "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    "security": [{"key": []}, {}],  # needed where the server was started with BACKEND_API_KEY
+}
 
 # The steps import what they need themselves: the engine is a program of its own below this package, and
 # starts without any of it.
@@ -123,8 +132,9 @@ def _configure_api(app: Flask) -> None:
         OPENAPI_JSON_PATH="openapi.json",
         OPENAPI_SWAGGER_UI_PATH="/docs",
         OPENAPI_SWAGGER_UI_URL="/api/docs/assets/",
-        API_SPEC_OPTIONS={"info": {"description": "Local models and OpenAI-compatible providers."}},
+        API_SPEC_OPTIONS=_SPEC,
     )
+    app.add_url_rule("/", "root", redirect_to="/api/docs")
     api = Api(app)
     for resource in _RESOURCES:
         api.register_blueprint(import_module(f"app.api.{resource}").blp)

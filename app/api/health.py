@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import redirect, url_for
-from werkzeug.wrappers import Response
-
 from app import __version__
 from app.api.base import Blueprint
 from app.extensions import services
@@ -23,10 +20,3 @@ def get_health() -> dict[str, Any]:
     warnings = [warning for warning in found if warning]
     status = "degraded" if warnings else "ok"
     return {"status": status, "version": __version__, "warnings": warnings}
-
-
-@blp.get("/")
-@blp.doc(hidden=True)
-def root() -> Response:
-    """Lead a browser to the API's description."""
-    return redirect(url_for("api-docs.openapi_swagger_ui"))

@@ -23,7 +23,7 @@ def list_models() -> dict[str, Any]:
 
 
 @blp.post("/pull")
-@blp.arguments(PullRequestSchema)
+@blp.arguments(PullRequestSchema, example={"model": "llama3.2:1b"})
 @blp.response(200, PullResultSchema)
 @blp.alt_response(500, schema=ErrorSchema, description="The pull failed; `details` tell why")
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")

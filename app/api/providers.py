@@ -25,6 +25,9 @@ blp = Blueprint(
 )
 
 
+_OWN = {"id": "mine", "name": "Mine", "base_url": "http://localhost:1234/v1", "enabled": True}
+
+
 @blp.get("")
 @blp.response(200, description="The providers, an object by id")
 def list_providers() -> dict[str, Any]:
@@ -36,7 +39,7 @@ def list_providers() -> dict[str, Any]:
 
 
 @blp.post("")
-@blp.arguments(ProviderCreateSchema)
+@blp.arguments(ProviderCreateSchema, example=_OWN)
 @blp.response(201, ProviderSchema)
 @blp.alt_response(409, schema=ErrorSchema, description="The id is taken")
 def create_provider(body: dict[str, Any]) -> tuple[Provider, dict[str, str]]:
@@ -64,10 +67,10 @@ def replace_provider(body: dict[str, Any], id: str) -> Provider:
 
 
 @blp.patch("/<id>")
-@blp.arguments(ProviderFieldsSchema)
+@blp.arguments(ProviderFieldsSchema, example={"enabled": True})
 @blp.response(200, ProviderSchema)
 def update_provider(body: dict[str, Any], id: str) -> Provider:
-    """Change some of a provider's settings, for example `{"enabled": true}`"""
+    """Change some of a provider's settings"""
     return services.providers.update(id, **body)
 
 
@@ -82,7 +85,7 @@ def delete_provider(id: str) -> None:
 @blp.post("/<id>/test")
 @blp.response(200, ProviderTestSchema)
 def test_provider(id: str) -> dict[str, Any]:
-    """Test the connection to a provider, and keep the outcome in its `status`"""
+    """Test the connection to a provider, and keep the outcome as its status"""
     provider = services.providers.get(id)
     outcome = connection.check(
         provider, services.ollama_for(provider), services.clients, services.preferences.timeouts

@@ -19,7 +19,7 @@ def get_settings() -> dict[str, Any]:
 
 
 @blp.put("")
-@blp.arguments(SettingsSchema)
+@blp.arguments(SettingsSchema, example={"system_prompt": "You are brief."})
 @blp.response(200, SettingsSchema)
 def put_settings(body: dict[str, Any]) -> dict[str, Any]:
     """Change the settings that are named; the others stay"""

@@ -1,0 +1,152 @@
+"""Start the engine: ``python -m app.engine``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.engine import gojson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from app.engine.store import ModelStore
+    from app.engine.wire import Services
+
+log = logging.getLogger("app.engine")
+
+THREADS = 64
+_MAX_BODY_BYTES = 1 << 40  # uploads of weights; waitress keeps large bodies on disk
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; return the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    flags = _flags(arguments)
+    try:
+        keep_alive = gojson.duration(flags.keep_alive)
+    except gojson.BadBodyError as exc:
+        return _fail(f"--keep-alive: {exc}.")
+    return _serve(flags, keep_alive)
+
+
+def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m app.engine", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=11434, help="port; 0 chooses a free one")
+    parser.add_argument("--models", type=Path, default=_default_models(), help="models folder")
+    parser.add_argument(
+        "--keep-alive",
+        default=os.environ.get("OLLAMA_KEEP_ALIVE") or "5m",
+        help="how long an unused model stays in memory, such as 10m; negative: for ever",
+    )
+    parser.add_argument("--max-loaded", type=int, default=2, help="models in memory at once")
+    parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin reaches its end")
+    return parser.parse_args(arguments)
+
+
+def _default_models() -> Path:
+    return Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
+
+
+def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
+    from app.engine.seed import seed  # after the flags: --help is quick
+    from app.engine.store import ModelStore
+
+    try:
+        store = ModelStore(flags.models.expanduser().resolve())
+        seed(store)
+    except OSError as exc:
+        return _fail(f"The models folder {flags.models} cannot be used: {exc.strerror}")
+    services = _services(store, max(1, flags.max_loaded), keep_alive)
+    try:
+        server = _listen(services, flags.host, flags.port)
+    except (OSError, OverflowError, ValueError) as exc:
+        why = getattr(exc, "strerror", None) or "no such address or port"
+        return _fail(f"Cannot listen on {flags.host}:{flags.port}: {why}.")
+    _stop_on_signals([services.pulls.stop, services.scheduler.stop])
+    if flags.exit_with_parent:
+        threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()
+    sys.stdout.write(f"Listening on {_url(server)}\n")
+    sys.stdout.flush()
+    try:
+        server.run()
+    finally:
+        services.scheduler.stop()
+    return 0
+
+
+def _fail(sentence: str) -> int:
+    sys.stderr.write(sentence + "\n")
+    return 1
+
+
+def _services(store: ModelStore, max_loaded: int, keep_alive: float) -> Services:
+    from app.engine.pulls import Pulls
+    from app.engine.relay import Departures
+    from app.engine.scheduler import Scheduler
+    from app.engine.wire import Services
+
+    scheduler = Scheduler(store, max_loaded=max_loaded, keep_alive=keep_alive)
+    return Services(store, scheduler, Departures(), Pulls(store))
+
+
+def _listen(services: Services, host: str, port: int) -> Any:
+    from waitress.server import create_server
+
+    from app.engine.factory import create_app
+
+    return create_server(
+        create_app(services, loopback=_is_loopback(host)),
+        host=host,
+        port=port,
+        threads=THREADS,
+        ident=None,
+        channel_request_lookahead=1,  # else a client's leaving is not seen while it waits
+        max_request_body_size=_MAX_BODY_BYTES,
+        connection_limit=1000,
+    )
+
+
+def _url(server: Any) -> str:
+    """Say where *server* listens; a name such as localhost has an address of each family."""
+    if hasattr(server, "effective_port"):
+        host, port = server.effective_host, server.effective_port
+    else:
+        host, port = server.effective_listen[0]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _stop_on_signals(stops: list[Callable[[], None]]) -> None:
+    def stop(*_: object) -> None:
+        for act in stops:  # in threads: the interrupted code may hold a lock
+            threading.Thread(target=act).start()
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _wait_for_parent() -> None:
+    """Stop when the pipe to the parent closes, which it does however the parent ends."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""JSON, times and durations the way Ollama's Go code reads and writes them (see ``tests/wire``)."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+Object = dict[str, Any]
+
+FOREVER = 292 * 365 * 86_400.0  # a negative keep_alive: the longest time.Duration (year 2319)
+
+_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_HTML_PATTERN = re.compile("[<>&\u2028\u2029]")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|[+-]?0")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_GO_KINDS = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "bool": (bool,),
+    "float64": (int, float),
+    "int": (int,),
+    "object": (dict,),
+    "array": (list,),
+}
+
+
+class BadBodyError(ValueError):
+    """A request body that Go's decoder refuses; the text is Go's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a request: the *kind* checked, and the Go *type* that an error names."""
+
+    kind: str
+    type: str = ""
+
+
+def dumps(value: object) -> bytes:
+    """Encode *value* compactly, with ``<``, ``>`` and ``&`` escaped as encoding/json does."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _HTML_PATTERN.sub(lambda match: _HTML[match[0]], text).encode("utf-8", "replace")
+
+
+def line(value: object) -> bytes:
+    """Encode *value* as one line of NDJSON."""
+    return dumps(value) + b"\n"
+
+
+def loads(body: bytes) -> Any:
+    """Decode the first JSON value of *body*, as Go's decoder does.
+
+    :raises BadBodyError: with Go's message
+    """
+    text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
+    try:
+        return json.JSONDecoder(parse_constant=_reject_constant).raw_decode(text)[0]
+    except json.JSONDecodeError as exc:
+        raise BadBodyError(_go_message(exc)) from exc
+    except RecursionError as exc:
+        raise BadBodyError("exceeded max depth") from exc
+
+
+def _reject_constant(name: str) -> None:
+    raise BadBodyError(f"invalid character '{name[0]}' looking for beginning of value")
+
+
+def _go_message(exc: json.JSONDecodeError) -> str:
+    """Say what Go says where Python found the fault at ``exc.pos``."""
+    if exc.pos >= len(exc.doc.rstrip()) or exc.msg.startswith("Unterminated string"):
+        return "unexpected EOF"
+    where = {
+        "Expecting value": "looking for beginning of value",
+        "Expecting property name enclosed in double quotes": ("looking for beginning of object key string"),
+        "Expecting ':' delimiter": "after object key",
+        "Expecting ',' delimiter": "after object key:value pair",
+        "Invalid control character at": "in string literal",
+    }.get(exc.msg, "in string escape code")
+    return f"invalid character '{exc.doc[exc.pos]}' {where}"
+
+
+def decode(body: bytes, struct: str, fields: dict[str, Field]) -> Object:
+    """Decode *body* as the Go *struct*, its *fields* checked; a null field counts as absent.
+
+    :raises BadBodyError: with Go's message
+    """
+    value = loads(body)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        package = "openai" if struct in {"ChatCompletionRequest", "CompletionRequest"} else "api"
+        raise BadBodyError(f"json: cannot unmarshal {kind_of(value)} into Go value of type "
+                           f"{package}.{struct}")  # fmt: skip
+    found = {key: entry for key, entry in value.items() if entry is not None}
+    for key, field in fields.items():
+        if key in found and not _is_kind(found[key], field.kind):
+            raise BadBodyError(
+                f"json: cannot unmarshal {kind_of(found[key])} into Go struct field "
+                f"{struct}.{key} of type {field.type or field.kind}"
+            )
+    return found
+
+
+def kind_of(value: object) -> str:
+    """Name the JSON type of *value* as Go does."""
+    return _GO_KINDS.get(type(value), "object")
+
+
+def _is_kind(value: object, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "bool"
+    return isinstance(value, _PYTHON_TYPES[kind])
+
+
+def duration(value: object) -> float:
+    """Read a ``keep_alive``: a number of seconds or a Go duration; negative means forever.
+
+    :raises BadBodyError: with the message of Go's time.ParseDuration
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise BadBodyError("json: cannot unmarshal keep_alive into a duration")
+    seconds = _parse_duration(value) if isinstance(value, str) else float(value)
+    return FOREVER if seconds < 0 else min(seconds, FOREVER)
+
+
+def _parse_duration(text: str) -> float:
+    if not _DURATION.fullmatch(text):
+        wrong = "missing unit in" if re.fullmatch(r"[+-]?\d+\.?\d*", text) else "invalid"
+        raise BadBodyError(f'time: {wrong} duration "{text}"')
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    return -seconds if text.startswith("-") else seconds
+
+
+def timestamp(epoch_ns: int) -> str:
+    """Format nanoseconds since the epoch as RFC 3339 in UTC, trailing zeros cut as Go does."""
+    seconds, nanos = divmod(epoch_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f".{nanos:09}".rstrip("0") if nanos else ""
+    return f"{moment}{fraction}Z"
+
+
+def now() -> str:
+    """The present moment as Ollama writes it."""
+    return timestamp(time.time_ns())

@@ -1,0 +1,105 @@
+"""A model's manifest: the list of its layers, as Ollama and its registry write it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+LAYER_TYPE = "application/vnd.ollama.image."  # + model, template, system, params, license ...
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class CorruptManifestError(ValueError):
+    """A manifest that cannot be read: which blobs it uses is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One blob of a model, and what it is to it."""
+
+    media_type: str
+    digest: str
+    size: int
+
+    @classmethod
+    def parse(cls, entry: Any) -> Layer:
+        """Check a manifest's *entry*.
+
+        :raises CorruptManifestError: when it is not a layer
+        """
+        if not isinstance(entry, dict):
+            raise CorruptManifestError("a layer is not an object")
+        digest, size, kind = entry.get("digest"), entry.get("size"), entry.get("mediaType")
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise CorruptManifestError("a layer's digest is not sha256:<64 hex digits>")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
+            raise CorruptManifestError("a layer's size is not a number of bytes")
+        return cls(kind if isinstance(kind, str) else "", digest, size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Build the manifest's entry."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A model's manifest; *digest* is the bare hex of its bytes, as in ``GET /api/tags``."""
+
+    config: Layer
+    layers: tuple[Layer, ...]
+    raw: bytes
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Manifest:
+        """Check the bytes of a manifest.
+
+        :raises CorruptManifestError: when they are none
+        """
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError) as exc:
+            raise CorruptManifestError("it is not JSON") from exc
+        if not isinstance(document, dict) or not isinstance(document.get("layers"), list):
+            raise CorruptManifestError("it has no layers")
+        layers = tuple(Layer.parse(entry) for entry in document["layers"])
+        return cls(Layer.parse(document.get("config")), layers, raw)
+
+    @classmethod
+    def build(cls, config: Layer, layers: Iterable[Layer]) -> Manifest:
+        """Make the manifest of *layers*, encoded as Go encodes it."""
+        layers = tuple(layers)
+        document = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": config.to_json(),
+            "layers": [layer.to_json() for layer in layers],
+        }
+        return cls(config, layers, json.dumps(document, separators=(",", ":")).encode())
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the manifest file."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @property
+    def blobs(self) -> tuple[Layer, ...]:
+        """Everything that the model keeps on disk, in the order of a pull."""
+        return (*self.layers, self.config)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers and the config."""
+        return sum(blob.size for blob in self.blobs)
+
+    def layer(self, kind: str) -> Layer | None:
+        """Find the first layer of an Ollama *kind* (``model``, ``template``, ``params`` ...)."""
+        media_type = LAYER_TYPE + kind
+        return next((entry for entry in self.layers if entry.media_type == media_type), None)

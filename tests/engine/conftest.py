@@ -1,0 +1,49 @@
+"""A real engine with the bundled model, shared by the tests that leave it as they found it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.engine.seed import seed
+from app.engine.store import ModelStore
+from tests.engine.process import EngineProcess
+from tests.registry import Registry
+
+MODEL = "smollm2:135m"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """An empty store."""
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def seeded_store(store: ModelStore) -> ModelStore:
+    """A store with the bundled model."""
+    seed(store)
+    return store
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """A registry that serves nothing yet."""
+    with Registry() as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """A running engine with the bundled model."""
+    with EngineProcess(tmp_path_factory.mktemp("engine") / "models") as engine:
+        yield engine
+
+
+@pytest.fixture
+def own_engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    """A running engine of the test's own, to be damaged or filled."""
+    with EngineProcess(tmp_path / "models") as engine:
+        yield engine

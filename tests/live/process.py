@@ -1,0 +1,83 @@
+"""The backend as a real process, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class BackendProcess:
+    """``with BackendProcess(data_dir, ollama_url) as backend``: `backend_server.py` on a free port."""
+
+    def __init__(self, data_dir: Path, ollama_url: str, flags: tuple[str, ...] = (), **env: str) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        provider = {"ollama": {"base_url": f"{ollama_url}/v1"}}
+        (data_dir / "providers.json").write_text(json.dumps(provider))
+        self.data_dir = data_dir
+        self.log_path = data_dir / "backend.log"
+        self.greeting = ""
+        self.url = ""
+        self._command = [sys.executable, "backend_server.py", "--port", "0", *flags]
+        self._env = {**os.environ, "BACKEND_DATA_DIR": str(data_dir), **env}
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> BackendProcess:
+        with self.log_path.open("w") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        lines = [self.process.stdout.readline() for _ in range(3)]
+        self.greeting = "".join(lines)
+        found = re.search(r"http://127\.0\.0\.1:\d+", lines[2])
+        assert found, self.greeting + self.log
+        self.url = found[0]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8", "replace")
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.url + path, **{"timeout": 60, **options})
+
+    def post(self, path: str, body: object, **options: Any) -> requests.Response:
+        return requests.post(self.url + path, json=body, **{"timeout": 60, **options})
+
+
+def stream_events(response: requests.Response) -> Any:
+    """Yield the events of a streamed chat."""
+    name = ""
+    for line in response.iter_lines():
+        if line.startswith(b"event: "):
+            name = line[7:].decode()
+        elif line.startswith(b"data: "):
+            yield name, json.loads(line[6:])
