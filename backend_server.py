@@ -38,6 +38,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    logging.getLogger("huey").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # its lines say less than ours
     listener = _listen(settings)
     app = create_app(settings)
@@ -54,8 +55,8 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
         ).start()
         _serve(app, settings, listener)
     finally:
-        services.close()
         launcher.stop()
+        services.close()
 
 
 def _settings(host: str | None, port: int | None, enable: tuple[str, ...]) -> Settings:
@@ -102,6 +103,7 @@ def _check_provider(services: Services, id: str) -> None:
 def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket.socket) -> None:
     """Find or start an Ollama, say which and what to type next, import what the first chat needs."""
     launcher.start(mode)
+    services.jobs.start()
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(launcher.describe())

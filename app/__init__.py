@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 log = logging.getLogger(__name__)
 
-_RESOURCES = ("chat", "models", "providers", "settings", "health")
+_RESOURCES = ("chat", "models", "pulls", "providers", "settings", "health")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -52,26 +52,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def _configure_services(app: Flask, settings: Settings) -> None:
-    from app.extensions import Services
-    from app.services.openai_client import OpenAIClients
-    from app.services.preferences import PreferenceStore
-    from app.services.providers import ProviderStore
-    from app.services.pulls import PullService
-    from app.services.upstream import UpstreamSession
+    from app.extensions import make_services
 
-    app.extensions["services"] = Services(
-        settings=settings,
-        providers=ProviderStore(
-            settings.providers_file,
-            settings.data_dir / "providers.json",
-            settings.enable,
-            settings.environ,
-        ),
-        preferences=PreferenceStore(settings.data_dir / "settings.json", settings.timeouts),
-        clients=OpenAIClients(),
-        session=UpstreamSession(),
-        pulls=PullService(settings.allowed_registries),
-    )
+    app.extensions["services"] = make_services(settings)
 
 
 def _configure_requests(app: Flask) -> None:

@@ -7,7 +7,11 @@
     │   └── ProviderDisabled    400 provider_disabled
     ├── NotFound                404 not_found
     │   ├── ProviderNotFound    404 provider_not_found
+    │   ├── PullNotFound        404 pull_not_found
     │   └── ModelNotFound       404 model_not_found
+    ├── PullFinished            409 pull_finished
+    ├── PullCancelled           409 pull_cancelled
+    ├── PullActive              409 pull_active
     ├── ProviderExists          409 provider_exists
     ├── ProviderBuiltIn         409 provider_built_in
     └── UpstreamError           500 upstream_error
@@ -60,6 +64,25 @@ class ServiceError(Exception):
     def body(self, request_id: str) -> dict[str, Any]:
         """Return the one error body."""
         return error_body(self.message, self.error_type, request_id, hint=self.hint, details=self.details)
+
+
+def kept(error: ServiceError) -> dict[str, Any]:
+    """Return *error* as it can be kept in JSON."""
+    return {
+        "error": error.message,
+        "error_type": error.error_type,
+        "hint": error.hint,
+        "details": error.details,
+    }
+
+
+def restored(kept_error: dict[str, Any]) -> ServiceError:
+    """Return the error that was :func:`kept`."""
+    classes = [ServiceError]
+    for cls in classes:
+        classes.extend(cls.__subclasses__())
+    found = next(cls for cls in classes if cls.error_type == kept_error["error_type"])
+    return found(kept_error["error"], hint=kept_error["hint"], details=kept_error["details"])
 
 
 def error_body(
@@ -121,6 +144,33 @@ class ModelNotFound(NotFound):
     """The provider does not have this model."""
 
     error_type = "model_not_found"
+
+
+class PullNotFound(NotFound):
+    """No pull has this id."""
+
+    error_type = "pull_not_found"
+
+
+class PullFinished(ServiceError):
+    """The pull is over: there is nothing to pause, resume or cancel."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "pull_finished"
+
+
+class PullCancelled(ServiceError):
+    """The pull was cancelled while somebody waited for it."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "pull_cancelled"
+
+
+class PullActive(ServiceError):
+    """The pull is not over yet."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "pull_active"
 
 
 class ProviderExists(ServiceError):

@@ -52,6 +52,9 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     allowed_registries: tuple[str, ...] = ("registry.ollama.ai", "hf.co", "huggingface.co")
     enable: tuple[str, ...] = ()
+    database_url: str = field(default="", repr=False)
+    redis_url: str = field(default="", repr=False)
+    max_pulls: int = 2
     threads: int = 64
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -109,6 +112,9 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
             allowed_origins=tuple(env.list("ALLOWED_ORIGINS", [])),
             allowed_registries=tuple(env.list("ALLOWED_REGISTRIES", list(default.allowed_registries))),
             enable=tuple(env.list("ENABLE", [])),
+            database_url=env.str("DATABASE_URL", ""),
+            redis_url=env.str("REDIS_URL", ""),
+            max_pulls=env.int("MAX_PULLS", default.max_pulls, validate=validate.Range(1, 16)),
             threads=env.int("THREADS", default.threads, validate=validate.Range(1, 4096)),
             log_level=env.str(
                 "LOG_LEVEL",

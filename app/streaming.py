@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from flask import Response, g, request
@@ -15,7 +15,8 @@ from app.errors import error_body
 
 log = logging.getLogger(__name__)
 
-Event = tuple[str, dict[str, Any]]
+Event = tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], int]
+"""A name, the data, and the number by which a client can come back, where there is one."""
 
 PING_INTERVAL = 10.0
 """Seconds of silence after which a comment keeps the connection alive."""
@@ -25,14 +26,14 @@ class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
 
-def event_stream(events: Generator[list[Event], None, None]) -> Response:
+def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
     """Answer with *events*; an empty list is a chance to look after the client.
 
     What the generator raises before its first event is raised here, and keeps its HTTP status.
     """
     environ = request.environ
     try:
-        first = next(batch for batch in _while_connected(events, environ) if batch)
+        first = next((batch for batch in _while_connected(events, environ) if batch), None)
     except ClientLeft:
         events.close()
         log.info("%s the client left before the answer began", g.request_id)
@@ -40,6 +41,8 @@ def event_stream(events: Generator[list[Event], None, None]) -> Response:
     except BaseException:
         events.close()
         raise
+    if first is None:  # the client has seen it all; this status tells an EventSource to stop asking
+        return Response(status=204)
     response = Response(
         _body(first, events, environ, g.request_id),
         mimetype="text/event-stream",
@@ -50,7 +53,10 @@ def event_stream(events: Generator[list[Event], None, None]) -> Response:
 
 
 def _body(
-    first: list[Event], events: Generator[list[Event], None, None], environ: dict[str, Any], request_id: str
+    first: Sequence[Event],
+    events: Generator[Sequence[Event], None, None],
+    environ: dict[str, Any],
+    request_id: str,
 ) -> Iterator[bytes]:
     try:
         yield encode(first)
@@ -78,11 +84,16 @@ def _body(
 def encode(events: Iterable[Event]) -> bytes:
     """Return *events* as they are written; JSON in ASCII, for a lone surrogate has no UTF-8."""
     return "".join(
-        f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n" for name, data in events
+        f"{_id(*number)}event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+        for name, data, *number in events
     ).encode("ascii")
 
 
-def _while_connected(events: Iterable[list[Event]], environ: dict[str, Any]) -> Iterator[list[Event]]:
+def _id(number: int | None = None) -> str:
+    return "" if number is None else f"id: {number}\n"
+
+
+def _while_connected(events: Iterable[Sequence[Event]], environ: dict[str, Any]) -> Iterator[Sequence[Event]]:
     for batch in events:
         if not batch and client_left(environ):
             raise ClientLeft

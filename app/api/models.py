@@ -8,7 +8,6 @@ from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.models import ModelListSchema
-from app.schemas.pulls import PullRequestSchema, PullResultSchema
 
 blp = Blueprint("models", __name__, url_prefix="/api/providers/ollama", description="The models of Ollama")
 
@@ -20,15 +19,3 @@ blp = Blueprint("models", __name__, url_prefix="/api/providers/ollama", descript
 def list_models() -> dict[str, Any]:
     """List the installed models, newest first"""
     return services.ollama.list()
-
-
-@blp.post("/pull")
-@blp.arguments(PullRequestSchema, example={"model": "llama3.2:1b"})
-@blp.response(200, PullResultSchema)
-@blp.alt_response(500, schema=ErrorSchema, description="The pull failed; `details` tell why")
-@blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
-@blp.alt_response(504, schema=ErrorSchema, description="It takes longer; the pull goes on")
-def pull_model(body: dict[str, Any]) -> dict[str, Any]:
-    """Download a model, and wait until it is there"""
-    timeout = services.preferences.timeouts.pull
-    return services.pulls.pull(services.ollama, **body, timeout=timeout)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("app.engine")
 
 THREADS = 64
+_MAX_PORT = 65535
 _MAX_BODY_BYTES = 1 << 40  # uploads of weights; waitress keeps large bodies on disk
 
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m app.engine", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=11434, help="port; 0 chooses a free one")
+    parser.add_argument("--port", type=port_number, default=11434, help="port; 0 chooses a free one")
     parser.add_argument("--models", type=Path, default=_default_models(), help="models folder")
     parser.add_argument(
         "--keep-alive",
@@ -50,6 +51,17 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-loaded", type=int, default=2, help="models in memory at once")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin reaches its end")
     return parser.parse_args(arguments)
+
+
+def port_number(text: str) -> int:
+    """Parse a port, for argparse.
+
+    :raises ValueError: when it is none
+    """
+    port = int(text)
+    if not 0 <= port <= _MAX_PORT:  # the system would take it modulo 65536
+        raise ValueError(text)
+    return port
 
 
 def _default_models() -> Path:
@@ -68,7 +80,7 @@ def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
     services = _services(store, max(1, flags.max_loaded), keep_alive)
     try:
         server = _listen(services, flags.host, flags.port)
-    except (OSError, OverflowError, ValueError) as exc:
+    except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or "no such address or port"
         return _fail(f"Cannot listen on {flags.host}:{flags.port}: {why}.")
     _stop_on_signals([services.pulls.stop, services.scheduler.stop])

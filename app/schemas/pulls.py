@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from marshmallow import fields
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.models import UtcDateTime
 
 
 class PullRequestSchema(RequestSchema):
@@ -21,6 +24,26 @@ class PullRequestSchema(RequestSchema):
         falsy={False},
         metadata={"description": "Plain HTTP to the registry; only for one on this machine"},
     )
+
+    background = fields.Bool(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "Answer 202 with the pull at once"},
+    )
+    stream = fields.Bool(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={
+            "description": "Answer as an event stream: `progress`, then `done`, `error` or `cancelled`"
+        },
+    )
+
+    @validates_schema
+    def _one_way_to_answer(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("background") and data.get("stream"):
+            raise ValidationError("Leave out either stream or background.", "stream")
 
 
 class PullPartSchema(UpstreamSchema):
@@ -41,4 +64,43 @@ class PullResultSchema(UpstreamSchema):
     status_log = fields.List(
         fields.Nested(PullPartSchema),
         metadata={"description": "In order; of the lines of one layer, the last"},
+    )
+
+
+class PullSchema(UpstreamSchema):
+    """A pull as it stands."""
+
+    id = fields.Str()
+    model = fields.Str()
+    status = fields.Str(
+        metadata={"description": "`queued`, `running`, `paused`, `done`, `failed` or `cancelled`"}
+    )
+    completed = fields.Int(metadata={"description": "Bytes that are here, over all layers; never falls"})
+    total = fields.Int(allow_none=True, metadata={"description": "Bytes of all layers, once known"})
+    percent = fields.Float(allow_none=True, metadata={"description": "Never falls"})
+    bytes_per_second = fields.Int()
+    eta_seconds = fields.Int(allow_none=True)
+    step = fields.Str(metadata={"description": "Ollama's own last status line"})
+    attempts = fields.Int(metadata={"description": "How often Ollama was asked"})
+    error = fields.Dict(keys=fields.Str(), allow_none=True, metadata={"description": "Why it failed"})
+    created_at = UtcDateTime()
+    updated_at = UtcDateTime()
+    status_log = fields.List(fields.Nested(PullPartSchema))
+
+
+class PullListSchema(UpstreamSchema):
+    """The pulls."""
+
+    pulls = fields.List(fields.Nested(PullSchema))
+    total = fields.Int(metadata={"description": "How many pulls there are"})
+
+
+class LastEventSchema(UpstreamSchema):
+    """Where a watcher was."""
+
+    last_event_id = fields.Int(
+        data_key="Last-Event-ID",
+        load_default=0,
+        validate=validate.Range(min=0),
+        metadata={"description": "The number of the last event that was seen"},
     )

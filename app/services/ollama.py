@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import requests
@@ -15,6 +16,7 @@ from app.model_name import ModelName
 from app.schemas.models import ModelListSchema
 from app.schemas.pulls import PullPartSchema
 from app.services.providers import Provider
+from app.services.reader import read
 from app.services.upstream import clean, cut_off, invalid_response, reject, translated
 from app.settings import Timeouts
 
@@ -62,25 +64,39 @@ class OllamaService:
         except NotFound as exc:
             raise self.model_not_found(model) from exc
 
-    def pull(self, model: str, *, insecure: bool = False) -> Iterator[Json]:
-        """Download *model*, yielding each line of progress (``POST /api/pull``).
+    def pull(self, model: str, *, insecure: bool = False) -> Generator[Json | None, None, None]:
+        """Download *model*, yielding each line of progress, and None in each silent half second.
 
-        The lines are as :class:`~app.schemas.pulls.PullPartSchema` loads them. Closing the generator hangs
-        up; Ollama keeps what it has, and the next pull goes on from there.
+        The lines are as :class:`~app.schemas.pulls.PullPartSchema` loads them (``POST /api/pull``). Closing
+        the generator hangs up; Ollama keeps what it has, and the next pull goes on from there.
 
         :raises PullFailed: when Ollama says so, also in mid-stream
         :raises UpstreamIncomplete: when the stream ends without its `success`
         """
         body = {"model": model, "insecure": insecure, "stream": True}
-        timeout = (self._timeouts.connect, self._timeouts.idle)
-        with self._open("POST", "/api/pull", json=body, stream=True, timeout=timeout) as response:
-            with translated(self.name, self._provider.native_url):
-                for line in response.iter_lines():  # bytes: str would cut at U+2028
-                    part = self._pull_part(model, line)
-                    yield part
-                    if part["status"] == "success":
-                        return
-            raise cut_off(self.name)
+        timeouts = self._timeouts
+        timeout = (timeouts.connect, max(timeouts.first_byte, timeouts.idle))
+        chunks = read(
+            lambda: LineBody(self._request("POST", "/api/pull", json=body, stream=True, timeout=timeout)),
+            first_byte=timeouts.first_byte,
+            idle=timeouts.idle,
+        )
+        rest = b""
+        try:
+            with self._translated():
+                for data in chunks:
+                    if not data:
+                        yield None
+                    *lines, rest = (rest + data).split(b"\n")  # bytes: str would cut at U+2028
+                    for line in lines:
+                        part = self._pull_part(model, line)
+                        yield part
+                        if part["status"] == "success":
+                            return
+            if not rest or self._pull_part(model, rest)["status"] != "success":
+                raise cut_off(self.name)
+        finally:
+            chunks.close()
 
     def model_not_found(self, model: str) -> ModelNotFound:
         """Say that *model* is not installed, and what is."""
@@ -122,23 +138,36 @@ class OllamaService:
             return self._json(response)
 
     @contextmanager
-    def _open(
-        self, method: str, path: str, timeout: tuple[float, float] | None = None, **kwargs: Any
-    ) -> Iterator[requests.Response]:
+    def _open(self, method: str, path: str, **kwargs: Any) -> Iterator[requests.Response]:
         """Yield the answer of a request, its status checked; close it in the end."""
+        response = self._request(method, path, **kwargs)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _request(
+        self, method: str, path: str, timeout: tuple[float, float] | None = None, **kwargs: Any
+    ) -> requests.Response:
+        """Return the answer of a request, its status checked; the caller closes it."""
         url = f"{self._provider.native_url}{path}"
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
-        headers = {"Authorization": f"Bearer {self._provider.api_key}"} if self._provider.api_key else {}
-        with translated(self.name, self._provider.native_url):
+        key = self._provider.api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with self._translated():
             response = self._session.request(
                 method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
             )
         try:
             if response.status_code != 200:
                 self._refuse(response)
-            yield response
-        finally:
+        except BaseException:
             response.close()
+            raise
+        return response
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.name, self._provider.native_url)
 
     def _refuse(self, response: requests.Response) -> None:
         """Raise the error for an answer that is no success; its body is read before it is closed."""
@@ -161,7 +190,7 @@ class OllamaService:
 
     def _parsed(self, response: requests.Response) -> Any:
         """Return the body's JSON value; None where it is not JSON."""
-        with translated(self.name, self._provider.native_url):
+        with self._translated():
             body = response.content
         try:
             return json.loads(body)
@@ -174,6 +203,26 @@ class OllamaService:
         except ValidationError as exc:
             raise invalid_response(self.name, "a field is missing or of the wrong type") from exc
         return loaded
+
+
+class LineBody:
+    """The open answer of a request; see :class:`app.services.reader.Body`."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield what each read gave."""
+        yield from self._response.raw.stream(65536, decode_content=True)
+
+    def connection(self) -> socket.socket | None:
+        """Return the connection."""
+        connection = self._response.raw.connection
+        return connection.sock if connection else None
+
+    def close(self) -> None:
+        """Close the connection, or give it back."""
+        self._response.close()
 
 
 def check_name(model: str) -> ModelName:

@@ -2,98 +2,159 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitTimeout
+import time
+from collections.abc import Callable, Generator
 from typing import Any
 
-from app.errors import RegistryNotAllowed, ServiceError, UpstreamTimeout
-from app.model_name import ModelName
-from app.services.ollama import OllamaService, check_name
+from app.db import Pull
+from app.errors import (
+    PullActive,
+    PullCancelled,
+    PullFinished,
+    RegistryNotAllowed,
+    UpstreamTimeout,
+    restored,
+)
+from app.services.ollama import check_name
+from app.services.pull_store import PullStore, is_finished, summary
 from app.settings import is_loopback
 
-log = logging.getLogger(__name__)
-
 Json = dict[str, Any]
-_Key = tuple[ModelName, bool]
+Event = tuple[str, Json, int]
+
+_POLL = 0.25  # seconds between two looks at a pull's row
+_ASKED = {"paused": "pause", "running": "resume", "cancelled": "cancel"}
 
 
 class PullService:
-    """The pulls of this process; a model that is being pulled already is joined.
+    """The pulls of Ollama's models.
 
     :param registries: the hosts, beside this machine's own, that models may come from
+    :param enqueue: gives a pull, by its id, to a worker
     """
 
-    def __init__(self, registries: tuple[str, ...]) -> None:
+    def __init__(self, store: PullStore, registries: tuple[str, ...], enqueue: Callable[[str], None]) -> None:
+        self._store = store
         self._registries = registries
-        self._running: dict[_Key, Future[list[Json]]] = {}
-        self._lock = threading.Lock()
+        self._enqueue = enqueue
 
-    def pull(self, ollama: OllamaService, model: str, *, insecure: bool, timeout: float) -> Json:
-        """Pull *model* and wait for its end, *timeout* seconds at most.
+    def start(self, model: str, *, insecure: bool) -> Json:
+        """Start pulling *model*, or join the pull of it that is there.
 
         :raises RegistryNotAllowed: before anything is sent
-        :raises UpstreamTimeout: when it takes longer; the pull goes on
-        :raises PullFailed: with what Ollama says
         """
         name = check_name(model)
         check_registry(name.host, insecure=insecure, allowed=self._registries)
-        pull = self._start(ollama, model, (name.key, insecure))
-        try:
-            status_log = pull.result(timeout)
-        except WaitTimeout as exc:
-            raise UpstreamTimeout(
-                f"The pull of '{model}' takes longer than {timeout:g} seconds. It goes on in the background.",
-                hint="Ask again: the same request joins it. GET /api/providers/ollama/models lists "
-                "the model when it is there.",
-                details={"model": model},
-            ) from exc
-        return {
-            "success": True,
-            "message": f"Model '{model}' pulled successfully",
-            "model": model,
-            "status_log": status_log,
-        }
+        key = name.key
+        full_name = f"{key.host}/{key.namespace}/{key.model}:{key.tag}"
+        pull = self._store.join(model, full_name, insecure=insecure)
+        self._enqueue(pull.id)
+        return summary(pull)
 
-    def _start(self, ollama: OllamaService, model: str, key: _Key) -> Future[list[Json]]:
-        with self._lock:
-            if key in self._running:
-                return self._running[key]
-            pull: Future[list[Json]] = Future()
-            self._running[key] = pull
-        threading.Thread(
-            target=self._run, args=(ollama, model, key, pull), name=f"pull {model}", daemon=True
-        ).start()
-        return pull
+    def wait(self, id: str, timeout: float) -> Json:
+        """Return the result of a pull when it ends well.
 
-    def _run(self, ollama: OllamaService, model: str, key: _Key, pull: Future[list[Json]]) -> None:
-        log.info("pull of %s started", model)
-        try:
-            status_log = compact(ollama.pull(model, insecure=key[1]))
-        except BaseException as exc:  # who waits must not wait for ever for a pull that is gone
-            self._forget(key)
-            pull.set_exception(exc)
-            if not isinstance(exc, ServiceError):
-                raise
-            log.warning("pull of %s failed: %s", model, exc.message)
-        else:
-            self._forget(key)
-            pull.set_result(status_log)
-            log.info("pull of %s done", model)
+        :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
+        :raises PullFailed: or whatever else ended it
+        """
+        deadline = time.monotonic() + timeout
+        while not is_finished(pull := self._store.get(id)):
+            if time.monotonic() > deadline:
+                raise UpstreamTimeout(
+                    f"The pull of '{pull.model}' takes longer than {timeout:g} seconds. "
+                    "It goes on in the background.",
+                    hint=f"Follow it: GET /api/providers/ollama/pulls/{id}",
+                    details={"model": pull.model, "id": id},
+                )
+            time.sleep(_POLL)
+        return result(pull)
 
-    def _forget(self, key: _Key) -> None:
-        with self._lock:
-            del self._running[key]
+    def get(self, id: str) -> Json:
+        """Return a pull, with its log."""
+        pull = self._store.get(id)
+        return {**summary(pull), "status_log": pull.status_log}
+
+    def all(self) -> list[Json]:
+        """Return all pulls, the newest first."""
+        return [summary(pull) for pull in self._store.all()]
+
+    def change(self, id: str, wanted: str) -> Json:
+        """Ask a pull to be `paused`, `running` again, or `cancelled`.
+
+        :raises PullFinished: when it is over; a failed or cancelled one can be resumed
+        """
+        pull = self._store.get(id)
+        if is_finished(pull):
+            if wanted != "running" or pull.status == "done":
+                raise PullFinished(
+                    f"The pull of '{pull.model}' is {pull.status}: there is nothing to {_ASKED[wanted]}.",
+                    details={"id": id, "status": pull.status},
+                )
+            return self.start(pull.model, insecure=pull.insecure)
+        pull = self._store.want(id, wanted)
+        self._enqueue(id)
+        return summary(pull)
+
+    def delete(self, id: str) -> None:
+        """Forget a pull that is over.
+
+        :raises PullActive: for one that is not
+        """
+        pull = self._store.get(id)
+        if not is_finished(pull):
+            raise PullActive(
+                f"The pull of '{pull.model}' is {pull.status}.",
+                hint=f"Cancel it first: POST /api/providers/ollama/pulls/{id}/cancel",
+                details={"id": id, "status": pull.status},
+            )
+        self._store.delete(id)
+
+    def watch(self, id: str, after: int, request_id: str) -> Generator[list[Event], None, None]:
+        """Yield the events of a pull after the one numbered *after*, until it is over.
+
+        An empty list is yielded while there is nothing new. The last event is `done` with the result,
+        `error` with the error body, or `cancelled` with the pull.
+        """
+        while True:
+            finished = is_finished(self._store.get(id))  # asked first: its last event is then there
+            events = self._store.events(id, after)
+            if events:
+                after = events[-1].seq
+                yield [self._event(id, e.name, e.data, e.seq, request_id) for e in events]
+            if finished:
+                return
+            if not events:
+                time.sleep(_POLL)
+                yield []
+
+    def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
+        """Return an event as it is told; the result and the error are kept in the pull's row."""
+        if name == "done":
+            data = {**data, **result(self._store.get(id))}
+        elif name == "error":
+            data = restored(self._store.get(id).error or {}).body(request_id)
+        return name, data, seq
 
 
-def compact(parts: Iterable[Json]) -> list[Json]:
-    """Return the lines of a pull in order; of those of one layer, the last, where the first stood."""
-    log_by_step: dict[tuple[str, str | None], Json] = {}
-    for part in parts:
-        log_by_step[part["status"], part["digest"]] = part
-    return list(log_by_step.values())
+def result(pull: Pull) -> Json:
+    """Return what a pull that is over answers with.
+
+    :raises ServiceError: what made it fail
+    """
+    if pull.status == "failed" and pull.error:
+        raise restored(pull.error)
+    if pull.status == "cancelled":
+        raise PullCancelled(
+            f"The pull of '{pull.model}' was cancelled.",
+            hint="Pull it again: what was downloaded is kept.",
+            details={"model": pull.model, "id": pull.id},
+        )
+    return {
+        "success": True,
+        "message": f"Model '{pull.model}' pulled successfully",
+        "model": pull.model,
+        "status_log": pull.status_log,
+    }
 
 
 def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:

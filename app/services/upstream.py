@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from app.errors import (
     InvalidUpstreamKey,
@@ -24,6 +25,7 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.services.reader import SilentUpstream
 from app.settings import is_loopback
 
 _MESSAGE_LIMIT = 1000
@@ -52,8 +54,10 @@ def translated(name: str, url: str) -> Iterator[None]:
     """Turn what requests raises for the upstream *name* at *url* into our errors."""
     try:
         yield
-    except (requests.ConnectTimeout, requests.ReadTimeout) as exc:
+    except (requests.ConnectTimeout, requests.ReadTimeout, ReadTimeoutError, SilentUpstream) as exc:
         raise timed_out(name, url) from exc
+    except HTTPError as exc:  # urllib3's own, from a body that is read without requests
+        raise cut_off(name) from exc
     except requests.exceptions.ChunkedEncodingError as exc:
         raise cut_off(name) from exc
     except requests.ConnectionError as exc:

@@ -343,3 +343,28 @@ def test_port_in_use_is_one_sentence_and_exit_code_1(engine: EngineProcess, tmp_
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(f"Cannot listen on 127.0.0.1:{port}: ")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "code"),
+    [
+        (["--port", "99999"], "invalid port_number value: '99999'", 2),
+        (["--keep-alive", "soon"], '--keep-alive: time: invalid duration "soon".', 1),
+        (["--models", "/dev/null/x"], "The models folder /dev/null/x cannot be used: ", 1),
+        (["--host", "192.0.2.1", "--port", "0"], "Cannot listen on 192.0.2.1:0: ", 1),
+    ],
+)
+def test_flag_that_cannot_be_used_is_named(
+    tmp_path: Path, arguments: list[str], sentence: str, code: int
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "app.engine", "--models", str(tmp_path), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
+    assert sentence in ended.stderr.splitlines()[-1]

@@ -150,7 +150,7 @@ def test_seed_copies_where_it_cannot_link(store: ModelStore, monkeypatch: pytest
     def refuse(*_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(seeding.os, "link", refuse)
+    monkeypatch.setattr("os.link", refuse)
 
     seeding.seed(store)
 

@@ -18,6 +18,7 @@ from tests.wire import recording
 BASE = "http://localhost:11434"
 MODELS = "/api/providers/ollama/models"
 PULL = "/api/providers/ollama/pull"
+NAME = "127.0.0.1:1/library/a:latest"  # whose registry is not there
 
 
 def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
@@ -177,8 +178,8 @@ def test_pull_waits_and_answers_with_the_compacted_log(
     assert all(
         set(part) == {"status", "digest", "total", "completed"} for part in response.json["status_log"]
     )
-    sent = json.loads(wire.calls[0].request.body)
-    assert sent == {"model": "llama3.2:1b", "insecure": False, "stream": True}
+    sent = next(call.request for call in wire.calls if call.request.url == f"{BASE}/api/pull")
+    assert json.loads(sent.body) == {"model": "llama3.2:1b", "insecure": False, "stream": True}
 
 
 @pytest.mark.parametrize(
@@ -280,10 +281,10 @@ def test_pull_that_takes_too_long_is_504_and_goes_on(client: FlaskClient, point:
     with raw_server(pull) as server:
         point(f"{server.url}/v1")
 
-        late = client.post(PULL, json={"model": "a"})
+        late = client.post(PULL, json={"model": NAME})
         client.put("/api/settings", json={"timeouts": {"pull": 10}})
         threading.Timer(0.1, go_on.set).start()
-        joined = client.post(PULL, json={"model": "A:LATEST"})
+        joined = client.post(PULL, json={"model": NAME.upper()})
 
     assert late.status_code == 504
     assert "background" in late.json["error"]  # type: ignore[index]
@@ -301,6 +302,6 @@ def test_pull_that_falls_silent_is_504(client: FlaskClient, point: Callable[...,
     with raw_server(stall) as server:
         point(f"{server.url}/v1")
 
-        response = client.post(PULL, json={"model": "a"})
+        response = client.post(PULL, json={"model": NAME})
 
     assert response.status_code == 504

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.schemas.pulls import PullPartSchema
-from app.services.pulls import compact
+from app.services.progress import Progress
 from tests.wire import recording
 
 _parts = st.lists(
@@ -22,6 +23,13 @@ _parts = st.lists(
         }
     )
 )
+
+
+def compact(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    progress = Progress({}, None, None, [])
+    for now, part in enumerate(parts):
+        progress.feed(part, now)
+    return progress.log
 
 
 def _step(part: dict[str, Any]) -> tuple[str, str | None]:
@@ -43,6 +51,22 @@ def test_compact_of_a_compacted_log_changes_nothing(parts: list[dict[str, Any]])
     log = compact(parts)
 
     assert compact(log) == log
+
+
+@given(_parts)
+def test_progress_never_falls(parts: list[dict[str, Any]]) -> None:
+    progress = Progress({}, None, None, [])
+    seen = []
+    for now, part in enumerate(parts):
+        progress.feed(part, now)
+        seen.append((progress.completed, progress.percent or 0.0))
+    progress.finish()
+    seen.append((progress.completed, progress.percent or 0.0))
+
+    assert [completed for completed, _ in seen] == sorted(completed for completed, _ in seen)
+    assert [percent for _, percent in seen] == sorted(percent for _, percent in seen)
+    assert all(percent <= 100 for _, percent in seen)
+    assert progress.completed == (progress.total or 0)
 
 
 def test_compact_of_a_recorded_pull_is_a_line_a_step() -> None:

@@ -1,0 +1,107 @@
+"""``/api/providers/ollama/pull`` and ``pulls``: downloads that go on whoever waits for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, g, jsonify, url_for
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.pulls import (
+    LastEventSchema,
+    PullListSchema,
+    PullRequestSchema,
+    PullResultSchema,
+    PullSchema,
+)
+from app.streaming import event_stream
+
+blp = Blueprint(
+    "pulls", __name__, url_prefix="/api/providers/ollama", description="Downloads of Ollama's models"
+)
+
+
+@blp.post("/pull")
+@blp.arguments(PullRequestSchema, example={"model": "llama3.2:1b"})
+@blp.response(200, PullResultSchema)
+@blp.alt_response(202, schema=PullSchema, description="With `background`: the pull")
+@blp.alt_response(500, schema=ErrorSchema, description="The pull failed; `details` tell why")
+@blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
+@blp.alt_response(504, schema=ErrorSchema, description="It takes longer; the pull goes on")
+def pull_model(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Download a model, and wait until it is there
+
+    A model that is being pulled already is joined. The pull goes on whoever waits for it: a client that
+    leaves, a restart of this server or of Ollama do not end it.
+    """
+    pull = services.pulls.start(body["model"], insecure=body["insecure"])
+    if body["background"]:
+        response = jsonify(PullSchema().dump(pull))
+        response.status_code = 202
+        response.headers["Location"] = url_for("pulls.get_pull", id=pull["id"])
+        return response
+    if body["stream"]:
+        return event_stream(services.pulls.watch(pull["id"], 0, g.request_id))
+    return services.pulls.wait(pull["id"], services.preferences.timeouts.pull)
+
+
+@blp.get("/pulls")
+@blp.response(200, PullListSchema)
+def list_pulls() -> dict[str, Any]:
+    """List the pulls, the newest first"""
+    pulls = services.pulls.all()
+    return {"pulls": pulls, "total": len(pulls)}
+
+
+@blp.get("/pulls/<id>")
+@blp.response(200, PullSchema)
+def get_pull(id: str) -> dict[str, Any]:
+    """Get a pull, with its log"""
+    return services.pulls.get(id)
+
+
+@blp.get("/pulls/<id>/events")
+@blp.arguments(LastEventSchema, location="headers")
+@blp.response(200, content_type="text/event-stream")
+@blp.alt_response(204, description="There is nothing after Last-Event-ID, and nothing will come")
+def watch_pull(headers: dict[str, Any], id: str) -> Response:
+    """Watch a pull, from its beginning or from where one was
+
+    `progress` events, then exactly one of `done`, `error` or `cancelled`. Each has an id; come back with the
+    last one in the header `Last-Event-ID`, and nothing is missed or told twice.
+    """
+    return event_stream(services.pulls.watch(id, headers["last_event_id"], g.request_id))
+
+
+@blp.post("/pulls/<id>/pause")
+@blp.response(200, PullSchema)
+@blp.alt_response(409, schema=ErrorSchema, description="It is over")
+def pause_pull(id: str) -> dict[str, Any]:
+    """Pause a pull; what is here is kept"""
+    return services.pulls.change(id, "paused")
+
+
+@blp.post("/pulls/<id>/resume")
+@blp.response(200, PullSchema)
+@blp.alt_response(409, schema=ErrorSchema, description="It is done")
+def resume_pull(id: str) -> dict[str, Any]:
+    """Go on with a pull that is paused, failed or was cancelled; of the latter two, a new one is made"""
+    return services.pulls.change(id, "running")
+
+
+@blp.post("/pulls/<id>/cancel")
+@blp.response(200, PullSchema)
+@blp.alt_response(409, schema=ErrorSchema, description="It is over")
+def cancel_pull(id: str) -> dict[str, Any]:
+    """Cancel a pull; installed models stay as they are"""
+    return services.pulls.change(id, "cancelled")
+
+
+@blp.delete("/pulls/<id>")
+@blp.response(204)
+@blp.alt_response(409, schema=ErrorSchema, description="It is not over")
+def delete_pull(id: str) -> None:
+    """Forget a pull that is over"""
+    services.pulls.delete(id)

@@ -1,0 +1,160 @@
+"""The database: its tables, its sessions, its migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, ClassVar
+
+from filelock import FileLock
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, String, create_engine, event, text
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.types import TypeDecorator
+
+REVISION = "0001"
+"""The newest migration; where the database has it, Alembic is not even imported."""
+
+ACTIVE = ("queued", "running", "paused")
+FINISHED = ("done", "failed", "cancelled")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with its zone; SQLite keeps none, so it is kept in UTC."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: object) -> datetime | None:
+        """Return *value* in UTC, without its zone."""
+        return value and value.astimezone(timezone.utc).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, _dialect: object) -> datetime | None:
+        """Return *value* with its zone."""
+        return value and value.replace(tzinfo=timezone.utc)
+
+
+def utc_now() -> datetime:
+    """Return the time, with its zone."""
+    return datetime.now(timezone.utc)
+
+
+class Base(DeclarativeBase):
+    """The tables."""
+
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[dict[str, Any]]: JSON, datetime: UtcTime}
+
+
+class Pull(Base):
+    """A download of a model. `wanted` is what the user asks of it, `status` what it is."""
+
+    __tablename__ = "pulls"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    model: Mapped[str] = mapped_column(String(700))
+    key: Mapped[str] = mapped_column(String(700))  # the full name in lower case: names ignore case
+    insecure: Mapped[bool] = mapped_column(default=False)
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    wanted: Mapped[str] = mapped_column(String(16), default="running")
+    completed: Mapped[int] = mapped_column(BigInteger, default=0)
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    percent: Mapped[float | None]  # kept, for it never falls although the total may grow
+    bytes_per_second: Mapped[float] = mapped_column(default=0.0)
+    layers: Mapped[dict[str, Any]] = mapped_column(default=dict)  # bytes that are here, by digest
+    status_log: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    error: Mapped[dict[str, Any] | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    seq: Mapped[int] = mapped_column(default=0)  # of the newest event
+    owner: Mapped[str] = mapped_column(String(32), default="")
+    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (
+        Index(
+            "one_active_pull_per_model",
+            "key",
+            unique=True,
+            sqlite_where=text("status in ('queued', 'running', 'paused')"),
+            postgresql_where=text("status in ('queued', 'running', 'paused')"),
+        ),
+    )
+
+
+class PullEvent(Base):
+    """What a watcher of a pull is told; kept so that one who comes back misses nothing."""
+
+    __tablename__ = "pull_events"
+
+    pull_id: Mapped[str] = mapped_column(ForeignKey("pulls.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]]
+
+
+class Database:
+    """The database at *url*, by default the SQLite file `backend.db` in *data_dir*."""
+
+    def __init__(self, url: str, data_dir: Path) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock_file = data_dir / "backend.db.lock"
+        self.engine = _make_engine(url or f"sqlite:///{data_dir / 'backend.db'}")
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Yield a session; commit at the end, roll back on an exception."""
+        with self._sessions.begin() as session:
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the tables up to this release."""
+        if self._revision() == REVISION:
+            return
+        with FileLock(self._lock_file):
+            if self._revision() != REVISION:
+                _upgrade(self.engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    def _revision(self) -> str | None:
+        with self.engine.connect() as connection:
+            try:
+                found = connection.execute(text("select version_num from alembic_version")).scalar()
+            except DatabaseError:  # no such table: the database is new
+                return None
+        return found if isinstance(found, str) else None
+
+
+def _make_engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=100)
+    engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=20, max_overflow=100)
+    event.listen(engine, "connect", _set_pragmas)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _upgrade(engine: Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # other machines may start at the same time
+            connection.execute(text("select pg_advisory_xact_lock(7301143)"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,14 @@
+"""Run the migrations on the connection that :mod:`app.db` gives."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from app.db import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,  # SQLite cannot alter a column in place
+)
+context.run_migrations()

@@ -1,0 +1,86 @@
+"""How far a pull is, over all its layers."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+Json = dict[str, Any]
+
+_WINDOW = 10.0  # seconds over which the speed is measured
+_LOG_LIMIT = 200
+
+
+class Progress:
+    """The progress of a pull; ``completed`` never falls, whatever Ollama sends.
+
+    :param layers: bytes that are known to be here, by digest
+    :param total: bytes of all layers, where the registry's manifest told them
+    :param percent: what was reported last
+    :param log: the compacted log so far
+    """
+
+    def __init__(
+        self, layers: dict[str, int], total: int | None, percent: float | None, log: list[Json]
+    ) -> None:
+        self.layers = dict(layers)
+        self.total = total
+        self._percent = percent
+        self.step = log[-1]["status"] if log else ""
+        self._totals: dict[str, int] = {}
+        self._log = {(part["status"], part["digest"]): part for part in log}
+        self._samples: deque[tuple[float, int]] = deque()
+
+    @property
+    def completed(self) -> int:
+        """Bytes that are here."""
+        completed = sum(self.layers.values())
+        return completed if self.total is None else min(completed, self.total)
+
+    @property
+    def percent(self) -> float | None:
+        """How much is here, in percent; None while the total is not known. It never falls."""
+        if self.total:
+            self._percent = max(self._percent or 0.0, round(100 * self.completed / self.total, 1))
+        return self._percent
+
+    @property
+    def log(self) -> list[Json]:
+        """The lines in order; of those of one layer, the last, where the first stood."""
+        return list(self._log.values())
+
+    def feed(self, part: Json, now: float) -> None:
+        """Take a line of Ollama's progress, read at *now* (seconds of a monotonic clock)."""
+        self.step = part["status"]
+        step = (part["status"], part["digest"])
+        if step in self._log or len(self._log) < _LOG_LIMIT:
+            self._log[step] = part
+        if part["digest"] is None or part["total"] is None:
+            return
+        digest = part["digest"]
+        total = self._totals[digest] = max(self._totals.get(digest, 0), part["total"])
+        here = min(part["completed"] or 0, total)
+        self.layers[digest] = max(self.layers.get(digest, 0), here)
+        if self.total is None or self.total < sum(self._totals.values()):
+            self.total = sum(self._totals.values())
+        self._sample(now)
+
+    def finish(self) -> None:
+        """Take note that everything is here: Ollama sends no line of 100 %."""
+        for digest, total in self._totals.items():
+            self.layers[digest] = total
+        if self.total is None:
+            self.total = self.completed
+        elif self.completed < self.total:  # small layers come without a line
+            self.layers["rest"] = self.total - self.completed
+
+    def bytes_per_second(self, now: float) -> float:
+        """Return the speed over the last seconds."""
+        self._sample(now)
+        (began, before), (_, after) = self._samples[0], self._samples[-1]
+        return (after - before) / (now - began) if now > began else 0.0
+
+    def _sample(self, now: float) -> None:
+        self._samples.append((now, self.completed))
+        while now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()

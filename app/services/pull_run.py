@@ -1,0 +1,156 @@
+"""Running a pull to its end, through whatever happens on the way."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.db import Pull
+from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
+from app.model_name import ModelName
+from app.services.ollama import OllamaService
+from app.services.progress import Progress
+from app.services.pull_store import PullStore
+from app.services.registry import RegistryService
+
+log = logging.getLogger(__name__)
+
+REPORT_INTERVAL = 0.5  # seconds between two reports of a pull
+STALL_LIMIT = 60.0  # seconds without a byte after which Ollama is asked again
+GIVE_UP_AFTER = 600.0  # seconds of failures without a byte
+_LONGEST_PAUSE = 15.0
+
+_FINAL = ("does not exist", "no space left", "invalid model", "TLS handshake", "unauthorized", "401", "403")
+
+
+class _Stopped(Exception):
+    """The pull is to run no further: paused, cancelled, lost to another worker, or this one ends."""
+
+
+@dataclass
+class PullRun:
+    """One worker's run of one pull.
+
+    :param stopping: set when the process ends: the pull goes back to the queue
+    """
+
+    store: PullStore
+    ollama: OllamaService
+    registry: RegistryService
+    pull: Pull
+    owner: str
+    stopping: threading.Event
+    attempts: int = 0
+    progress: Progress = field(init=False)
+    _reported: float = 0.0
+    _grew: float = 0.0
+
+    def __post_init__(self) -> None:
+        pull = self.pull
+        self.progress = Progress(pull.layers, pull.total, pull.percent, pull.status_log)
+        self.attempts = pull.attempts
+        self._grew = time.monotonic()
+
+    def run(self) -> None:
+        """Run the pull until it is done, fails, or is stopped."""
+        log.info("pull of %s started", self.pull.model)
+        try:
+            self._learn_total()
+            self._pull_on()
+        except _Stopped as stopped:
+            status = str(stopped)
+            log.info("pull of %s: %s", self.pull.model, status)
+            if status != "lost":
+                self.store.settle(self.pull.id, self.owner, status, self.progress)
+        except ServiceError as exc:
+            log.warning("pull of %s failed: %s", self.pull.model, exc.message)
+            self.store.settle(self.pull.id, self.owner, "failed", self.progress, kept(exc))
+        except Exception:  # the job's outermost edge: nobody must wait for ever for a pull that is gone
+            log.exception("pull of %s failed", self.pull.model)
+            fault = ServiceError("The server failed. Its log says more.")
+            self.store.settle(self.pull.id, self.owner, "failed", self.progress, kept(fault))
+        else:
+            self.progress.finish()
+            self.store.settle(self.pull.id, self.owner, "done", self.progress)
+            log.info("pull of %s done", self.pull.model)
+
+    def _learn_total(self) -> None:
+        """Ask the registry for the sizes; where it does not tell, they are learned on the way."""
+        if self.progress.total is None:
+            try:
+                name = ModelName.parse(self.pull.model)
+                self.progress.total = self.registry.manifest(name, insecure=self.pull.insecure).size
+            except ServiceError as exc:
+                log.info("no manifest of %s: %s", self.pull.model, exc.message)
+
+    def _pull_on(self) -> None:
+        """Ask Ollama again, after what ends by itself or stalls, as long as it makes sense."""
+        failures = 0
+        while True:
+            before = self.progress.completed
+            self.attempts += 1
+            try:
+                self._attempt()
+            except ServiceError as exc:
+                failures = 0 if self.progress.completed > before else failures + 1
+                if self._is_final(exc):
+                    raise
+                log.info("pull of %s is asked for again: %s", self.pull.model, exc.message)
+                self._pause(min(0.5 * 2**failures, _LONGEST_PAUSE))
+            else:
+                return
+
+    def _attempt(self) -> None:
+        parts = self.ollama.pull(self.pull.model, insecure=self.pull.insecure)
+        try:
+            self._follow(parts)
+        finally:
+            parts.close()
+
+    def _follow(self, parts: Generator[dict[str, Any] | None, None, None]) -> None:
+        began = time.monotonic()
+        for part in parts:
+            now = time.monotonic()
+            if part is not None:
+                before = self.progress.completed
+                self.progress.feed(part, now)
+                if self.progress.completed > before or not part["digest"]:
+                    self._grew = now
+            self._report(now)
+            if self.progress.step.startswith("pulling") and now - max(self._grew, began) > STALL_LIMIT:
+                raise UpstreamTimeout(f"No byte came for {STALL_LIMIT:g} seconds.")
+
+    def _report(self, now: float) -> None:
+        if self.stopping.is_set():
+            raise _Stopped("queued")
+        if now - self._reported < REPORT_INTERVAL:
+            return
+        self._reported = now
+        speed = self.progress.bytes_per_second(now)
+        wanted = self.store.report(self.pull.id, self.owner, self.progress, speed, self.attempts)
+        if wanted != "running":
+            raise _Stopped(wanted)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            self._report(now)
+            self.stopping.wait(0.1)
+
+    def _is_final(self, exc: ServiceError) -> bool:
+        """Tell whether asking again is no use: it is the name's or the disk's fault, or nothing ever came."""
+        if isinstance(exc, InvalidModelName) or (
+            isinstance(exc, PullFailed) and any(text in exc.message for text in _FINAL)
+        ):
+            return True
+        return not self.progress.layers or time.monotonic() - self._grew > GIVE_UP_AFTER
+
+
+def new_owner() -> str:
+    """Return a name for a run that no other has."""
+    return uuid.uuid4().hex
