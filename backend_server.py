@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import sys
 import threading
 from dataclasses import replace
-from typing import Any
 
 import click
 import waitress
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
 
-from app import create_app
+from app import create_app, logs
 from app.errors import ServiceError
 from app.extensions import Services
 from app.services.launcher import Launcher
@@ -35,13 +35,9 @@ from app.settings import Settings, SettingsError
 def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
     """Serve the backend in front of local language models."""
     settings = _settings(host, port, enable)
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("huey").setLevel(logging.WARNING)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # its lines say less than ours
+    logs.configure(settings)
     listener = _listen(settings)
-    app = create_app(settings)
+    app = _app(settings)
     services: Services = app.extensions["services"]
     for id in settings.enable:
         _check_provider(services, id)
@@ -76,6 +72,17 @@ def _settings(host: str | None, port: int | None, enable: tuple[str, ...]) -> Se
             "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
         )
     return settings
+
+
+def _app(settings: Settings) -> Flask:
+    try:
+        return create_app(settings)
+    except (OSError, ValueError, SQLAlchemyError) as exc:
+        raise click.ClickException(
+            f"Cannot use the data folder {settings.data_dir}, the database or {settings.providers_file}: "
+            f"{type(exc).__name__}.\nSee BACKEND_DATA_DIR, BACKEND_DATABASE_URL and BACKEND_PROVIDERS_FILE "
+            "in docs/configuration.md."
+        ) from exc
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -123,7 +130,7 @@ def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket
     services.clients.warm_up()
 
 
-def _serve(app: Any, settings: Settings, listener: socket.socket) -> None:
+def _serve(app: Flask, settings: Settings, listener: socket.socket) -> None:
     waitress.serve(
         app,
         sockets=[listener],

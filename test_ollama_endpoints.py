@@ -149,6 +149,8 @@ def _run(check: Callable[[], str]) -> bool:
     except requests.ConnectionError as exc:
         url = exc.request.url if exc.request is not None else "the server"
         outcome, passed = f"No answer from {url}. {START_HINT}", False
+    except (requests.exceptions.MissingSchema, requests.exceptions.InvalidURL) as exc:
+        outcome, passed = f"{exc} Give a URL such as http://127.0.0.1:8002", False
     except requests.Timeout:
         outcome, passed = "No answer in time; see the server's log.", False
     except (requests.RequestException, ValueError, LookupError) as exc:

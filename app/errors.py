@@ -8,12 +8,16 @@
     ├── NotFound                404 not_found
     │   ├── ProviderNotFound    404 provider_not_found
     │   ├── PullNotFound        404 pull_not_found
+    │   ├── NoPreviousVersion   404 no_previous_version
+    │   ├── ModelNotInRegistry  404 model_not_in_registry
     │   └── ModelNotFound       404 model_not_found
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
+    ├── DiskFull                507 disk_full
     ├── ProviderExists          409 provider_exists
     ├── ProviderBuiltIn         409 provider_built_in
+    ├── StorageFailed           500 storage_failed
     └── UpstreamError           500 upstream_error
         ├── InvalidUpstreamKey  401 invalid_api_key
         ├── UpstreamRejected    400 upstream_rejected
@@ -26,7 +30,7 @@
         ├── EmptyResponse       500 empty_response
         └── PullFailed          500 pull_failed
 
-A service raises one of these ``from`` its cause; :mod:`app.api.errors` answers it with the one error body.
+A service raises one of these ``from`` its cause; :mod:`app.api.base` answers it with the one error body.
 """
 
 from __future__ import annotations
@@ -152,6 +156,25 @@ class PullNotFound(NotFound):
     error_type = "pull_not_found"
 
 
+class NoPreviousVersion(NotFound):
+    """No version before the installed one is kept."""
+
+    error_type = "no_previous_version"
+
+
+class ModelNotInRegistry(NotFound):
+    """The registry has no model of this name."""
+
+    error_type = "model_not_in_registry"
+
+
+class DiskFull(ServiceError):
+    """The model does not fit on the disk."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    error_type = "disk_full"
+
+
 class PullFinished(ServiceError):
     """The pull is over: there is nothing to pause, resume or cancel."""
 
@@ -185,6 +208,12 @@ class ProviderBuiltIn(ServiceError):
 
     status = HTTPStatus.CONFLICT
     error_type = "provider_built_in"
+
+
+class StorageFailed(ServiceError):
+    """A file of the data folder cannot be read or written."""
+
+    error_type = "storage_failed"
 
 
 class UpstreamError(ServiceError):

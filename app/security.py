@@ -27,6 +27,13 @@ class HostNotAllowed(ServiceError):
     error_type = "host_not_allowed"
 
 
+class PeerNotAllowed(ServiceError):
+    """A client on another machine, and the server has no key."""
+
+    status = HTTPStatus.FORBIDDEN
+    error_type = "peer_not_allowed"
+
+
 class OriginNotAllowed(ServiceError):
     """A page of another site sends the request."""
 
@@ -52,6 +59,7 @@ def protect(app: Flask, settings: Settings) -> None:
     """Check each request's host, origin, key and body, in this order."""
 
     def check() -> ResponseReturnValue | None:
+        _check_peer(settings)
         _check_host(settings)
         _check_origin(settings)
         _check_key(settings)
@@ -59,6 +67,15 @@ def protect(app: Flask, settings: Settings) -> None:
         return None
 
     app.before_request(check)
+
+
+def _check_peer(settings: Settings) -> None:
+    """Serve other machines only with a key, whatever server this app runs in."""
+    if not settings.api_key and request.remote_addr and not is_loopback(request.remote_addr):
+        raise PeerNotAllowed(
+            "This server has no key, so it serves its own machine only.",
+            hint="Start it with BACKEND_API_KEY set to a long random text.",
+        )
 
 
 def _check_host(settings: Settings) -> None:
@@ -89,7 +106,7 @@ def _check_origin(settings: Settings) -> None:
     origin = request.headers.get("Origin")
     if origin is None or origin in settings.allowed_origins:
         return
-    if urlsplit(origin).netloc == request.host:
+    if origin in {f"http://{request.host}", f"https://{request.host}"}:
         return
     raise OriginNotAllowed(
         "Pages of other sites may not use this server.",

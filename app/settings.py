@@ -19,6 +19,8 @@ from environs import Env, EnvValidationError
 from marshmallow import validate
 
 ROOT = Path(__file__).resolve().parent.parent
+_IN_CHECKOUT = (ROOT / "providers.json").exists()
+_DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 
 
 class SettingsError(Exception):
@@ -45,7 +47,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8002
-    data_dir: Path = ROOT / "instance"
+    data_dir: Path = _DATA_DIR
     providers_file: Path = ROOT / "providers.json"
     api_key: str = field(default="", repr=False)
     allowed_hosts: tuple[str, ...] = ()
@@ -87,15 +89,17 @@ class Settings:
 def is_loopback(host: str) -> bool:
     """Tell whether *host* names this machine only."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host.lower() == "localhost" or host.lower().endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
+    return (mapped or address).is_loopback
 
 
 def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
     default = Settings()
     with env.prefixed("BACKEND_"):
-        seconds = validate.Range(min=0, min_inclusive=False)
+        seconds = validate.Range(min=0, min_inclusive=False, max=86400)
         timeouts = Timeouts(
             **{
                 name: env.float(f"{name.upper()}_TIMEOUT", value, validate=seconds)
@@ -108,10 +112,10 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
             data_dir=env.path("DATA_DIR", default.data_dir),
             providers_file=env.path("PROVIDERS_FILE", _shipped_providers()),
             api_key=env.str("API_KEY", ""),
-            allowed_hosts=tuple(env.list("ALLOWED_HOSTS", [])),
-            allowed_origins=tuple(env.list("ALLOWED_ORIGINS", [])),
-            allowed_registries=tuple(env.list("ALLOWED_REGISTRIES", list(default.allowed_registries))),
-            enable=tuple(env.list("ENABLE", [])),
+            allowed_hosts=_names(env.list("ALLOWED_HOSTS", [])),
+            allowed_origins=_names(env.list("ALLOWED_ORIGINS", [])),
+            allowed_registries=_names(env.list("ALLOWED_REGISTRIES", list(default.allowed_registries))),
+            enable=_names(env.list("ENABLE", [])),
             database_url=env.str("DATABASE_URL", ""),
             redis_url=env.str("REDIS_URL", ""),
             max_pulls=env.int("MAX_PULLS", default.max_pulls, validate=validate.Range(1, 16)),
@@ -126,8 +130,11 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
         )
 
 
+def _names(texts: list[str]) -> tuple[str, ...]:
+    return tuple(text.strip() for text in texts if text.strip())
+
+
 def _shipped_providers() -> Path:
     """Return `providers.json`: beside `app/` in a checkout, under the prefix when installed."""
     installed = Path(sys.prefix) / "share" / "ollama-backend" / "providers.json"
-    beside = ROOT / "providers.json"
-    return beside if beside.exists() else installed
+    return ROOT / "providers.json" if _IN_CHECKOUT else installed

@@ -7,11 +7,12 @@ import logging
 import socket
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from flask import Response, g, request
 
-from app.errors import error_body
+from app.errors import ServiceError, error_body
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,27 @@ PING_INTERVAL = 10.0
 
 class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
+
+
+class ClientGone(ServiceError):
+    """Answers, for the log, a client that is not there."""
+
+    status = HTTPStatus.BAD_REQUEST
+    error_type = "client_gone"
+
+
+def last_event(events: Generator[Sequence[Event], None, None]) -> dict[str, Any]:
+    """Wait for the only event of *events* and return its data.
+
+    :raises ClientGone: when the client does not wait for it
+    """
+    try:
+        return next(batch[-1][1] for batch in _while_connected(events, request.environ) if batch)
+    except ClientLeft as exc:
+        log.info("%s the client left", g.request_id)
+        raise ClientGone("The client left.") from exc
+    finally:
+        events.close()
 
 
 def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
@@ -84,7 +106,7 @@ def _body(
 def encode(events: Iterable[Event]) -> bytes:
     """Return *events* as they are written; JSON in ASCII, for a lone surrogate has no UTF-8."""
     return "".join(
-        f"{_id(*number)}event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+        f"{_id(*number)}event: {name}\ndata: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n"
         for name, data, *number in events
     ).encode("ascii")
 

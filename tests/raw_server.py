@@ -58,13 +58,12 @@ class Connection:
 
 
 class RawServer:
-    """Runs *script* for each request on each connection; closes the connection after it."""
+    """Runs *script* for the request of each connection; closes the connection after it."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.requests: list[bytes] = []
-        self.connections = 0
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -73,19 +72,18 @@ class RawServer:
         with contextlib.suppress(OSError):  # closed
             while True:
                 sock, _ = self._listener.accept()
-                self.connections += 1
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
         connection = Connection(sock)
         with sock, contextlib.suppress(OSError):
-            while connection.read_request():
+            if connection.read_request():
                 self.requests.append(connection.request)
                 self._script(connection)
-                if not getattr(self._script, "keeps_alive", False):
-                    return
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread, which would take one more
         self._listener.close()
 
 

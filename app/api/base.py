@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import re
 from http import HTTPStatus
 from typing import Any
 
 import flask_smorest
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Request, Response, g, jsonify, request
+from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
@@ -17,13 +20,29 @@ from app.schemas.base import ErrorSchema
 
 log = logging.getLogger(__name__)
 
-_SLUGS = {404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
+_NO_JSON = "The body is not valid JSON."
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half a character, unless the other half is beside it
+
+_SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 
 
 class Parser(FlaskParser):
     """Bad input is 400 here."""
 
     DEFAULT_VALIDATION_STATUS = HTTPStatus.BAD_REQUEST
+
+    def load_json(self, req: Request, schema: Any) -> Any:
+        """Return the body's JSON value; whatever cannot be one is bad input."""
+        try:
+            value = super().load_json(req, schema)
+            if _SURROGATE.search(req.get_data(cache=True)):
+                json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as exc:
+            message = "The body holds half a character." if isinstance(exc, UnicodeError) else _NO_JSON
+            self.handle_error(
+                ValidationError({"json": [message]}), req, schema, error_status_code=None, error_headers=None
+            )
+        return value
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -92,7 +111,7 @@ def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
     if fields == {"_schema": ["Invalid input type."]}:
         fields = ["The body must be a JSON object."]
     elif fields == ["Invalid JSON body."]:
-        fields = ["The body is not valid JSON."]
+        fields = [_NO_JSON]
     return error_body(
         "; ".join(_sentences(fields, "")),
         "invalid_request",

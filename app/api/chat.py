@@ -10,7 +10,7 @@ from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.chat import ChatRequestSchema, ChatResponseSchema
-from app.streaming import event_stream
+from app.streaming import event_stream, last_event
 
 blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats with a model")
 
@@ -31,4 +31,4 @@ def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
     """
     if body.pop("stream"):
         return event_stream(services.chat.stream(body, g.request_id))
-    return services.chat.answer(body, g.request_id)
+    return last_event(services.chat.answer(body, g.request_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,26 @@ class RequestSchema(Schema):
         field_obj.error_messages["required"] = f"{label} is required"
         if not field_obj.allow_none:
             field_obj.error_messages["null"] = f"{label} is required"
+
+
+class StrictBool(fields.Bool):
+    """true or false, and nothing that looks like it."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class StrictFloat(fields.Float):
+    """A number, not a text that holds one."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class UpstreamSchema(Schema):
@@ -58,6 +79,7 @@ def check_base_url(value: str) -> None:
     try:
         url = urlsplit(value)
         port_is_valid = url.port != 0
+        (url.hostname or "").encode("idna")
     except ValueError as exc:
         raise ValidationError("Not a URL, for example http://localhost:11434/v1") from exc
     if url.scheme not in {"http", "https"} or not url.hostname or not port_is_valid:

@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.base import RequestSchema, StrictBool, StrictFloat, UpstreamSchema, not_blank
 
 MAX_MESSAGES = 1000
 
@@ -52,20 +52,18 @@ class ChatRequestSchema(RequestSchema):
         allow_none=True,
         metadata={"description": "How the model is to behave; empty for no prompt at all"},
     )
-    temperature = fields.Float(allow_none=True, validate=validate.Range(0, 2))
-    top_p = fields.Float(allow_none=True, validate=validate.Range(0, 1))
+    temperature = StrictFloat(allow_none=True, validate=validate.Range(0, 2))
+    top_p = StrictFloat(allow_none=True, validate=validate.Range(0, 1))
     stop = StopField(allow_none=True, metadata={"description": "Where the answer ends"})
-    seed = fields.Int(strict=True, allow_none=True)
+    seed = fields.Int(strict=True, allow_none=True, validate=validate.Range(-(2**63), 2**63 - 1))
     max_tokens = fields.Int(
         strict=True,
         allow_none=True,
-        validate=validate.Range(min=1),
+        validate=validate.Range(1, 2**31 - 1),
         metadata={"description": "Never sent to Ollama; the answer then says so in `notice`"},
     )
-    stream = fields.Bool(
+    stream = StrictBool(
         load_default=False,
-        truthy={True},
-        falsy={False},
         metadata={"description": "Answer as an event stream: `start`, `delta`, `done` or `error`"},
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema, check_base_url, not_blank
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, check_base_url, not_blank
 
 PROVIDER_ID = r"^[a-z0-9][a-z0-9_-]{0,62}\Z"
 KINDS = ("ollama", "openai")
@@ -45,7 +45,7 @@ class ProviderFieldsSchema(RequestSchema):
         validate=validate.OneOf(KINDS),
         metadata={"description": "`ollama` for an Ollama server, else `openai`"},
     )
-    enabled = fields.Bool(truthy={True}, falsy={False}, metadata={"description": "Whether chats may use it"})
+    enabled = StrictBool(metadata={"description": "Whether chats may use it"})
     api_key = fields.Str(
         validate=[
             validate.Length(max=1000),

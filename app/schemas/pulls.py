@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, not_blank
 from app.schemas.models import UtcDateTime
 
 
@@ -18,23 +18,17 @@ class PullRequestSchema(RequestSchema):
         validate=not_blank("Model name"),
         metadata={"label": "Model name", "description": "Such as `llama3.2:1b`"},
     )
-    insecure = fields.Bool(
+    insecure = StrictBool(
         load_default=False,
-        truthy={True},
-        falsy={False},
         metadata={"description": "Plain HTTP to the registry; only for one on this machine"},
     )
 
-    background = fields.Bool(
+    background = StrictBool(
         load_default=False,
-        truthy={True},
-        falsy={False},
         metadata={"description": "Answer 202 with the pull at once"},
     )
-    stream = fields.Bool(
+    stream = StrictBool(
         load_default=False,
-        truthy={True},
-        falsy={False},
         metadata={
             "description": "Answer as an event stream: `progress`, then `done`, `error` or `cancelled`"
         },

@@ -9,9 +9,12 @@ from typing import Any
 
 from app.errors import EmptyResponse, UpstreamError
 from app.services.openai_client import error_message
+from app.services.reader import SIZE_LIMIT
 from app.services.upstream import clean, cut_off, invalid_response
 
 Json = dict[str, Any]
+
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Answer:
     finish_reason: str = ""
     usage: Json | None = None
     done: bool = False
+    events: int = 0
     _rest: bytes = b""
 
     def feed(self, data: bytes) -> Iterator[Json]:
@@ -38,8 +42,10 @@ class Answer:
         """
         # Lines are cut as bytes: a character may be split between reads, and str would cut at U+2028.
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > SIZE_LIMIT:
+            raise invalid_response(self.name, "an event is far too large")
         for line in lines:
-            if line.startswith(b"data:"):
+            if line.startswith(b"data:") and not self.done:
                 yield from self._event(line[5:].strip())
 
     def end(self) -> None:
@@ -48,8 +54,8 @@ class Answer:
         :raises UpstreamIncomplete: when its terminator is missing
         :raises EmptyResponse: when it held no message
         """
-        if self._rest:  # a last line without an end is a part of one: never a whole event
-            raise cut_off(self.name)
+        if self._rest.strip() == b"data: [DONE]":
+            self.done = True
         if not (self.finish_reason or self.done):
             raise cut_off(self.name)
         if not (self.finish_reason or self.text or self.thoughts):
@@ -62,28 +68,32 @@ class Answer:
         """
         answer = self._parse(data)
         self._usage(answer)
-        choices = answer.get("choices")
+        choices = self._choices(answer)
         if not choices:
             raise self._empty()
-        try:
-            message, reason = choices[0]["message"], choices[0].get("finish_reason")
-            content, thinking = message.get("content"), _thinking(message)
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise invalid_response(self.name, "its message is missing") from exc
+        message = choices[0].get("message")
+        if not isinstance(message, dict):
+            raise invalid_response(self.name, "its message is missing")
+        content, thinking = message.get("content"), _thinking(message)
         if content is None and not thinking:
             raise self._empty()
+        if content is not None and not isinstance(content, str | list):
+            raise invalid_response(self.name, "its content is no text")
         self.text.append(_plain(content))
         self.thoughts.append(thinking)
-        self.finish_reason = reason or "stop"
+        self._finish(choices[0].get("finish_reason") or "stop")
 
     def _event(self, data: bytes) -> Iterator[Json]:
+        self.events += 1
         if data == b"[DONE]":
             self.done = True
             return
         chunk = self._parse(data)
         self._usage(chunk)
-        for choice in chunk.get("choices") or ():
+        for choice in self._choices(chunk):
             delta = choice.get("delta") or {}
+            if not isinstance(delta, dict):
+                raise invalid_response(self.name, "a delta is no object")
             if thinking := _thinking(delta):
                 self.thoughts.append(thinking)
                 yield {"thinking": thinking}
@@ -93,15 +103,23 @@ class Answer:
             if reason := choice.get("finish_reason"):
                 self._finish(reason)
 
-    def _finish(self, reason: str) -> None:
+    def _finish(self, reason: object) -> None:
         if reason == "error":  # OpenRouter's, with or without the error beside it
-            raise UpstreamError(f"{self.name} failed in the middle of its answer.")
-        self.finish_reason = reason
+            raise UpstreamError(
+                f"{self.name} failed in the middle of its answer.", hint="Ask again, or use another model."
+            )
+        self.finish_reason = reason if isinstance(reason, str) else "stop"
+
+    def _choices(self, parsed: Json) -> list[Json]:
+        choices = parsed.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise invalid_response(self.name, "its choices are no list of objects")
+        return choices
 
     def _parse(self, data: bytes) -> Json:
         try:
             parsed = json.loads(data)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise invalid_response(self.name, "it is not JSON") from exc
         if not isinstance(parsed, dict):
             raise invalid_response(self.name, "it is not a JSON object")
@@ -112,8 +130,8 @@ class Answer:
 
     def _usage(self, parsed: Json) -> None:
         usage = parsed.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-            self.usage = usage
+        if isinstance(usage, dict) and _count(usage.get("completion_tokens")) is not None:
+            self.usage = {name: _count(usage.get(name)) for name in _COUNTS}
 
     def _empty(self) -> EmptyResponse:
         return EmptyResponse(
@@ -140,6 +158,11 @@ def measure(response: str, usage: Json | None) -> Json:
         "total_tokens": total,
         "estimated": False,
     }
+
+
+def _count(value: object) -> int | None:
+    """Return *value* when it can be a number of tokens."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _thinking(message: Json) -> str:

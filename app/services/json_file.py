@@ -12,11 +12,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from app.errors import StorageFailed
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+
+_LOCK_LIMIT = 10.0  # seconds
 
 
 class JsonFile:
@@ -43,6 +47,8 @@ class JsonFile:
             except FileNotFoundError:
                 self._cached, self.damage = None, ""
                 return {}
+            except OSError as exc:
+                raise _storage_failed(self.path, exc) from exc
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if self._cached is None or self._cached[0] != stamp:
                 self._cached = (stamp, self._parse())
@@ -52,20 +58,29 @@ class JsonFile:
         """Apply *change* to the object and keep the result.
 
         What *change* raises leaves the file as it was.
+
+        :raises StorageFailed: when it cannot be kept
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            data = json.loads(json.dumps(self.read()))
-            change(data)
-            self._keep_damaged()
-            self._write(data)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock", timeout=_LOCK_LIMIT):
+                data = json.loads(json.dumps(self.read()))
+                change(data)
+                self._keep_damaged()
+                self._write(data)
+        except (OSError, Timeout) as exc:
+            raise _storage_failed(self.path, exc) from exc
         return self.read()
 
     def _parse(self) -> Json:
         try:
-            data: Json = json.loads(self.path.read_bytes())
+            content = self.path.read_bytes()
+        except OSError as exc:  # it may pass: the file is not damaged for it
+            raise _storage_failed(self.path, exc) from exc
+        try:
+            data: Json = json.loads(content)
             self._check(data)
-        except (ValueError, OSError):
+        except (ValueError, RecursionError):
             pass
         else:
             self.damage = ""
@@ -96,6 +111,14 @@ class JsonFile:
             Path(name).unlink(missing_ok=True)
             raise
         _sync_folder(self.path.parent)
+
+
+def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
+    reason = exc.strerror if isinstance(exc, OSError) else None
+    return StorageFailed(
+        f"{path.name} in the data folder cannot be used: {reason or 'another process keeps it locked'}.",
+        hint="See to the folder's owner, permissions and free space; BACKEND_DATA_DIR moves it.",
+    )
 
 
 def _sync_folder(folder: Path) -> None:

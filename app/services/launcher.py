@@ -111,7 +111,6 @@ class Launcher:
         with self._starting:
             if self._stopping:
                 return None
-            self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("ab") as output:
                 self._process = subprocess.Popen(  # noqa: S603  # the command is made here
                     command,

@@ -77,7 +77,9 @@ class OllamaService:
         timeouts = self._timeouts
         timeout = (timeouts.connect, max(timeouts.first_byte, timeouts.idle))
         chunks = read(
-            lambda: LineBody(self._request("POST", "/api/pull", json=body, stream=True, timeout=timeout)),
+            lambda _register: LineBody(
+                self._request("POST", "/api/pull", json=body, stream=True, timeout=timeout)
+            ),
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
         )
@@ -130,7 +132,7 @@ class OllamaService:
         except ValueError as exc:
             raise invalid_response(self.name, "a line of its progress is not JSON") from exc
         if isinstance(part, dict) and "error" in part:
-            raise pull_failed(model, clean(part["error"]))
+            raise pull_failed(model, clean(part["error"], self._provider.api_key))
         return self._load(PullPartSchema(), part)
 
     def _get(self, path: str) -> Json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,14 +17,17 @@ from marshmallow import ValidationError
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import UpstreamProviderModelsSchema
 from app.services.providers import Provider
-from app.services.reader import SilentUpstream
-from app.services.upstream import clean, cut_off, invalid_response, reject, timed_out, unreachable
-from app.settings import Timeouts, is_loopback
+from app.services.reader import Register, SilentUpstream, TooMuch, read_all
+from app.services.upstream import clean, cut_off, invalid_response, reject, timed_out, unreachable, was_cut
+from app.settings import Timeouts
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
 
 Json = dict[str, Any]
+
+_opening = threading.local()
 
 
 class OpenAIClients:
@@ -58,15 +62,21 @@ class OpenAIClients:
             self._clients.clear()
 
 
-class ChatBody:
-    """An open answer of ``POST /chat/completions``; see :class:`app.services.reader.Body`."""
+class ResponseBody:
+    """An open answer of the openai client; see :class:`app.services.reader.Body`.
 
-    def __init__(self, client: openai.OpenAI, request: Json) -> None:
-        self._client = client  # a client that nobody uses any more closes its connections
+    :param create: the client's method, of ``with_streaming_response``
+    :param register: told the connection as soon as there is one, before the upstream answers
+    """
+
+    def __init__(self, create: Callable[..., Any], request: Json, register: Register | None) -> None:
         self._stack = ExitStack()
-        self._response = self._stack.enter_context(
-            client.chat.completions.with_streaming_response.create(**request)
-        ).http_response
+        _opening.register = register
+        try:
+            opened = self._stack.enter_context(create(**request))
+        finally:
+            _opening.register = None
+        self._response: httpx2.Response = opened.http_response
 
     @property
     def content_type(self) -> str:
@@ -80,9 +90,7 @@ class ChatBody:
 
     def connection(self) -> socket.socket | None:
         """Return the connection."""
-        stream = self._response.extensions.get("network_stream")
-        found: socket.socket | None = stream and stream.get_extra_info("socket")
-        return found
+        return _socket_of(self._response.extensions.get("network_stream"))
 
     def close(self) -> None:
         """Give the connection back, or close it."""
@@ -99,18 +107,20 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
         yield
     except ServiceError:
         raise
-    except (SilentUpstream, openai.APITimeoutError) as exc:
+    except (SilentUpstream, openai.APITimeoutError, httpx2.TimeoutException) as exc:
         raise timed_out(provider.name, provider.openai_url) from exc
     except openai.APIConnectionError as exc:
+        if was_cut(exc):
+            raise cut_off(provider.name) from exc
         raise unreachable(provider.name, provider.openai_url, exc) from exc
     except openai.APIStatusError as exc:
         _reject(provider, model, exc)
-    except httpx2.TimeoutException as exc:
-        raise timed_out(provider.name, provider.openai_url) from exc
     except (httpx2.HTTPError, httpx2.StreamError) as exc:
         raise cut_off(provider.name) from exc
-    except openai.OpenAIError as exc:
-        raise invalid_response(provider.name, "the client cannot read it") from exc
+    except (httpx2.InvalidURL, UnicodeError) as exc:
+        raise unreachable(provider.name, provider.openai_url, exc) from exc
+    except (TooMuch, openai.OpenAIError) as exc:
+        raise invalid_response(provider.name, "it cannot be read") from exc
 
 
 def list_models(client: openai.OpenAI, provider: Provider, timeouts: Timeouts) -> Json:
@@ -118,12 +128,13 @@ def list_models(client: openai.OpenAI, provider: Provider, timeouts: Timeouts) -
 
     The list is as :class:`~app.schemas.providers.UpstreamProviderModelsSchema` loads it.
     """
+    create = client.models.with_streaming_response.list
     with translated(provider, ""):
-        answer = client.models.with_raw_response.list(timeout=timeouts.list)
-        try:
-            loaded: Json = UpstreamProviderModelsSchema().load(json.loads(answer.content))
-        except (ValueError, ValidationError) as exc:
-            raise invalid_response(provider.name, "it is no list of models") from exc
+        *_, data = read_all(lambda register: ResponseBody(create, {}, register), limit=timeouts.list)
+    try:
+        loaded: Json = UpstreamProviderModelsSchema().load(json.loads(data))
+    except (ValueError, RecursionError, ValidationError) as exc:
+        raise invalid_response(provider.name, "it is no list of models") from exc
     return loaded
 
 
@@ -159,10 +170,12 @@ def _retry_after(headers: Any) -> float | None:
     """Return the seconds of a ``Retry-After``; a date is left out."""
     try:
         if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        return float(headers["retry-after"])
+            seconds = float(headers["retry-after-ms"]) / 1000
+        else:
+            seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _same(one: Provider, other: Provider) -> bool:
@@ -172,10 +185,12 @@ def _same(one: Provider, other: Provider) -> bool:
 def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
     import openai
 
-    host = urlsplit(provider.openai_url).hostname or ""
     timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
-    # no proxy between this program and its own machine
-    connections = openai.DefaultHttpxClient(timeout=timeout, trust_env=not is_loopback(host))
+    connections = openai.DefaultHttpxClient(
+        timeout=timeout,
+        follow_redirects=False,  # a provider must not send the conversation elsewhere
+        **_transport(provider.openai_url),
+    )
     client = openai.OpenAI(
         base_url=provider.openai_url,
         api_key=provider.api_key or "none",  # it insists on one, also for servers that want none
@@ -186,3 +201,36 @@ def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
     )
     weakref.finalize(client, connections.close)
     return client
+
+
+def _transport(url: str) -> Json:
+    """Return how to reach *url*: what speaks plain HTTP is near.
+
+    No proxy stands between, and a new connection for each request costs next to nothing. So each request
+    knows its connection from the start, and can hang up while a model is still being loaded.
+    """
+    if urlsplit(url).scheme != "http":
+        return {}
+    import httpx2
+
+    class NearTransport(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            register = getattr(_opening, "register", None)
+            if register is not None:
+                request.extensions["trace"] = lambda name, info: _trace(register, name, info)
+            return super().handle_request(request)
+
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+    return {"transport": NearTransport(limits=limits), "trust_env": False}
+
+
+def _trace(register: Register, name: str, info: Json) -> None:
+    if name == "connection.connect_tcp.complete":
+        connection = _socket_of(info["return_value"])
+        if connection is not None:
+            register(connection)
+
+
+def _socket_of(stream: Any) -> socket.socket | None:
+    found: socket.socket | None = stream and stream.get_extra_info("socket")
+    return found

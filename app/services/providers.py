@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
 
 from app.errors import ProviderBuiltIn, ProviderDisabled, ProviderExists, ProviderNotFound
-from app.schemas.providers import StoredProviderSchema
+from app.schemas.providers import PROVIDER_ID, StoredProviderSchema
 from app.services.json_file import Json, JsonFile
 
 
@@ -58,6 +60,7 @@ class Provider:
         return self.api_key[-4:] if len(self.api_key) >= 12 else ""
 
 
+_OF_THE_SERVER = ("api_key", "status", "last_checked")
 _STORED = frozenset(f.name for f in fields(Provider)) - {"id", "custom", "api_key_source"}
 
 
@@ -87,21 +90,14 @@ class ProviderStore:
     def all(self) -> dict[str, Provider]:
         """Return every provider by id, the shipped ones first."""
         stored = self._file.read()
-        return {id: self._merge(id, stored.get(id, {})) for id in [*self._shipped, *stored]}
+        return {id: self._merge(id, stored.get(id, {})) for id in {**self._shipped, **stored}}
 
     def get(self, id: str) -> Provider:
         """Return one provider.
 
         :raises ProviderNotFound: when there is none of that id
         """
-        stored = self._file.read()
-        if id not in self._shipped and id not in stored:
-            raise ProviderNotFound(
-                f"There is no provider '{id}'.",
-                hint="GET /api/providers lists them; POST /api/providers adds one.",
-                details={"provider": id, "available": list(self.all())},
-            )
-        return self._merge(id, stored.get(id, {}))
+        return self._known(id, self._file.read())
 
     def get_enabled(self, id: str) -> Provider:
         """Return one provider that chats may use.
@@ -138,25 +134,35 @@ class ProviderStore:
         return self.get(id)
 
     def update(self, id: str, **values: Any) -> Provider:
-        """Change some settings of a provider."""
-        self.get(id)
-        self._file.update(lambda stored: stored.setdefault(id, {}).update(values))
+        """Change some settings of a provider.
+
+        A key stays with its server: where `base_url` moves to another one, it is dropped.
+        """
+
+        def change(stored: Json) -> None:
+            current = self._known(id, stored)
+            kept = stored.get(id, {})
+            if not _same_server(values.get("base_url", current.base_url), current.base_url):
+                kept = {key: value for key, value in kept.items() if key not in _OF_THE_SERVER}
+            stored[id] = {**kept, **values}
+
+        self._file.update(change)
         return self.get(id)
 
     def replace(self, id: str, **values: Any) -> Provider:
         """Change all settings of a provider; what is not given falls back to its default.
 
-        The key stays as it is when none is given: it is never shown, so it cannot be sent back.
+        The key stays as it is when none is given, and the server is the same: it is never shown, so it
+        cannot be sent back.
         """
-        current = self.get(id)
 
         def change(stored: Json) -> None:
-            kept = {
-                key: value
-                for key, value in stored.get(id, {}).items()
-                if key in {"api_key", "status", "last_checked"}
-            }
-            defaults = {"enabled": False, "model": "", "kind": current.kind}
+            current = self._known(id, stored)
+            kept: Json = {}
+            if _same_server(values["base_url"], current.base_url):
+                kept = {key: value for key, value in stored.get(id, {}).items() if key in _OF_THE_SERVER}
+            shipped = self._shipped.get(id, {})
+            defaults = {"enabled": False, "model": shipped.get("model", ""), "kind": current.kind}
             stored[id] = {**kept, **defaults, **values}
 
         self._file.update(change)
@@ -167,14 +173,27 @@ class ProviderStore:
 
         :raises ProviderBuiltIn: for a shipped one
         """
-        self.get(id)
         if id in self._shipped:
             raise ProviderBuiltIn(
                 f"The provider '{id}' is shipped with the program and cannot be deleted.",
                 hint=f'Disable it: PATCH /api/providers/{id} with {{"enabled": false}}',
                 details={"provider": id},
             )
-        self._file.update(lambda stored: stored.pop(id, None))
+
+        def change(stored: Json) -> None:
+            self._known(id, stored)
+            del stored[id]
+
+        self._file.update(change)
+
+    def _known(self, id: str, stored: Json) -> Provider:
+        if id not in self._shipped and id not in stored:
+            raise ProviderNotFound(
+                f"There is no provider '{id[:64]}'.",
+                hint="GET /api/providers lists them; POST /api/providers adds one.",
+                details={"provider": id[:64], "available": [*self._shipped, *stored]},
+            )
+        return self._merge(id, stored.get(id, {}))
 
     def _merge(self, id: str, stored: Json) -> Provider:
         for_this_run = {"enabled": True} if id in self._enable else {}
@@ -182,15 +201,22 @@ class ProviderStore:
         values = {key: value for key, value in values.items() if key in _STORED}
         source = "settings" if values.get("api_key") else ""
         variable = values.get("api_key_env", "")
-        if not source and (key := self._environ.get(variable)):
+        at_home = _same_server(values.get("base_url", ""), self._shipped.get(id, {}).get("base_url", ""))
+        if not source and at_home and (key := self._environ.get(variable)):
             source = variable
             values["api_key"] = key
         return Provider(id=id, custom=id not in self._shipped, api_key_source=source, **values)
 
 
+def _same_server(one: str, other: str) -> bool:
+    return urlsplit(one)[:2] == urlsplit(other)[:2]
+
+
 def _check_stored(data: Json) -> None:
     try:
-        for stored in data.values():
+        for id, stored in data.items():
             StoredProviderSchema().load(stored)
+            if not re.match(PROVIDER_ID, id):
+                raise ValueError("not an id")
     except (ValidationError, AttributeError) as exc:
         raise ValueError("not an object of providers") from exc

@@ -25,7 +25,17 @@ STALL_LIMIT = 60.0  # seconds without a byte after which Ollama is asked again
 GIVE_UP_AFTER = 600.0  # seconds of failures without a byte
 _LONGEST_PAUSE = 15.0
 
-_FINAL = ("does not exist", "no space left", "invalid model", "TLS handshake", "unauthorized", "401", "403")
+_FINAL = (
+    "does not exist",
+    "digest mismatch",
+    "mismatch",
+    "no space left",
+    "invalid model",
+    "TLS handshake",
+    "unauthorized",
+    "401",
+    "403",
+)
 
 
 class _Stopped(Exception):

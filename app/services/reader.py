@@ -11,11 +11,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import Protocol
 
 TICK = 0.5
 """Seconds after which a silent upstream gives the taker a turn."""
+
+
+SIZE_LIMIT = 64_000_000
+"""Bytes that no answer or event has."""
+
+_BACKLOG = 1000  # reads that may wait for the taker
 
 
 class Body(Protocol):
@@ -35,54 +41,77 @@ class SilentUpstream(Exception):
     """Nothing came for too long."""
 
 
+class TooMuch(Exception):
+    """More came than an answer can have."""
+
+
 _Item = bytes | BaseException | None  # None: the answer's end
+
+
+Register = Callable[[socket.socket], None]
+"""Makes a connection known while an answer is being opened."""
 
 
 class _Reader:
     """Opens and reads an answer in a thread of its own."""
 
-    def __init__(self, open_body: Callable[[], Body]) -> None:
-        self.items: SimpleQueue[_Item] = SimpleQueue()
+    def __init__(self, open_body: Callable[[Register], Body]) -> None:
+        self.items: Queue[_Item] = Queue(_BACKLOG)
         self._open_body = open_body
-        self._body: Body | None = None
+        self._connection: socket.socket | None = None
         self._over = False
         self._lock = threading.Lock()
         threading.Thread(target=self._read, name="upstream reader", daemon=True).start()
 
     def hang_up(self) -> None:
-        """End the reading at once; nothing happens when it is over already."""
+        """End the opening or reading at once; nothing happens when it is over already."""
         with self._lock:
-            connection = self._body.connection() if self._body and not self._over else None
-            self._over = True
-            if connection is not None:
-                with contextlib.suppress(OSError):  # closed by the other side already
-                    # Closing a socket does not wake who reads it, shutting it down does. The plain
-                    # socket's method: TLS has one of its own that is not safe during a read.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            over, self._over = self._over, True
+            if not over and self._connection is not None:
+                _shut_down(self._connection)
+        with contextlib.suppress(Empty):  # a reader that waits for room goes on, and ends
+            while True:
+                self.items.get_nowait()
+
+    def _register(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connection = connection
+            if self._over:
+                _shut_down(connection)
 
     def _read(self) -> None:
         try:
-            body = self._open_body()
+            body = self._open_body(self._register)
         except BaseException as exc:  # noqa: BLE001  # raised again where the bytes are taken
-            self.items.put(exc)
+            self._put(exc)
             return
         try:
-            with self._lock:
-                self._body = body
-                abandoned = self._over
-            if not abandoned:
-                for chunk in body.chunks():
-                    self.items.put(chunk)
-            self.items.put(None)
+            connection = body.connection()
+            if connection is not None:
+                self._register(connection)
+            for chunk in body.chunks():
+                self._put(chunk)
+                if self._over:
+                    break
+            self._put(None)
         except BaseException as exc:  # noqa: BLE001  # as above
-            self.items.put(exc)
+            self._put(exc)
         finally:
             with self._lock:  # from here on the connection may serve another request
                 self._over = True
             body.close()
 
+    def _put(self, item: _Item) -> None:
+        """Hand over *item*; wait while the taker is far behind, unless nobody takes any more."""
+        while not self._over:
+            with contextlib.suppress(Full):
+                self.items.put(item, timeout=TICK)
+                return
 
-def read(open_body: Callable[[], Body], *, first_byte: float, idle: float) -> Generator[bytes, None, None]:
+
+def read(
+    open_body: Callable[[Register], Body], *, first_byte: float, idle: float
+) -> Generator[bytes, None, None]:
     """Open an answer and yield its bytes, all that have come at a time; ``b""`` in each silent half second.
 
     Closing the generator hangs up on the upstream.
@@ -114,7 +143,33 @@ def read(open_body: Callable[[], Body], *, first_byte: float, idle: float) -> Ge
         reader.hang_up()
 
 
-def _take(queue: SimpleQueue[_Item]) -> list[_Item]:
+def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generator[bytes, None, None]:
+    """Open an answer and yield the whole of it in the end; ``b""`` in each half second until then.
+
+    :param limit: seconds that all of it may take
+    :raises SilentUpstream: when it takes longer
+    :raises TooMuch: when it is larger than any answer can be
+    """
+    deadline = time.monotonic() + limit
+    parts: list[bytes] = []
+    size = 0
+    chunks = read(open_body, first_byte=limit, idle=limit)
+    try:
+        for data in chunks:
+            parts.append(data)
+            size += len(data)
+            if time.monotonic() > deadline:
+                raise SilentUpstream
+            if size > SIZE_LIMIT:
+                raise TooMuch
+            if not data:
+                yield b""
+    finally:
+        chunks.close()
+    yield b"".join(parts)
+
+
+def _take(queue: Queue[_Item]) -> list[_Item]:
     """Return everything that is there; wait for one tick when that is nothing."""
     items: list[_Item] = []
     try:
@@ -123,3 +178,10 @@ def _take(queue: SimpleQueue[_Item]) -> list[_Item]:
             items.append(queue.get_nowait())
     except Empty:
         return items
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """Wake who reads: closing a socket does not, shutting it down does."""
+    with contextlib.suppress(OSError):  # closed by the other side already
+        # The plain socket's method: TLS has one of its own that is not safe during a read.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +65,10 @@ def translated(name: str, url: str) -> Iterator[None]:
     except requests.ConnectionError as exc:
         if "timed out" in str(exc):  # a read timeout in mid-body comes as this class
             raise timed_out(name, url) from exc
+        if was_cut(exc):
+            raise cut_off(name) from exc
         raise unreachable(name, url, exc) from exc
-    except requests.RequestException as exc:
+    except (requests.RequestException, UnicodeError) as exc:
         raise UpstreamError(
             f"The request to {name} at {url} failed.",
             hint=f"Check the provider's base_url: {url}",
@@ -92,18 +96,18 @@ def cut_off(name: str) -> UpstreamIncomplete:
 def unreachable(name: str, url: str, cause: BaseException) -> UpstreamUnavailable:
     """Say that nothing answers at *url*, and how to get an answer there."""
     host = urlsplit(url).hostname or ""
-    chain = _causes(cause)
-    if "NameResolutionError" in chain or "getaddrinfo" in chain or "Name or service" in chain:
+    causes = _causes(cause)
+    if any(isinstance(exc, socket.gaierror | UnicodeError) for exc in causes):
         reason = "dns"
         message = f"{name} cannot be reached: the host name '{host}' is not known."
         hint = "Check the spelling of the provider's base_url and this machine's network."
-    elif "SSL" in chain or "CERTIFICATE" in chain:
+    elif any(isinstance(exc, ssl.SSLError) for exc in causes):
         reason = "tls"
         message = f"{name} at {url} cannot be reached: the TLS connection failed."
         hint = "Check whether base_url should begin with http:// and the server's certificate."
     else:
         reason = "connection_refused"
-        message = f"{name} is not running at {url}: the connection was refused or closed."
+        message = f"{name} is not running at {url}: the connection was refused."
         hint = _start_hint(name, host)
     return UpstreamUnavailable(message, hint=hint, details={"url": url, "reason": reason})
 
@@ -136,11 +140,15 @@ def reject(
             details=details,
             retry_after=retry_after,
         )
+    if status < 400:
+        raise invalid_response(name, f"a redirect (HTTP {status}), which is not followed")
     if status == 404:
         raise NotFound(f"{name} does not have what was asked for{said}", details=details)
     if status < 500:
-        raise UpstreamRejected(f"{name} refuses the request{said}", details=details)
-    raise UpstreamError(f"{name} failed with HTTP {status}{said}", details=details)
+        hint = "Check the provider's key, its account and what the model can do."
+        raise UpstreamRejected(f"{name} refuses the request{said}", hint=hint, details=details)
+    hint = "Its log may say more. Try again, or use another model."
+    raise UpstreamError(f"{name} failed with HTTP {status}{said}", hint=hint, details=details)
 
 
 def invalid_response(name: str, what: str) -> InvalidUpstreamResponse:
@@ -153,27 +161,37 @@ def invalid_response(name: str, what: str) -> InvalidUpstreamResponse:
 
 def clean(text: object, *secrets: str) -> str:
     """Return an upstream's own error text, fit for a client: one line, bounded, no secret."""
-    line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()[:_MESSAGE_LIMIT]
+    line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()
     for secret in secrets:
         if secret:
-            line = line.replace(secret, "***")
-    return line
+            line = line.replace(secret, "***")  # before the cut, which could leave a part of it
+    return line[:_MESSAGE_LIMIT]
 
 
-def _causes(exc: BaseException) -> str:
-    """Name the exception and what caused it, to tell the kinds of failure apart."""
-    names = []
-    seen: BaseException | None = exc
-    while seen is not None:
-        names.append(f"{type(seen).__name__} {seen}")
-        seen = seen.__cause__ or seen.__context__
-    return " ".join(names)
+def _causes(exc: BaseException) -> list[BaseException]:
+    """Return the exception and what caused it: the kinds of failure differ in there."""
+    found: list[BaseException] = []
+    waiting: list[object] = [exc]
+    while waiting:
+        seen = waiting.pop()
+        if isinstance(seen, BaseException) and seen not in found:
+            found.append(seen)
+            waiting += [seen.__cause__, seen.__context__, getattr(seen, "reason", None), *seen.args]
+    return found
+
+
+def was_cut(exc: BaseException) -> bool:
+    """Tell whether a connection that was there was closed before the answer came."""
+    closed = ("RemoteDisconnected", "RemoteProtocolError", "BadStatusLine")
+    return any(
+        type(cause).__name__ in closed or isinstance(cause, ConnectionResetError) for cause in _causes(exc)
+    )
 
 
 def _start_hint(name: str, host: str) -> str:
     if not is_loopback(host):
         return f"Check that {name} runs on '{host}' and accepts connections from this machine."
-    if Path("/.dockerenv").exists():
+    if name == "Ollama" and Path("/.dockerenv").exists():
         return (
             "In a container, localhost is the container itself: set base_url to "
             "http://host.docker.internal:11434/v1, run the container with "

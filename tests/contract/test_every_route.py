@@ -22,6 +22,19 @@ KEY = "a-long-random-text"
 PUBLIC = {"/api/health", "/api/docs", "/api/docs/assets/swagger-ui.css", "/api/openapi.json"}
 
 
+JUNK = [
+    b"{",
+    b"[1]",
+    b'"x"',
+    b"\xff",
+    b"{}{}",
+    b"[" * 100_000,
+    b'{"seed": ' + b"9" * 5000 + b"}",
+    b'{"message": "\\ud800"}',
+    b'{"name": "\\ud83d", "base_url": "http://x"}',
+]
+
+
 def _routes(app: Flask) -> Iterator[tuple[str, str]]:
     """Yield the method and an address of every route."""
     for rule in app.url_map.iter_rules():
@@ -97,7 +110,9 @@ def test_every_route_refuses_a_foreign_host(app: Flask, client: FlaskClient) -> 
         assert _assert_error_body(response, 403)["error_type"] == "host_not_allowed"
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000", "x"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:3000", "x", "http://[::1"]
+)
 def test_every_route_refuses_a_foreign_origin(app: Flask, client: FlaskClient, origin: str) -> None:
     for method, path in _routes(app):
         response = client.open(path, method=method, headers={"Origin": origin})
@@ -122,7 +137,7 @@ def test_every_route_that_wants_a_body_refuses_none_and_junk(app: Flask, client:
         for method, operation in operations.items():
             if "requestBody" not in operation:
                 continue
-            for junk in (b"{", b"[1]", b'"x"', b"\xff", b"{}{}"):
+            for junk in JUNK:
                 response = client.open(
                     path, method=method.upper(), data=junk, content_type="application/json"
                 )
@@ -211,6 +226,15 @@ def test_host_of_a_server_for_the_network_is_its_address(
     response = client.get("/api/health", headers={"Host": host})
 
     assert response.status_code == (200 if allowed else 403)
+
+
+@pytest.mark.parametrize(("peer", "status"), [("192.168.1.9", 403), ("127.0.0.1", 200), ("::1", 200)])
+def test_server_without_a_key_serves_its_own_machine_only(
+    client: FlaskClient, peer: str, status: int
+) -> None:
+    response = client.get("/api/health", environ_overrides={"REMOTE_ADDR": peer})
+
+    assert response.status_code == status
 
 
 def test_own_origin_is_welcome(client: FlaskClient) -> None:

@@ -36,7 +36,7 @@ def _gunicorn(data_dir: Path, upstream: str) -> Iterator[str]:
     url = f"http://127.0.0.1:{free_port()}"
     env = {**os.environ, "BACKEND_DATA_DIR": str(data_dir), "BACKEND_ENABLE": "ollama"}
     flags = ["-k", "gthread", "-w", "2", "--threads", "4", "-b", url.removeprefix("http://")]
-    command = [sys.executable, "-m", "gunicorn", *flags, "app:create_app()"]
+    command = [sys.executable, "-m", "gunicorn", *flags, "app.wsgi:app"]
     with (
         (data_dir / "log").open("wb") as log,
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log) as process,

@@ -399,22 +399,6 @@ def test_stream_survives_being_cut_anywhere(client: FlaskClient, point: Point) -
     assert "".join(data["content"] for name, data in got if name == "delta") == got[-1][1]["response"]
 
 
-def test_streams_use_the_connection_again(client: FlaskClient, point: Point) -> None:
-    script = _streaming(recording("v1_chat_stream").body)
-    script.keeps_alive = True  # type: ignore[attr-defined]
-    with raw_server(script) as server:
-        point(f"{server.url}/v1")
-
-        for _ in range(3):
-            assert (
-                events(client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True}))[-1][0]
-                == "done"
-            )
-
-    assert len(server.requests) == 3
-    assert server.connections == 1
-
-
 def test_stream_that_its_client_leaves_hangs_up_on_the_upstream(client: FlaskClient, point: Point) -> None:
     hung_up = threading.Event()
 
@@ -433,6 +417,166 @@ def test_stream_that_its_client_leaves_hangs_up_on_the_upstream(client: FlaskCli
 
         assert b"start" in first
         assert hung_up.wait(5)
+
+
+def _leave(client: FlaskClient, body: dict[str, Any]) -> int:
+    """Send a chat whose client has left by the first look."""
+    environ = {"waitress.client_disconnected": lambda: True}
+    return client.post(CHAT, json=body, environ_overrides=environ).status_code
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_client_that_leaves_before_the_upstream_answers_frees_it(
+    client: FlaskClient, point: Point, stream: bool
+) -> None:
+    hung_up = threading.Event()
+
+    def say_nothing(connection: Connection) -> None:
+        connection.wait_for_close()
+        hung_up.set()
+
+    with raw_server(say_nothing) as server:
+        point(f"{server.url}/v1")
+
+        _leave(client, {"message": "Hi", "model": "x", "stream": stream})
+
+        assert hung_up.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("tail", "waits"),
+    [(b"", False), (b": x\n\n", True), (b"data: junk\n\n", True)],
+)
+def test_nothing_follows_done(client: FlaskClient, point: Point, tail: bytes, waits: bool) -> None:
+    hung_up = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(recording("v1_chat_stream").body)
+        if waits:
+            connection.send_chunk(tail)
+            connection.wait_for_close()
+        hung_up.set()
+
+    with raw_server(script) as server:
+        point(f"{server.url}/v1")
+
+        got = events(client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True}))
+
+        assert [name for name, _ in got].count("done") == 1
+        assert got[-1][0] == "done"
+        assert hung_up.wait(5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("drip", [b" ", b": keep\n\n"])
+def test_drips_are_no_answer(client: FlaskClient, point: Point, stream: bool, drip: bytes) -> None:
+    stop = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send_head("text/event-stream" if stream else "application/json")
+        while not stop.wait(0.05):
+            connection.send_chunk(drip)
+
+    client.put("/api/settings", json={"timeouts": {"first_byte": 0.4, "idle": 0.4}})
+    with raw_server(script) as server:
+        point(f"{server.url}/v1")
+
+        response = client.post(CHAT, json={"message": "Hi", "model": "x", "stream": stream})
+        stop.set()
+
+    assert response.status_code == 504
+
+
+ODD_CHUNKS = [
+    {"choices": ["x"]},
+    {"choices": 5},
+    {"choices": [{"delta": "x"}]},
+    [1],
+]
+
+
+@pytest.mark.parametrize("chunk", ODD_CHUNKS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_answer_of_odd_shape_is_an_invalid_response(
+    client: FlaskClient, ollama: HTTPServer, chunk: object, stream: bool
+) -> None:
+    data = json.dumps(chunk)
+    if stream:
+        ollama.expect_request(COMPLETIONS).respond_with_data(
+            f"data: {data}\n\n", content_type="text/event-stream"
+        )
+    else:
+        ollama.expect_request(COMPLETIONS).respond_with_data(data, content_type="application/json")
+
+    response = client.post(CHAT, json={"message": "Hi", "model": "x", "stream": stream})
+
+    assert response.status_code == 500
+    assert response.json["error_type"] == "invalid_upstream_response"  # type: ignore[index]
+
+
+def test_odd_usage_and_finish_reason_are_not_passed_on(client: FlaskClient, ollama: HTTPServer) -> None:
+    body = (
+        'data: {"choices": [{"delta": {"content": "a b"}, "finish_reason": {"a": 1}}]}\n\n'
+        'data: {"choices": [], "usage": {"completion_tokens": true, "prompt_tokens": NaN}}\n\n'
+    )
+    ollama.expect_request(COMPLETIONS).respond_with_data(body, content_type="text/event-stream")
+
+    done = events(client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True}))[-1][1]
+
+    assert (done["finish_reason"], done["tokens"], done["usage"]["estimated"]) == ("stop", 2, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "last"),
+    [(_answer("whole"), "done"), ({"error": {"message": "quota exceeded"}}, "error")],
+)
+def test_provider_that_does_not_stream_is_understood(
+    client: FlaskClient, ollama: HTTPServer, answer: dict[str, Any], last: str
+) -> None:
+    ollama.expect_request(COMPLETIONS).respond_with_json(answer)
+
+    response = client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True})
+
+    if last == "done":
+        assert events(response)[-1][1]["response"] == "whole"
+    else:
+        assert response.status_code == 500
+        assert "quota exceeded" in response.json["error"]  # type: ignore[index]
+
+
+def test_redirect_of_a_provider_is_not_followed(client: FlaskClient, ollama: HTTPServer) -> None:
+    ollama.expect_request(COMPLETIONS).respond_with_data(
+        "", 307, headers={"Location": ollama.url_for("/elsewhere")}
+    )
+
+    response = client.post(CHAT, json={"message": "Hi", "model": "x"})
+
+    assert response.json["error_type"] == "invalid_upstream_response"  # type: ignore[index]
+    assert [request.path for request, _ in ollama.log] == [COMPLETIONS]
+
+
+def test_wrong_base_url_is_not_called_a_missing_model(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    point(httpserver.url_for(""), "openai")
+    httpserver.expect_request("/chat/completions").respond_with_json({"detail": "Not Found"}, status=404)
+    httpserver.expect_request("/models").respond_with_json({"detail": "Not Found"}, status=404)
+
+    response = client.post(CHAT, json={"message": "Hi", "provider": "openai"})
+
+    assert response.json["error_type"] == "invalid_upstream_response"  # type: ignore[index]
+    assert "base_url" in response.json["hint"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("after", ["inf", "nan", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_odd_retry_after_is_left_out(client: FlaskClient, ollama: HTTPServer, after: str) -> None:
+    ollama.expect_request(COMPLETIONS).respond_with_json({}, status=429, headers={"Retry-After": after})
+
+    response = client.post(CHAT, json={"message": "Hi", "model": "x"})
+
+    assert response.status_code == 429
+    assert "Retry-After" not in response.headers
 
 
 BAD = [
@@ -457,6 +601,9 @@ BAD = [
     ({"message": "a", "stop": [""]}, "stop"),
     ({"message": "a", "max_tokens": 0}, "max_tokens"),
     ({"message": "a", "stream": "yes"}, "stream"),
+    ({"message": "a", "stream": 1}, "stream"),
+    ({"message": "a", "temperature": "1"}, "temperature"),
+    ({"message": "a", "seed": 10**100}, "seed"),
     ({"messages": []}, "messages"),
     ({"messages": "hi"}, "messages"),
     ({"messages": [{"role": "wizard", "content": "a"}]}, "messages"),

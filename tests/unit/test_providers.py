@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 
 from app import create_app
+from app.services.upstream import clean
 from app.settings import ROOT, Settings
 from tests.conftest import replay
 from tests.raw_server import Connection, raw_server
@@ -161,10 +162,48 @@ def test_empty_key_removes_it(client: FlaskClient) -> None:
     assert response.json["api_key_set"] is False
 
 
+@pytest.mark.parametrize(("path", "kept"), [("/v1/other", True), ("", False)])
+def test_key_stays_with_its_server(client: FlaskClient, path: str, kept: bool) -> None:
+    client.post("/api/providers", json={**OWN, "enabled": True})
+    moved = OWN["base_url"] + path if kept else "http://127.0.0.1:10/v1"
+
+    patched = client.patch("/api/providers/mine", json={"base_url": moved}).json
+
+    assert patched is not None
+    assert patched["api_key_set"] is kept
+    assert patched["enabled"] is True
+
+
+def test_key_of_the_environment_is_for_the_shipped_address_only(settings: Settings) -> None:
+    app = create_app(replace(settings, environ={"OPENAI_API_KEY": "sk-environment-0001"}))
+    client = app.test_client()
+
+    moved = client.patch("/api/providers/openai", json={"base_url": "http://127.0.0.1:9/v1"}).json
+
+    assert moved is not None
+    assert moved["api_key_set"] is False
+
+
+def test_unreadable_changes_are_an_error_and_not_called_damaged(
+    client: FlaskClient, settings: Settings
+) -> None:
+    (settings.data_dir / "providers.json").mkdir()
+
+    response = client.get("/api/providers")
+
+    assert response.status_code == 500
+    assert response.json is not None
+    assert response.json["error_type"] == "storage_failed"
+    assert (settings.data_dir / "providers.json").is_dir()
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
         ({}, "id"),
+        ({**OWN, "base_url": "http://a..b/v1"}, "base_url"),
+        ({**OWN, "base_url": f"http://{'a' * 64}.example/v1"}, "base_url"),
+        ({**OWN, "enabled": 1}, "enabled"),
         ({**OWN, "id": "../x"}, "id"),
         ({**OWN, "id": "Upper"}, "id"),
         ({**OWN, "id": "a\n"}, "id"),
@@ -275,6 +314,12 @@ def test_test_of_a_silent_server_is_a_timeout(client: FlaskClient, point: Any) -
 
     assert native["status"] == "timeout"  # type: ignore[index]
     assert compatible["status"] == "timeout"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("secret", [KEY, "x" * 990 + KEY])
+def test_upstream_text_never_shows_the_key(secret: str) -> None:
+    assert KEY not in clean(f"denied for {secret} !", KEY)
+    assert KEY[:12] not in clean("x" * 990 + KEY, KEY)
 
 
 def test_test_of_an_unknown_host_is_an_error(client: FlaskClient, point: Any) -> None:

@@ -39,7 +39,7 @@ def body() -> Iterator[SocketBody]:
 
 
 def _read(body: SocketBody, seconds: float = 10) -> Iterator[bytes]:
-    return read(lambda: body, first_byte=seconds, idle=seconds)
+    return read(lambda _: body, first_byte=seconds, idle=seconds)
 
 
 def test_read_yields_all_bytes_in_order_and_closes(body: SocketBody) -> None:
@@ -59,7 +59,7 @@ def test_read_gives_a_turn_while_the_upstream_is_silent(body: SocketBody) -> Non
 
 
 def test_read_of_a_silent_upstream_ends_after_the_limit_and_hangs_up(body: SocketBody) -> None:
-    chunks = read(lambda: body, first_byte=0.1, idle=60)
+    chunks = read(lambda _: body, first_byte=0.1, idle=60)
 
     with pytest.raises(SilentUpstream):
         list(chunks)
@@ -69,7 +69,7 @@ def test_read_of_a_silent_upstream_ends_after_the_limit_and_hangs_up(body: Socke
 
 def test_read_limits_the_silence_between_bytes(body: SocketBody) -> None:
     body.far.sendall(b"x")
-    chunks = read(lambda: body, first_byte=60, idle=0.1)
+    chunks = read(lambda _: body, first_byte=60, idle=0.1)
 
     assert next(chunks) == b"x"
     with pytest.raises(SilentUpstream):
@@ -90,7 +90,7 @@ def test_close_hangs_up_at_once(body: SocketBody) -> None:
 def test_close_before_the_upstream_answered_closes_it_when_it_does(body: SocketBody) -> None:
     may_open = threading.Event()
 
-    def open_body() -> SocketBody:
+    def open_body(_: object) -> SocketBody:
         may_open.wait(5)
         return body
 
@@ -125,7 +125,7 @@ def test_close_after_the_end_leaves_the_connection_alone() -> None:
 
 
 def test_read_raises_what_opening_raises() -> None:
-    def fail() -> SocketBody:
+    def fail(_: object) -> SocketBody:
         raise LookupError
 
     with pytest.raises(LookupError):
