@@ -19,6 +19,8 @@ from app.extensions import Services
 from app.services.launcher import Launcher
 from app.settings import Settings, SettingsError
 
+_LIMIT_FOR_OTHERS = 1 << 30  # bytes
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", help="Address to listen on.  [default: BACKEND_HOST, else 127.0.0.1]")
@@ -130,11 +132,18 @@ def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket
     services.clients.warm_up()
 
 
+def _body_limit(settings: Settings) -> int:
+    """Return how much waitress may put on the disk of a body before the app sees who sends it."""
+    limit = settings.max_upload + 1  # the app itself refuses what is over, with its own error body
+    return limit if settings.is_loopback else min(limit, _LIMIT_FOR_OTHERS)
+
+
 def _serve(app: Flask, settings: Settings, listener: socket.socket) -> None:
     waitress.serve(
         app,
         sockets=[listener],
         threads=settings.threads,
+        max_request_body_size=_body_limit(settings),
         channel_request_lookahead=1,  # lets a view see that its client left
         clear_untrusted_proxy_headers=True,
         ident=None,

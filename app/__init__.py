@@ -15,12 +15,22 @@ from importlib import import_module
 from flask import Flask, Response, g, request
 
 from app.settings import Settings
-
-__version__ = "0.1.0"
+from app.version import __version__
 
 log = logging.getLogger(__name__)
 
-_RESOURCES = ("chat", "models", "pulls", "providers", "settings", "health")
+_RESOURCES = (
+    "chat",
+    "models",
+    "running",
+    "creations",
+    "pulls",
+    "updates",
+    "disk",
+    "providers",
+    "settings",
+    "health",
+)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -48,6 +58,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     _configure_requests(app)
     _configure_security(app, settings)
     _configure_api(app)
+    _configure_commands(app)
     return app
 
 
@@ -121,3 +132,10 @@ def _configure_api(app: Flask) -> None:
     api = Api(app)
     for resource in _RESOURCES:
         api.register_blueprint(import_module(f"app.api.{resource}").blp)
+
+
+def _configure_commands(app: Flask) -> None:
+    from app import cli
+
+    app.cli.add_command(cli.models)
+    app.cli.add_command(cli.worker)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; where the database has it, Alembic is not even imported."""
 
 ACTIVE = ("queued", "running", "paused")
@@ -93,6 +93,43 @@ class PullEvent(Base):
     seq: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(16))
     data: Mapped[dict[str, Any]]
+
+
+class KeptVersion(Base):
+    """A version of a model, kept under another name so that one can go back to it.
+
+    It is `pending` while the update it was made for runs, then `kept`.
+    """
+
+    __tablename__ = "kept_versions"
+
+    name: Mapped[str] = mapped_column(String(700), primary_key=True)
+    model: Mapped[str] = mapped_column(String(700))
+    key: Mapped[str] = mapped_column(String(700), index=True)  # of the model
+    digest: Mapped[str] = mapped_column(String(71))
+    status: Mapped[str] = mapped_column(String(16), default="pending")
+    pull_id: Mapped[str] = mapped_column(String(32), default="")
+    automatic: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ModelUse(Base):
+    """When a model was last used through this program."""
+
+    __tablename__ = "model_uses"
+
+    provider: Mapped[str] = mapped_column(String(80), primary_key=True)
+    key: Mapped[str] = mapped_column(String(700), primary_key=True)
+    used_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Occasion(Base):
+    """The last time that something recurring was done, by whichever process came first."""
+
+    __tablename__ = "occasions"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime]
 
 
 class Database:

@@ -3,6 +3,7 @@
     ServiceError                500 internal_error
     ├── InvalidRequest          400 invalid_request
     │   ├── InvalidModelName    400 invalid_model_name
+    │   ├── InvalidUpload       400 invalid_upload
     │   ├── RegistryNotAllowed  400 registry_not_allowed
     │   └── ProviderDisabled    400 provider_disabled
     ├── NotFound                404 not_found
@@ -11,6 +12,7 @@
     │   ├── NoPreviousVersion   404 no_previous_version
     │   ├── ModelNotInRegistry  404 model_not_in_registry
     │   └── ModelNotFound       404 model_not_found
+    ├── ModelExists             409 model_exists
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
@@ -28,6 +30,7 @@
         ├── InvalidUpstreamResponse 500 invalid_upstream_response
         ├── UpstreamIncomplete  500 upstream_incomplete
         ├── EmptyResponse       500 empty_response
+        ├── CreateFailed        500 create_failed
         └── PullFailed          500 pull_failed
 
 A service raises one of these ``from`` its cause; :mod:`app.api.base` answers it with the one error body.
@@ -119,6 +122,12 @@ class InvalidModelName(InvalidRequest):
     error_type = "invalid_model_name"
 
 
+class InvalidUpload(InvalidRequest):
+    """What was sent is not a whole GGUF file, or not the one that was announced."""
+
+    error_type = "invalid_upload"
+
+
 class RegistryNotAllowed(InvalidRequest):
     """The model's name points to a registry that the settings do not allow."""
 
@@ -173,6 +182,13 @@ class DiskFull(ServiceError):
 
     status = HTTPStatus.INSUFFICIENT_STORAGE
     error_type = "disk_full"
+
+
+class ModelExists(ServiceError):
+    """A model of this name is installed already."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "model_exists"
 
 
 class PullFinished(ServiceError):
@@ -280,6 +296,12 @@ class EmptyResponse(UpstreamError):
     """The provider's answer holds no message."""
 
     error_type = "empty_response"
+
+
+class CreateFailed(UpstreamError):
+    """The model could not be made."""
+
+    error_type = "create_failed"
 
 
 class PullFailed(UpstreamError):

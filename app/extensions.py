@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+import logging
+from dataclasses import dataclass, replace
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from flask import current_app
 from werkzeug.local import LocalProxy
 
 from app.db import Database
+from app.errors import ServiceError
+from app.services import disk
+from app.services.answers import RegistryAnswers
+from app.services.auto_update import AutoUpdate
 from app.services.chat import ChatService
+from app.services.creations import CreationService
 from app.services.jobs import Jobs
-from app.services.ollama import OllamaService
+from app.services.last_models import LastModels
+from app.services.library import ModelLibrary
+from app.services.local_store import LocalStore
+from app.services.memory import MemoryService
+from app.services.model_uses import ModelUses
+from app.services.ollama import OllamaService, check_name
 from app.services.openai_client import OpenAIClients
+from app.services.plan import PlanService
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
 from app.services.pull_run import PullRun, new_owner
 from app.services.pull_store import PullStore
-from app.services.pulls import PullService
+from app.services.pulls import PullService, check_registry
 from app.services.registry import RegistryService
+from app.services.schedule import Occasions
+from app.services.updates import UpdateService
+from app.services.uploads import UploadService
 from app.services.upstream import UpstreamSession
-from app.settings import Settings
+from app.services.versions import VersionService, VersionStore
+from app.settings import Settings, Timeouts, is_loopback
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Services:
     session: UpstreamSession
     database: Database
     jobs: Jobs
+    model_uses: ModelUses
 
     def ollama_for(self, provider: Provider) -> OllamaService:
         """Return the service for an Ollama provider."""
@@ -43,6 +63,24 @@ class Services:
     def ollama(self) -> OllamaService:
         """The service for the provider `ollama`."""
         return self.ollama_for(self.providers.get("ollama"))
+
+    @property
+    def library(self) -> ModelLibrary:
+        """The service for the installed models."""
+        ollama = self.ollama
+        last = LastModels(self.settings.data_dir / "models.json", ollama.provider.native_url)
+        return ModelLibrary(ollama, last, self.settings.environ)
+
+    @property
+    def memory(self) -> MemoryService:
+        """The service for the models in memory."""
+        return MemoryService(self.ollama)
+
+    @property
+    def creations(self) -> CreationService:
+        """The service that makes models."""
+        ollama = self.ollama
+        return CreationService(ollama, UploadService(ollama, self.settings.data_dir))
 
     @property
     def pull_store(self) -> PullStore:
@@ -59,6 +97,80 @@ class Services:
         """The service for the registries that models come from."""
         return RegistryService(self.session, self.preferences.timeouts)
 
+    def local_store(self, ollama: OllamaService) -> LocalStore | None:
+        """Return the models folder of *ollama*, where it is on this machine."""
+        if LocalStore.find(ollama.provider, self.settings.environ) is None:
+            return None
+        digests = [model["digest"] for model in ollama.list()["models"]]
+        return LocalStore.find(ollama.provider, self.settings.environ, digests)
+
+    @property
+    def plans(self) -> PlanService:
+        """The service that tells what a pull would do."""
+        return self._plans(self.preferences.timeouts)
+
+    def _plans(self, timeouts: Timeouts) -> PlanService:
+        ollama = OllamaService(self.session, self.providers.get("ollama"), timeouts)
+        registry = RegistryService(self.session, timeouts)
+        is_here = is_loopback(urlsplit(ollama.provider.native_url).hostname or "")
+        return PlanService(
+            ollama, registry, self.local_store(ollama), self.settings.allowed_registries, is_here
+        )
+
+    def check_disk(self, model: str, *, insecure: bool) -> None:
+        """See to it that *model* fits on the disk, where that is known in a moment.
+
+        :raises DiskFull: when it does not
+        """
+        name = check_name(model)
+        check_registry(name.host, insecure=insecure, allowed=self.settings.allowed_registries)
+        try:
+            plans = self._plans(replace(self.preferences.timeouts, connect=1, list=2))
+        except ServiceError as exc:  # the pull itself says what is wrong
+            log.info("the disk is not checked: %s", exc.message)
+        else:
+            plans.check_disk(name, insecure=insecure)
+
+    @property
+    def versions(self) -> VersionService:
+        """The service for former versions of models."""
+        limit = self.preferences.all()["keep_versions"]
+        return VersionService(VersionStore(self.database), self.ollama, limit)
+
+    @property
+    def updates(self) -> UpdateService:
+        """The service for updates."""
+        answers = RegistryAnswers(
+            self.settings.data_dir / "updates.json", self.registry, self.settings.allowed_registries
+        )
+        pinned = tuple(self.preferences.all()["pinned_models"])
+        return UpdateService(self.plans, self.versions, self.pulls, answers, pinned)
+
+    @property
+    def auto_update(self) -> AutoUpdate:
+        """What updates models by itself, where that is switched on."""
+        return AutoUpdate(
+            self.preferences.all()["updates"],
+            Occasions(self.database),
+            VersionStore(self.database),
+            self.pulls,
+            lambda include_loaded: self.updates.start(None, include_loaded=include_loaded, automatic=True),
+        )
+
+    def disk(self) -> dict[str, Any]:
+        """Return what the models take on the disk."""
+        ollama = self.ollama
+        uses = self.model_uses.all(ollama.provider.id)
+        return disk.usage(ollama.list()["models"], self.local_store(ollama), uses)
+
+    def do_chores(self) -> None:
+        """Look after what goes on by itself: updates that are over, and those that are due."""
+        try:
+            self.versions.settle()
+            self.auto_update.tick()
+        except ServiceError as exc:  # Ollama is away; the next round tries again
+            log.info("chores are left for later: %s", exc.message)
+
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
         owner = new_owner()
@@ -66,10 +178,12 @@ class Services:
         if pull is not None:
             store, stopping = self.pull_store, self.jobs.stopping
             PullRun(store, self.ollama, self.registry, pull, owner, stopping).run()
+            self.do_chores()  # an update may be over
 
     def close(self) -> None:
         """Stop the workers, and close all connections."""
         self.jobs.stop()
+        self.model_uses.close()
         self.clients.close()
         self.session.close()
         self.database.close()
@@ -77,7 +191,9 @@ class Services:
     @property
     def chat(self) -> ChatService:
         """The service that answers chats."""
-        return ChatService(self.providers, self.preferences, self.clients, self.ollama_for)
+        return ChatService(
+            self.providers, self.preferences, self.clients, self.ollama_for, self.model_uses.touch
+        )
 
 
 def make_services(settings: Settings) -> Services:
@@ -91,6 +207,7 @@ def make_services(settings: Settings) -> Services:
         settings.max_pulls,
         run=lambda id: services.run_pull(id),
         waiting=lambda: services.pull_store.waiting(),
+        chores=lambda: services.do_chores(),
     )
     services = Services(
         settings=settings,
@@ -102,6 +219,7 @@ def make_services(settings: Settings) -> Services:
         session=UpstreamSession(),
         database=database,
         jobs=jobs,
+        model_uses=ModelUses(database),
     )
     return services
 

@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 class OneLineFormatter(logging.Formatter):
     """A line for each record: what a client sends cannot forge another one. Only tracebacks have more."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name  # noqa: N802
         """Return the record's line with control characters escaped."""
         return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
 

@@ -16,6 +16,8 @@ from app.settings import Settings, is_loopback
 
 BODY_LIMIT = 1_000_000
 CHAT_BODY_LIMIT = 16_000_000
+UPLOAD_ENDPOINT = "creations.create_model"
+UPLOAD_TYPE = "application/octet-stream"
 
 _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
 
@@ -63,7 +65,7 @@ def protect(app: Flask, settings: Settings) -> None:
         _check_host(settings)
         _check_origin(settings)
         _check_key(settings)
-        _check_body()
+        _check_body(settings)
         return None
 
     app.before_request(check)
@@ -126,11 +128,15 @@ def _check_key(settings: Settings) -> None:
         )
 
 
-def _check_body() -> None:
+def _check_body(settings: Settings) -> None:
+    # No form: a page of another site can send one without being asked.
+    is_upload = request.endpoint == UPLOAD_ENDPOINT and request.mimetype == UPLOAD_TYPE
     is_chat = request.endpoint is not None and request.endpoint.startswith("chat.")
-    request.max_content_length = CHAT_BODY_LIMIT if is_chat else BODY_LIMIT
+    limit = CHAT_BODY_LIMIT if is_chat else BODY_LIMIT
+    request.max_content_length = settings.max_upload if is_upload else limit
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
-    if has_body and request.method in {"POST", "PUT", "PATCH"} and not request.is_json:
+    expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload
+    if has_body and expects_json and not request.is_json:
         raise NotJson(
             "The body must be JSON and say so.",
             hint="Send the header `Content-Type: application/json`.",

@@ -57,6 +57,7 @@ class Settings:
     database_url: str = field(default="", repr=False)
     redis_url: str = field(default="", repr=False)
     max_pulls: int = 2
+    max_upload: int = 50_000_000_000
     threads: int = 64
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -119,6 +120,7 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
             database_url=env.str("DATABASE_URL", ""),
             redis_url=env.str("REDIS_URL", ""),
             max_pulls=env.int("MAX_PULLS", default.max_pulls, validate=validate.Range(1, 16)),
+            max_upload=env.int("MAX_UPLOAD", default.max_upload, validate=validate.Range(min=1)),
             threads=env.int("THREADS", default.threads, validate=validate.Range(1, 4096)),
             log_level=env.str(
                 "LOG_LEVEL",

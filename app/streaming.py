@@ -39,13 +39,16 @@ def last_event(events: Generator[Sequence[Event], None, None]) -> dict[str, Any]
 
     :raises ClientGone: when the client does not wait for it
     """
+    data: dict[str, Any] = {}
     try:
-        return next(batch[-1][1] for batch in _while_connected(events, request.environ) if batch)
+        for batch in _while_connected(events, request.environ):
+            data = batch[-1][1] if batch else data
     except ClientLeft as exc:
         log.info("%s the client left", g.request_id)
         raise ClientGone("The client left.") from exc
     finally:
         events.close()
+    return data
 
 
 def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:

@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(404, b"404 page not found")
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET  # noqa: N815  # http.server's name
 
     def _send_manifest(self, name: str) -> None:
         if status := self.owner.faults.status:

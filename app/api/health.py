@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app import __version__
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.health import HealthSchema
+from app.version import __version__
 
 blp = Blueprint("health", __name__, description="The server itself")
 

@@ -1,21 +1,66 @@
-"""``/api/providers/ollama``: the models that are installed there, and their downloads."""
+"""``/api/providers/ollama/models``: the models that are installed there."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from flask import Response, jsonify, request
+from marshmallow import RAISE
+
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.models import ModelListSchema
+from app.schemas.models import ModelListingSchema, ModelQuerySchema
+from app.schemas.show import (
+    CopiedSchema,
+    CopySchema,
+    DeletedSchema,
+    DeleteQuerySchema,
+    ModelDetailSchema,
+)
 
 blp = Blueprint("models", __name__, url_prefix="/api/providers/ollama", description="The models of Ollama")
 
 
 @blp.get("/models")
-@blp.response(200, ModelListSchema)
+@blp.arguments(ModelQuerySchema, location="query", unknown=RAISE)
+@blp.response(200, ModelListingSchema)
+@blp.alt_response(304, description="As `If-None-Match` says")
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 @blp.alt_response(504, schema=ErrorSchema, description="Ollama did not answer in time")
-def list_models() -> dict[str, Any]:
+def list_models(query: dict[str, Any]) -> Response:
     """List the installed models, newest first"""
-    return services.ollama.list()
+    answer = jsonify(ModelListingSchema().dump(services.library.list(**query)))
+    answer.add_etag(weak=True)
+    answer.make_conditional(request)
+    return answer
+
+
+@blp.get("/models/<path:model>")
+@blp.response(200, ModelDetailSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+def get_model(model: str) -> dict[str, Any]:
+    """Get all that is known of a model"""
+    return services.library.get(model)
+
+
+@blp.delete("/models/<path:model>")
+@blp.arguments(DeleteQuerySchema, location="query", unknown=RAISE)
+@blp.response(200, DeletedSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+def delete_model(query: dict[str, Any], model: str) -> dict[str, Any]:
+    """Delete a model, and tell how many bytes that freed
+
+    It is unloaded first. Layers that other models use stay. With `dry_run` nothing is done, only told.
+    """
+    return services.library.delete(model, **query)
+
+
+@blp.post("/copy")
+@blp.arguments(CopySchema, example={"source": "llama3.2:1b", "destination": "mine"})
+@blp.response(200, CopiedSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+@blp.alt_response(409, schema=ErrorSchema, description="The second name is taken")
+def copy_model(body: dict[str, Any]) -> dict[str, Any]:
+    """Give a model a second name; its layers are shared"""
+    return services.library.copy(**body)

@@ -9,6 +9,7 @@ from flask import Response, g, jsonify, url_for
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
+from app.schemas.plan import PlanSchema
 from app.schemas.pulls import (
     LastEventSchema,
     PullListSchema,
@@ -26,25 +27,39 @@ blp = Blueprint(
 @blp.post("/pull")
 @blp.arguments(PullRequestSchema, example={"model": "llama3.2:1b"})
 @blp.response(200, PullResultSchema)
+@blp.alt_response(
+    "2XX", schema=PlanSchema, description="200 with `dry_run`: what would be fetched and needed"
+)
 @blp.alt_response(202, schema=PullSchema, description="With `background`: the pull")
 @blp.alt_response(500, schema=ErrorSchema, description="The pull failed; `details` tell why")
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 @blp.alt_response(504, schema=ErrorSchema, description="It takes longer; the pull goes on")
+@blp.alt_response(507, schema=ErrorSchema, description="It does not fit on the disk; nothing is begun")
 def pull_model(body: dict[str, Any]) -> dict[str, Any] | Response:
     """Download a model, and wait until it is there
 
     A model that is being pulled already is joined. The pull goes on whoever waits for it: a client that
-    leaves, a restart of this server or of Ollama do not end it.
+    leaves, a restart of this server or of Ollama do not end it. With `"dry_run": true` nothing is pulled: the
+    answer is a `Plan`.
     """
+    if body["dry_run"]:
+        plan = services.plans.plan(body["model"], insecure=body["insecure"], num_ctx=body.get("num_ctx"))
+        return jsonify(PlanSchema().dump(plan))
+    if not body["force"]:
+        services.check_disk(body["model"], insecure=body["insecure"])
     pull = services.pulls.start(body["model"], insecure=body["insecure"])
     if body["background"]:
-        response = jsonify(PullSchema().dump(pull))
-        response.status_code = 202
-        response.headers["Location"] = url_for("pulls.get_pull", id=pull["id"])
-        return response
+        return _accepted(pull)
     if body["stream"]:
         return event_stream(services.pulls.watch(pull["id"], 0, g.request_id))
     return services.pulls.wait(pull["id"], services.preferences.timeouts.pull)
+
+
+def _accepted(pull: dict[str, Any]) -> Response:
+    response = jsonify(PullSchema().dump(pull))
+    response.status_code = 202
+    response.headers["Location"] = url_for("pulls.get_pull", id=pull["id"])
+    return response
 
 
 @blp.get("/pulls")

@@ -86,7 +86,7 @@ def start(order: Object) -> Runner:
 
 def _ask(process: subprocess.Popen[bytes], order: Object) -> Object:
     """Send the *order* and read the one line that answers it; empty when the child died."""
-    assert process.stdin is not None  # noqa: S101 - for mypy: both are pipes
+    assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
     try:
         process.stdin.write(json.dumps(order).encode() + b"\n")

@@ -6,7 +6,8 @@ import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from app.engine import details, gguf
+from app import gguf
+from app.engine import details
 from app.engine.manifest import CONFIG_TYPE, LAYER_TYPE, Layer, Manifest
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from app.engine import gguf
+from app import gguf
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from app.engine.child import LoadError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.engine import gguf
+    from app import gguf
     from app.engine.gojson import Object
     from app.engine.store import Model, ModelStore
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.engine import gguf
+from app import gguf
 from app.engine.create import CHATML, CHATML_STOP, config_blob
 from app.engine.manifest import LAYER_TYPE, Layer, Manifest
 from app.engine.store import file_digest

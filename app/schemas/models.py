@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load
+from marshmallow import ValidationError, fields, post_load, validate
 
-from app.schemas.base import UpstreamSchema
+from app.schemas.base import RequestSchema, UpstreamSchema
 
 
 class UtcDateTime(fields.AwareDateTime):
@@ -71,3 +71,37 @@ class ModelListSchema(UpstreamSchema):
     def _count(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         models = data["models"] or []
         return {"models": models, "total": len(models)}
+
+
+class ModelQuerySchema(RequestSchema):
+    """Which of the installed models are listed, and how."""
+
+    loaded = fields.Bool(metadata={"description": "Only those in memory, or not; each model then says so"})
+    capability = fields.Str(
+        validate=validate.Length(1, 40), metadata={"description": "Only those that have it, such as `tools`"}
+    )
+    sort = fields.Str(
+        validate=validate.OneOf(
+            [f"{sign}{key}" for key in ("name", "size", "modified_at") for sign in ("", "-")]
+        ),
+        metadata={"description": "By what; with `-` descending"},
+    )
+    stale = fields.Str(
+        validate=validate.OneOf(["ok"]),
+        metadata={"description": "`ok`: the last known list when Ollama is down; of no use with `loaded`"},
+    )
+
+
+class ListedModelSchema(ModelSchema):
+    """A model as it is listed."""
+
+    loaded = fields.Bool(metadata={"description": "Whether it is in memory; when that was asked"})
+
+
+class ModelListingSchema(ModelListSchema):
+    """The models that are asked for."""
+
+    models = fields.List(fields.Nested(ListedModelSchema))
+    stale = fields.Bool(metadata={"description": "True for the last known list: Ollama is down"})
+    age_seconds = fields.Int(metadata={"description": "Of a stale list"})
+    as_of = UtcDateTime(metadata={"description": "When Ollama answered a stale list"})

@@ -33,11 +33,27 @@ class PullRequestSchema(RequestSchema):
             "description": "Answer as an event stream: `progress`, then `done`, `error` or `cancelled`"
         },
     )
+    dry_run = StrictBool(
+        load_default=False,
+        metadata={"description": "Only answer what would be fetched and needed"},
+    )
+    force = StrictBool(
+        load_default=False,
+        metadata={"description": "Pull also what does not fit on the disk"},
+    )
+    num_ctx = fields.Int(
+        strict=True,
+        validate=validate.Range(min=1, max=100_000_000),
+        metadata={"description": "With `dry_run`: the context, in tokens, to estimate the memory for"},
+    )
 
     @validates_schema
     def _one_way_to_answer(self, data: dict[str, Any], **_: Any) -> None:
-        if data.get("background") and data.get("stream"):
-            raise ValidationError("Leave out either stream or background.", "stream")
+        ways = [way for way in ("dry_run", "background", "stream") if data.get(way)]
+        if len(ways) > 1:
+            raise ValidationError(f"Leave out either {ways[1]} or {ways[0]}.", ways[1])
+        if "num_ctx" in data and not data.get("dry_run"):
+            raise ValidationError("Only for a dry_run.", "num_ctx")
 
 
 class PullPartSchema(UpstreamSchema):

@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
-from marshmallow import fields, validate
+from marshmallow import ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema
+from app.model_name import ModelName
+from app.schemas.base import RequestSchema, StrictBool, StrictFloat
 
 _seconds = validate.Range(min=0, min_inclusive=False, max=86400)
+_clock = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Give a time of day, for example 03:00")
+
+
+def _check_name(value: str) -> None:
+    try:
+        ModelName.parse(value)
+    except ValueError as exc:
+        raise ValidationError(str(exc)) from exc
 
 
 class TimeoutsSchema(RequestSchema):
     """How long to wait for an upstream, in seconds."""
 
-    connect = fields.Float(validate=_seconds, metadata={"description": "For a connection"})
-    first_byte = fields.Float(
+    connect = StrictFloat(validate=_seconds, metadata={"description": "For a connection"})
+    first_byte = StrictFloat(
         validate=_seconds,
         metadata={"description": "For an answer's first byte: a model may be loading"},
     )
-    idle = fields.Float(validate=_seconds, metadata={"description": "Between two bytes"})
-    list = fields.Float(validate=_seconds, metadata={"description": "For a list of models"})
-    pull = fields.Float(
+    idle = StrictFloat(validate=_seconds, metadata={"description": "Between two bytes"})
+    list = StrictFloat(validate=_seconds, metadata={"description": "For a list of models"})
+    pull = StrictFloat(
         validate=_seconds,
         metadata={"description": "How long `POST pull` waits; the pull itself goes on"},
     )
+
+
+WindowSchema = RequestSchema.from_dict(  # not a class statement: `from` is a keyword
+    {
+        "from": fields.Str(required=True, validate=_clock, metadata={"label": "from"}),
+        "to": fields.Str(required=True, validate=_clock, metadata={"label": "to"}),
+    },
+    name="WindowSchema",
+)
+
+
+class UpdateSettingsSchema(RequestSchema):
+    """When models are updated by themselves."""
+
+    enabled = StrictBool(metadata={"description": "Whether they are; off by default"})
+    time = fields.Str(validate=_clock, metadata={"description": "When, once a day, in local time"})
+    window = fields.Nested(
+        WindowSchema,
+        allow_none=True,
+        metadata={"description": "The part of the day, in local time, for updates; null for all of it"},
+    )
+    skip_loaded = StrictBool(metadata={"description": "Leave loaded models alone"})
 
 
 class SettingsSchema(RequestSchema):
@@ -37,7 +68,7 @@ class SettingsSchema(RequestSchema):
         validate=validate.Length(max=100_000),
         metadata={"description": "For chats that bring none; empty for none"},
     )
-    temperature = fields.Float(
+    temperature = StrictFloat(
         allow_none=True,
         validate=validate.Range(0, 2),
         metadata={"description": "For chats that name none; null leaves it to the provider"},
@@ -45,9 +76,20 @@ class SettingsSchema(RequestSchema):
     max_tokens = fields.Int(
         strict=True,
         allow_none=True,
-        validate=validate.Range(min=1),
+        validate=validate.Range(1, 2**31 - 1),
         metadata={
             "description": "For chats that name none; null leaves it to the provider. Never sent to Ollama."
         },
     )
     timeouts = fields.Nested(TimeoutsSchema)
+    pinned_models = fields.List(
+        fields.Str(validate=_check_name),
+        validate=validate.Length(max=1000),
+        metadata={"description": "Models that are only updated when they are named"},
+    )
+    keep_versions = fields.Int(
+        strict=True,
+        validate=validate.Range(0, 10),
+        metadata={"description": "How many former versions of a model an update keeps"},
+    )
+    updates = fields.Nested(UpdateSettingsSchema)

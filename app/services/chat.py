@@ -39,6 +39,7 @@ class ChatService:
     """Answers chats.
 
     :param ollama_for: makes the service for an Ollama provider
+    :param used: is told the provider and the model of each answer
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class ChatService:
         preferences: PreferenceStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
+        used: Callable[[str, str], None],
     ) -> None:
         self._providers = providers
         self._preferences = preferences
         self._clients = clients
         self._ollama_for = ollama_for
+        self._used = used
 
     def answer(self, body: Json, request_id: str) -> Generator[list[Event], None, None]:
         """Answer *body*, as :class:`~app.schemas.chat.ChatRequestSchema` loads it, in one piece.
@@ -106,6 +109,7 @@ class ChatService:
                     yield []
         answer.load(data)
         yield [("done", call.result(answer))]
+        self._used(call.provider.id, call.model)
 
     def _events(self, call: Call) -> Generator[list[Event], None, None]:
         answer = Answer(call.provider.name, call.provider.api_key)
@@ -118,7 +122,7 @@ class ChatService:
                 with openai_client.translated(call.provider, call.model):
                     for data in chunks:
                         for delta in answer.feed(data):
-                            batch.append(("delta", delta))  # noqa: PERF401  # kept when feed raises
+                            batch.append(("delta", delta))  # kept when feed raises  # noqa: PERF401
                         if answer.done:
                             break
                         if answer.events and not started:
@@ -134,6 +138,8 @@ class ChatService:
                 last = ("error", exc.body(call.request_id))
             start = [] if started else [("start", call.start())]
             yield [*start, *batch, last]
+            if last[0] == "done":
+                self._used(call.provider.id, call.model)
             _let_end(chunks)
         finally:
             chunks.close()

@@ -14,6 +14,7 @@ from huey.consumer import Consumer, Scheduler
 log = logging.getLogger(__name__)
 
 _RECOVERY_INTERVAL = 5.0  # seconds
+_CHORES_INTERVAL = 15.0
 
 
 class Jobs:
@@ -24,6 +25,7 @@ class Jobs:
     :param redis_url: the queue that several machines share; else a file in *data_dir*
     :param run: runs a pull, by its id
     :param waiting: returns the ids of the pulls that want a worker
+    :param chores: what is to be looked after now and then, in a thread of its own
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class Jobs:
         workers: int,
         run: Callable[[str], None],
         waiting: Callable[[], list[str]],
+        chores: Callable[[], None],
     ) -> None:
         self._huey = _make_huey(redis_url, data_dir)
         self._task = self._huey.task(name="run_pull")(run)
         self._workers = workers
         self._waiting = waiting
+        self._chores = chores
         self._shared = bool(redis_url)
         self._consumer: _Consumer | None = None
         self._lock = threading.Lock()
@@ -53,7 +57,7 @@ class Jobs:
         """Start this process's workers, once; what the last run left unfinished goes on."""
         with self._lock:
             if self._consumer is None and not self.stopping.is_set():
-                self._consumer = _Consumer(self._huey, self._workers, self._recover)
+                self._consumer = _Consumer(self._huey, self._workers, self._recover, self._do_chores)
                 self._consumer.start()
 
     def stop(self) -> None:
@@ -69,17 +73,28 @@ class Jobs:
         for id in self._waiting():
             self._task(id)
 
+    def _do_chores(self) -> None:
+        if self.stopping.is_set():
+            return
+        try:
+            self._chores()
+        except Exception:  # the outermost edge: the next round tries again
+            log.exception("a chore failed")
+
 
 class _Consumer(Consumer):  # type: ignore[misc]  # huey has no types
     """Huey's consumer as a part of a program that has signal handlers of its own."""
 
-    def __init__(self, huey: Huey, workers: int, recover: Callable[[], None]) -> None:
+    def __init__(
+        self, huey: Huey, workers: int, recover: Callable[[], None], chores: Callable[[], None]
+    ) -> None:
         self._recover = recover
+        self._chores = chores
         super().__init__(huey, workers=workers, max_delay=0.5, check_worker_health=False)
 
     def _create_scheduler(self) -> Scheduler:
         scheduler = _Scheduler(self.huey, self.stop_flag, self.scheduler_interval, self.periodic)
-        scheduler.recover = self._recover
+        scheduler.recover, scheduler.chores = self._recover, self._chores
         return scheduler
 
     def _set_signal_handlers(self) -> None:
@@ -87,17 +102,27 @@ class _Consumer(Consumer):  # type: ignore[misc]  # huey has no types
 
 
 class _Scheduler(Scheduler):  # type: ignore[misc]  # huey has no types
-    """Huey's scheduler, which also looks for work that was left: pulls whose process died."""
+    """Huey's scheduler, which also looks for work that was left, and has the chores done."""
 
     recover: Callable[[], None]
+    chores: Callable[[], None]
     _due = 0.0
+    _chores_due = 0.0
+    _chores_thread: threading.Thread | None = None
 
     def loop(self, now: object = None) -> None:
         """Do what is due."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _RECOVERY_INTERVAL
             self.recover()
+        if time.monotonic() >= self._chores_due and not self._is_at_chores():
+            self._chores_due = time.monotonic() + _CHORES_INTERVAL
+            self._chores_thread = threading.Thread(target=self.chores, name="chores", daemon=True)
+            self._chores_thread.start()
         super().loop(now)
+
+    def _is_at_chores(self) -> bool:
+        return self._chores_thread is not None and self._chores_thread.is_alive()
 
 
 def _make_huey(redis_url: str, data_dir: Path) -> Huey:

@@ -112,7 +112,7 @@ class Launcher:
             if self._stopping:
                 return None
             with self._log_file.open("ab") as output:
-                self._process = subprocess.Popen(  # noqa: S603  # the command is made here
+                self._process = subprocess.Popen(  # the command is made here  # noqa: S603
                     command,
                     stdin=subprocess.PIPE,  # its end tells the engine that this program is gone
                     stdout=output,

@@ -18,6 +18,14 @@ _DEFAULTS: Json = {
     "system_prompt": "",
     "temperature": None,
     "max_tokens": None,
+    "pinned_models": [],
+    "keep_versions": 1,
+}
+_UPDATES: Json = {
+    "enabled": False,
+    "time": "03:00",
+    "window": {"from": "01:00", "to": "06:00"},
+    "skip_loaded": True,
 }
 
 
@@ -42,7 +50,8 @@ class PreferenceStore:
         """Return the settings in force."""
         stored = self._file.read()
         timeouts = {**asdict(self._timeouts), **stored.get("timeouts", {})}
-        return {**_DEFAULTS, **stored, "timeouts": timeouts}
+        updates = {**_UPDATES, **stored.get("updates", {})}
+        return {**_DEFAULTS, **stored, "timeouts": timeouts, "updates": updates}
 
     @property
     def timeouts(self) -> Timeouts:
@@ -50,11 +59,12 @@ class PreferenceStore:
         return Timeouts(**self.all()["timeouts"])
 
     def update(self, **values: Any) -> Json:
-        """Change some settings; of the timeouts too, only those given."""
+        """Change some settings; of the timeouts and updates too, only those given."""
 
         def change(stored: Json) -> None:
-            timeouts = {**stored.get("timeouts", {}), **values.pop("timeouts", {})}
-            stored.update(values, timeouts=timeouts)
+            for group in values.keys() & {"timeouts", "updates"}:
+                values[group] = {**stored.get(group, {}), **values[group]}
+            stored.update(values)
 
         self._file.update(change)
         return self.all()

@@ -74,6 +74,10 @@ class PullService:
         pull = self._store.get(id)
         return {**summary(pull), "status_log": pull.status_log}
 
+    def get_row(self, id: str) -> Pull:
+        """Return a pull as it is kept."""
+        return self._store.get(id)
+
     def all(self) -> list[Json]:
         """Return all pulls, the newest first."""
         return [summary(pull) for pull in self._store.all()]

@@ -82,7 +82,7 @@ class _Reader:
     def _read(self) -> None:
         try:
             body = self._open_body(self._register)
-        except BaseException as exc:  # noqa: BLE001  # raised again where the bytes are taken
+        except BaseException as exc:  # raised again where the bytes are taken  # noqa: BLE001
             self._put(exc)
             return
         try:
@@ -94,7 +94,7 @@ class _Reader:
                 if self._over:
                     break
             self._put(None)
-        except BaseException as exc:  # noqa: BLE001  # as above
+        except BaseException as exc:  # as above  # noqa: BLE001
             self._put(exc)
         finally:
             with self._lock:  # from here on the connection may serve another request

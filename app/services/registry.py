@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 from marshmallow import ValidationError
 
-from app.errors import PullFailed
+from app.errors import ModelNotInRegistry
 from app.model_name import ModelName
 from app.schemas.registry import ManifestSchema
 from app.services.upstream import invalid_response, reject, translated
 from app.settings import Timeouts
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+_LAYER_TYPE = "application/vnd.ollama.image."
 _MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+_GO_ORDER = ("mediaType", "digest", "size", "from", "name")
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,29 @@ class Layer:
     size: int
     media_type: str
 
+    @property
+    def kind(self) -> str:
+        """What it is to the model: `model`, `template`, `params`, `license` ..., or `config`."""
+        if not self.media_type.startswith(_LAYER_TYPE):
+            return "config"
+        return self.media_type.removeprefix(_LAYER_TYPE).partition(";")[0]
+
 
 @dataclass(frozen=True)
 class Manifest:
     """What a model consists of.
 
     :param digest: ``sha256:`` of the manifest's own bytes: the digest that Ollama lists for the model
+    :param other_digests: the digests that an Ollama before 0.19 lists, which encoded the manifest anew
     """
 
     digest: str
     layers: tuple[Layer, ...]
+    other_digests: tuple[str, ...] = ()
+
+    def is_same(self, digest: str) -> bool:
+        """Tell whether *digest*, of an installed model, means this manifest."""
+        return digest in (self.digest, *self.other_digests)
 
     @property
     def size(self) -> int:
@@ -54,26 +70,57 @@ class RegistryService:
     def manifest(self, name: ModelName, *, insecure: bool = False) -> Manifest:
         """Return what *name* consists of in its registry.
 
-        :raises PullFailed: when the registry has no such model
+        :raises ModelNotInRegistry: when the registry has no such model
         """
-        base = f"{'http' if insecure else 'https'}://{name.host}"
-        url = f"{base}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
-        timeout = (self._timeouts.connect, self._timeouts.list)
-        with translated(name.host, base):
-            response = self._session.get(url, headers={"Accept": MANIFEST_TYPE}, timeout=timeout, stream=True)
-            try:
-                body = response.raw.read(_MANIFEST_LIMIT + 1, decode_content=True)
-            finally:
-                response.close()
-        if response.status_code == 404:
-            raise PullFailed(
+        status, body = self._get(
+            name, f"manifests/{name.tag}", _MANIFEST_LIMIT + 1, {"Accept": MANIFEST_TYPE}, insecure=insecure
+        )
+        if status == 404:
+            raise ModelNotInRegistry(
                 f"The registry {name.host} has no model '{name}'.",
                 hint="Check the name and tag at https://ollama.com/library",
                 details={"model": str(name)},
             )
-        if response.status_code != 200:
-            reject(name.host, response.status_code, "")
+        if status != 200:
+            reject(name.host, status, "")
         return _parse(name, body)
+
+    def blob_start(self, name: ModelName, digest: str, limit: int, *, insecure: bool = False) -> bytes:
+        """Return the first *limit* bytes of a layer, or all of a shorter one (``GET .../blobs/<digest>``)."""
+        headers = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
+        status, body = self._get(name, f"blobs/{digest}", limit, headers, insecure=insecure)
+        if status not in {200, 206}:
+            reject(name.host, status, "")
+        return body
+
+    def _get(
+        self, name: ModelName, path: str, limit: int, headers: dict[str, str], *, insecure: bool
+    ) -> tuple[int, bytes]:
+        """Return the status and at most *limit* bytes of an answer."""
+        base = f"{'http' if insecure else 'https'}://{name.host}"
+        url = f"{base}/v2/{name.namespace}/{name.model}/{path}"
+        timeout = (self._timeouts.connect, self._timeouts.list)
+        with translated(name.host, base):
+            response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
+            try:
+                return response.status_code, response.raw.read(limit, decode_content=True)
+            finally:
+                response.close()
+
+
+def re_encoded(manifest: dict[str, Any]) -> bytes:
+    """Return *manifest* as Ollama before 0.19 wrote it: what it knows of it, compact, in Go's order."""
+    entries = [
+        {key: entry[key] for key in _GO_ORDER if entry.get(key) or key in _GO_ORDER[:3]}
+        for entry in (manifest["config"], *manifest["layers"])
+    ]
+    document = {
+        "schemaVersion": manifest.get("schemaVersion", 0),
+        "mediaType": manifest.get("mediaType", ""),
+        "config": entries[0],
+        "layers": entries[1:],
+    }
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _parse(name: ModelName, body: bytes) -> Manifest:
@@ -82,7 +129,13 @@ def _parse(name: ModelName, body: bytes) -> Manifest:
     except (ValidationError, ValueError) as exc:
         raise invalid_response(f"The registry {name.host}", "it is no manifest") from exc
     entries = [loaded["config"], *loaded["layers"]]
+    older = re_encoded(json.loads(body))
     return Manifest(
-        digest=f"sha256:{hashlib.sha256(body).hexdigest()}",
+        digest=_sha256(body),
         layers=tuple(Layer(e["digest"], e["size"], e["media_type"]) for e in entries),
+        other_digests=(_sha256(older), _sha256(older + b"\n")),
     )
+
+
+def _sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine import gguf
+from app import gguf
 from tests.registry import smollm2_file
 from tests.wire import recording
 

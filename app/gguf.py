@@ -11,26 +11,18 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
+}  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _LENGTH = struct.Struct("<Q")
 _FLOAT_MAX = 3.4e38
@@ -188,7 +180,7 @@ def read_blob(path: Path) -> Header:
 
 
 @lru_cache(maxsize=64)
-def _read_once(path: Path, size: int, modified_ns: int) -> Header:  # noqa: ARG001 - the cache's key
+def _read_once(path: Path, size: int, modified_ns: int) -> Header:  # noqa: ARG001
     return read(path)
 
 
@@ -198,20 +190,41 @@ def parse(data: mmap.mmap | bytes, *, arrays: bool = False) -> Header:
     :raises ValueError: as `read`
     """
     cursor = _Cursor(data, arrays=arrays)
+    tensor_count, entry_count = _counts(cursor)
+    metadata = dict(_metadata(cursor, entry_count))
+    entries = [_tensor_entry(cursor) for _ in range(tensor_count)]
+    start = _aligned(cursor.position, metadata.get("general.alignment"))
+    tensors = tuple(_tensor(start, *entry) for entry in entries)
+    return Header(metadata, tensors, len(data))
+
+
+def parse_start(data: bytes) -> Header:
+    """Parse the beginning of a GGUF file: the metadata as far as *data* goes, with arrays, and no tensors.
+
+    :raises ValueError: when it is not the beginning of a GGUF file
+    """
+    cursor = _Cursor(data, arrays=True)
+    metadata: dict[str, Any] = {}
+    entries = _metadata(cursor, _counts(cursor)[1])
+    with suppress(ValueError):  # where data ends; what came before is kept
+        metadata.update(entries)
+    return Header(metadata, (), len(data))
+
+
+def _counts(cursor: _Cursor) -> tuple[int, int]:
+    """Return how many tensors and metadata entries follow."""
     if cursor.take(4) != b"GGUF":
         raise ValueError("invalid file magic")
     version = cursor.scalar("I")
     if version not in {2, 3}:
         raise ValueError(f"unsupported GGUF version {version}")
-    tensor_count, entry_count = cursor.scalar("Q"), cursor.scalar("Q")
-    metadata = {}
-    for _ in range(entry_count):
+    return cursor.scalar("Q"), cursor.scalar("Q")
+
+
+def _metadata(cursor: _Cursor, count: int) -> Iterator[tuple[str, Any]]:
+    for _ in range(count):
         key = cursor.string()
-        metadata[key] = cursor.value(cursor.scalar("I"))
-    entries = [_tensor_entry(cursor) for _ in range(tensor_count)]
-    start = _aligned(cursor.position, metadata.get("general.alignment"))
-    tensors = tuple(_tensor(start, *entry) for entry in entries)
-    return Header(metadata, tensors, len(data))
+        yield key, cursor.value(cursor.scalar("I"))
 
 
 def _tensor_entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:

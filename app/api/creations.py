@@ -1,0 +1,61 @@
+"""``/api/providers/ollama/create``: models that are made from another one, or from an uploaded file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Request, Response, g, request
+
+from app.api import base
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.creations import CreatedSchema, CreateSchema
+from app.security import UPLOAD_TYPE
+from app.streaming import event_stream
+
+
+class Parser(base.Parser):
+    """The fields of an upload come in the query: its body is the file, which must not be read here."""
+
+    def load_json(self, req: Request, schema: Any) -> Any:
+        """Return the fields of a request."""
+        if req.mimetype == UPLOAD_TYPE:
+            return self.load_querystring(req, schema)
+        return super().load_json(req, schema)
+
+
+class Blueprint(base.Blueprint):
+    """The views that take a file."""
+
+    ARGUMENTS_PARSER = Parser()
+
+
+blp = Blueprint(
+    "creations", __name__, url_prefix="/api/providers/ollama", description="Models that are made here"
+)
+
+_FILE = {UPLOAD_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+
+
+@blp.post("/create")
+@blp.arguments(
+    CreateSchema, example={"model": "pirate", "from": "llama3.2:1b", "system": "You are a pirate."}
+)
+@blp.response(200, CreatedSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="The model of `from` is not installed")
+@blp.alt_response(413, schema=ErrorSchema, description="The file is larger than BACKEND_MAX_UPLOAD")
+@blp.alt_response(500, schema=ErrorSchema, description="Ollama could not make it; `details` tell why")
+@blp.doc(requestBody={"content": _FILE})
+def create_model(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Make a model from an installed one, or from a GGUF file
+
+    A file is the body itself, of the type `application/octet-stream`; the fields are then parameters of the
+    query: `?model=mine&digest=sha256:...`.
+    """
+    if request.mimetype == UPLOAD_TYPE:
+        order = services.creations.from_file(body, request.stream, request.content_length)
+    else:
+        order = services.creations.from_model(body)
+    if body["stream"]:
+        return event_stream(services.creations.events(order, g.request_id))
+    return services.creations.create(order)

@@ -1,0 +1,20 @@
+"""``/api/providers/ollama/disk``: what the models take on the disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.disk import DiskSchema
+
+blp = Blueprint("disk", __name__, url_prefix="/api/providers/ollama", description="The disk of the models")
+
+
+@blp.get("/disk")
+@blp.response(200, DiskSchema)
+@blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
+def get_disk() -> dict[str, Any]:
+    """Tell what the models take on the disk, and what deleting each would free"""
+    return services.disk()

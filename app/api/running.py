@@ -1,0 +1,42 @@
+"""``/api/providers/ollama/running``, ``load`` and ``unload``: the models in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.running import LoadedSchema, LoadSchema, RunningListSchema, UnloadedSchema, UnloadSchema
+
+blp = Blueprint(
+    "running", __name__, url_prefix="/api/providers/ollama", description="The models in Ollama's memory"
+)
+
+
+@blp.get("/running")
+@blp.response(200, RunningListSchema)
+def list_running() -> dict[str, Any]:
+    """List the models in memory"""
+    return services.ollama.ps()
+
+
+@blp.post("/load")
+@blp.arguments(LoadSchema, example={"model": "llama3.2:1b", "keep_alive": "10m"})
+@blp.response(200, LoadedSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+def load_model(body: dict[str, Any]) -> dict[str, Any]:
+    """Load a model into memory, and wait until it is there"""
+    return services.memory.load(**body)
+
+
+@blp.post("/unload")
+@blp.arguments(UnloadSchema, example={"model": "llama3.2:1b"})
+@blp.response(200, UnloadedSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+def unload_model(body: dict[str, Any]) -> dict[str, Any]:
+    """Take a model out of memory
+
+    `loaded` is still true when it first has to end an answer.
+    """
+    return services.memory.unload(**body)

@@ -1,0 +1,62 @@
+"""``/api/providers/ollama/updates`` and ``rollback``: newer versions of models, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.updates import (
+    RollbackRequestSchema,
+    RollbackSchema,
+    UpdateListSchema,
+    UpdateQuerySchema,
+    UpdateRequestSchema,
+    UpdateResultSchema,
+)
+
+blp = Blueprint(
+    "updates", __name__, url_prefix="/api/providers/ollama", description="Updates of Ollama's models"
+)
+
+
+@blp.get("/updates")
+@blp.arguments(UpdateQuerySchema, location="query")
+@blp.response(200, UpdateListSchema)
+@blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
+def list_updates(query: dict[str, Any]) -> dict[str, Any]:
+    """Compare the installed models with those of their registries; nothing is downloaded"""
+    return services.updates.check(refresh=query["refresh"])
+
+
+@blp.post("/updates")
+@blp.arguments(UpdateRequestSchema, example={"models": ["llama3.2:1b"]})
+@blp.response(202, UpdateResultSchema)
+@blp.alt_response(200, schema=UpdateResultSchema, description="With `dry_run`: what would be updated")
+@blp.alt_response(404, schema=ErrorSchema, description="One of them is not installed")
+def start_updates(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Update models that are outdated
+
+    The version of now is kept under another name, to roll back to. Models in memory are skipped unless
+    `include_loaded` is true, pinned ones unless they are named.
+    """
+    result = services.updates.start(
+        body.get("models"), include_loaded=body["include_loaded"], dry_run=body["dry_run"]
+    )
+    return jsonify(UpdateResultSchema().dump(result)) if body["dry_run"] else result
+
+
+@blp.post("/rollback")
+@blp.arguments(RollbackRequestSchema, example={"model": "llama3.2:1b"})
+@blp.response(200, RollbackSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="No version before this one is kept")
+@blp.alt_response(409, schema=ErrorSchema, description="It is being updated")
+def roll_back(body: dict[str, Any]) -> dict[str, Any]:
+    """Bring the version before an update into force again
+
+    The newer one is kept in turn: rolling back once more goes forth.
+    """
+    return services.versions.rollback(body["model"])

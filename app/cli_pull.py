@@ -1,0 +1,92 @@
+"""Following a pull on the command line: a bar on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from app.services.pulls import PullService, result
+
+Json = dict[str, Any]
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def human_size(count: float) -> str:
+    """Return *count* bytes as people write it, in decimal units as Ollama does."""
+    for unit in _UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} {_UNITS[-1]}"
+
+
+def follow_pull(pulls: PullService, id: str, *, as_json: bool) -> None:
+    """Show a pull until it is over.
+
+    :raises ServiceError: what made it fail
+    """
+    events = _events(pulls, id)
+    try:
+        if as_json:
+            for name, data in events:
+                click.echo(json.dumps({"event": name, **data}))
+        elif sys.stdout.isatty():
+            _show_bar(events)
+        else:
+            _show_lines(events)
+    except KeyboardInterrupt:
+        _ask_what_becomes_of_it(pulls, id)
+        return
+    result(pulls.get_row(id))
+
+
+def _events(pulls: PullService, id: str) -> Iterator[tuple[str, Json]]:
+    for batch in pulls.watch(id, 0, ""):
+        for name, data, _ in batch:
+            yield name, data
+
+
+def _show_bar(events: Iterator[tuple[str, Json]]) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TransferSpeedColumn as SpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        bar = progress.add_task("", total=None)
+        for name, data in events:
+            if name == "progress":
+                text = data["status"] if data["status"] != "running" else data["step"] or "starting"
+                progress.update(bar, description=text, total=data["total"], completed=data["completed"])
+        progress.update(bar, description=name)
+
+
+def _show_lines(events: Iterator[tuple[str, Json]]) -> None:
+    """Print a line for each new step and each further tenth."""
+    last: tuple[str, int] | None = None
+    for name, data in events:
+        if name != "progress":
+            click.echo(data.get("message", name) if name == "done" else name)
+            continue
+        now = (data["step"] or data["status"], int((data["percent"] or 0) // 10))
+        if now != last:
+            speed = f" {human_size(data['bytes_per_second'])}/s" if data["bytes_per_second"] else ""
+            click.echo(f"{now[0]} {data['percent'] or 0:g} %{speed}")
+        last = now
+
+
+def _ask_what_becomes_of_it(pulls: PullService, id: str) -> None:
+    """Let the user choose after Ctrl-C; nobody to ask means that it goes on."""
+    leave = True
+    if sys.stdin.isatty():
+        click.echo()
+        leave = click.confirm("Leave the download running in the backend?", default=True)
+    if leave:
+        click.echo("A running backend goes on with it within seconds, else the next one that is started.")
+        return
+    pulls.change(id, "cancelled")
+    click.echo("Cancelled. What was downloaded is kept for the next pull.")

@@ -1,0 +1,37 @@
+"""What models take on the disk."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from app.schemas.base import UpstreamSchema
+from app.schemas.models import UtcDateTime
+
+
+class ModelDiskSchema(UpstreamSchema):
+    """What one model takes."""
+
+    model = fields.Str()
+    size = fields.Int(metadata={"description": "Bytes of all its layers"})
+    shared_bytes = fields.Int(metadata={"description": "Of them, those that other models use too"})
+    reclaimable_bytes = fields.Int(metadata={"description": "What deleting it alone would free"})
+    last_used_at = UtcDateTime(
+        allow_none=True, metadata={"description": "Through this server; null where it never was"}
+    )
+
+
+class DiskSchema(UpstreamSchema):
+    """What the models take."""
+
+    path = fields.Str(
+        allow_none=True,
+        metadata={"description": "Ollama's models folder; null where it is another machine's"},
+    )
+    models = fields.List(fields.Nested(ModelDiskSchema), metadata={"description": "The largest first"})
+    total_bytes = fields.Int(metadata={"description": "Of all models; what they share is counted once"})
+    free_bytes = fields.Int(allow_none=True)
+    duplicates = fields.List(fields.List(fields.Str()), metadata={"description": "Names of the same model"})
+    partial_bytes = fields.Int(allow_none=True, metadata={"description": "What unfinished downloads take"})
+    estimated = fields.Bool(
+        metadata={"description": "Whether the sizes are as Ollama lists them, without its folder being read"}
+    )

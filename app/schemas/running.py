@@ -1,0 +1,105 @@
+"""Models in memory."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load
+
+from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.models import Digest, ModelDetailsSchema, UtcDateTime
+
+_CENTURY = timedelta(days=36525)  # Ollama writes "never" as a time three centuries away
+_DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
+
+
+class KeepAlive(fields.Field[Any]):
+    """How long a model stays in memory: seconds, or a duration such as ``10m``; negative for ever."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> float | str:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+        is_text = isinstance(value, str) and len(value) < 40 and _DURATION.fullmatch(value)
+        if not is_number and not is_text:
+            raise ValidationError('Give a number of seconds, or a duration with its unit such as "10m".')
+        if not re.search("[1-9]", str(value)):
+            raise ValidationError("0 unloads the model: use POST /api/providers/ollama/unload.")
+        kept: float | str = value
+        return kept
+
+
+class MemorySchema(UpstreamSchema):
+    """What a model takes in memory, and for how long."""
+
+    size_vram = fields.Int(load_default=0, metadata={"description": "Bytes of GPU memory"})
+    gpu_percent = fields.Float(metadata={"description": "The share of the model that is on the GPU"})
+    expires_at = UtcDateTime(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "When it leaves the memory if it is not used"},
+    )
+    forever = fields.Bool(metadata={"description": "Whether it stays until it is unloaded"})
+
+
+class RunningSchema(MemorySchema):
+    """A model in memory."""
+
+    name = fields.Str(required=True)
+    size = fields.Int(required=True, metadata={"description": "Bytes of memory, on GPU and CPU together"})
+    context_length = fields.Int(
+        load_default=None, allow_none=True, metadata={"description": "The tokens that it looks at"}
+    )
+    digest = Digest(required=True)
+    details = fields.Nested(ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}))
+
+    @post_load
+    def _explain(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        expires: datetime | None = data["expires_at"]
+        forever = expires is not None and expires - datetime.now(timezone.utc) > _CENTURY
+        if forever or (expires is not None and expires.year == 1):  # Go's zero: not known yet
+            expires = None
+        share = data["size_vram"] / data["size"] if data["size"] else 0.0
+        return {**data, "expires_at": expires, "forever": forever, "gpu_percent": round(100 * share, 1)}
+
+
+class RunningListSchema(UpstreamSchema):
+    """The models in memory."""
+
+    models = fields.List(fields.Nested(RunningSchema), required=True, allow_none=True)
+    total = fields.Int(metadata={"description": "How many models are loaded"})
+
+    @post_load
+    def _count(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        models = data["models"] or []
+        return {"models": models, "total": len(models)}
+
+
+class UnloadSchema(RequestSchema):
+    """Which model leaves the memory."""
+
+    model = fields.Str(required=True, validate=not_blank("Model name"), metadata={"label": "Model name"})
+
+
+class LoadSchema(UnloadSchema):
+    """Which model is loaded, and for how long."""
+
+    keep_alive = KeepAlive(
+        metadata={"description": "Seconds, or a duration such as `10m`; negative for ever. Else Ollama's own"}
+    )
+
+
+class UnloadedSchema(UpstreamSchema):
+    """Whether a model is in memory."""
+
+    model = fields.Str()
+    loaded = fields.Bool()
+
+
+class LoadedSchema(MemorySchema):
+    """Whether a model is in memory, and what it takes there."""
+
+    model = fields.Str()
+    loaded = fields.Bool()
+    size = fields.Int(metadata={"description": "Bytes of memory, on GPU and CPU together"})
+    context_length = fields.Int(allow_none=True)

@@ -1,0 +1,114 @@
+"""A model in detail: as Ollama shows it, and as it is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import fields, post_load
+
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema
+from app.schemas.models import Digest, ModelDetailsSchema, UtcDateTime
+from app.schemas.running import MemorySchema
+
+
+class ShowSchema(UpstreamSchema):
+    """What ``POST /api/show`` answers, as far as it is told on."""
+
+    license = fields.Str(load_default="")
+    parameters = fields.Str(load_default="")
+    template = fields.Str(load_default="")
+    system = fields.Str(load_default="")
+    requires = fields.Str(load_default="")
+    details = fields.Nested(ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}))
+    model_info = fields.Dict(keys=fields.Str(), load_default=dict, allow_none=True)
+    capabilities = fields.List(fields.Str(), load_default=list, allow_none=True)
+
+    @post_load
+    def _trained_context(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Find the trained context length; its key names the model's architecture."""
+        info = data.pop("model_info") or {}
+        length = info.get(f"{info.get('general.architecture')}.context_length")
+        return {**data, "trained_context": length if isinstance(length, int) else None}
+
+
+class ContextSchema(UpstreamSchema):
+    """How many tokens a model can look at."""
+
+    trained = fields.Int(allow_none=True, metadata={"description": "The most that it was trained for"})
+    in_force = fields.Int(
+        allow_none=True,
+        metadata={
+            "description": "Of the loaded model, else its parameter num_ctx; null where Ollama will choose"
+        },
+    )
+
+
+class ModelDetailSchema(MemorySchema):
+    """A model in detail."""
+
+    name = fields.Str()
+    size = fields.Int(metadata={"description": "Bytes of all its layers"})
+    digest = Digest()
+    modified_at = UtcDateTime()
+    details = fields.Nested(ModelDetailsSchema)
+    capabilities = fields.List(fields.Str())
+    context = fields.Nested(ContextSchema)
+    parameters = fields.Dict(
+        keys=fields.Str(), metadata={"description": "As its Modelfile sets them; `stop` is a list"}
+    )
+    template = fields.Str()
+    system = fields.Str(metadata={"description": "The system prompt that it brings"})
+    license = fields.Str()
+    requires = fields.Str(
+        metadata={"description": "The oldest Ollama that runs it; empty when it names none"}
+    )
+    aliases = fields.List(fields.Str(), metadata={"description": "Other names of the same model"})
+    loaded = fields.Bool(metadata={"description": "Whether it is in memory"})
+
+
+class CopySchema(RequestSchema):
+    """Which model gets a second name."""
+
+    source = fields.Str(required=True)
+    destination = fields.Str(required=True)
+    overwrite = StrictBool(
+        load_default=False,
+        metadata={"description": "Replace a model that has this name already"},
+    )
+
+
+class CopiedSchema(UpstreamSchema):
+    """A model that was copied."""
+
+    source = fields.Str()
+    destination = fields.Str()
+    copied = fields.Bool()
+
+
+class DeleteQuerySchema(RequestSchema):
+    """How to delete."""
+
+    dry_run = fields.Bool(load_default=False, metadata={"description": "Only tell what would be freed"})
+
+
+class FreedLayerSchema(UpstreamSchema):
+    """A layer of a deleted model."""
+
+    digest = fields.Str()
+    size = fields.Int(metadata={"description": "Bytes"})
+    media_type = fields.Str()
+    freed = fields.Bool(metadata={"description": "Whether it is gone, for no other model uses it"})
+
+
+class DeletedSchema(UpstreamSchema):
+    """A model that was deleted."""
+
+    model = fields.Str()
+    deleted = fields.Bool()
+    dry_run = fields.Bool()
+    freed_bytes = fields.Int(metadata={"description": "Bytes that the disk has back"})
+    shared_bytes = fields.Int(metadata={"description": "Bytes that other models use too, and that stay"})
+    estimated = fields.Bool(
+        metadata={"description": "True where the models folder is not on this machine: by digest only"}
+    )
+    layers = fields.List(fields.Nested(FreedLayerSchema), metadata={"description": "Unless estimated"})

@@ -1,0 +1,119 @@
+"""Updates of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, not_blank
+from app.schemas.models import UtcDateTime
+from app.schemas.pulls import PullSchema
+
+
+class UpdateQuerySchema(UpstreamSchema):
+    """How to look for updates."""
+
+    refresh = fields.Bool(
+        load_default=False,
+        metadata={"description": "Ask the registries again; else what they said within the hour is good"},
+    )
+
+
+class ModelUpdateSchema(UpstreamSchema):
+    """An installed model, compared with its registry's."""
+
+    model = fields.Str()
+    status = fields.Str(
+        metadata={"description": "`current`, `outdated`, `local`, `pinned`, `cloud` or `unknown`"}
+    )
+    digest = fields.Str()
+    available_digest = fields.Str(allow_none=True)
+    download_bytes = fields.Int(metadata={"description": "Bytes of the layers that are not here"})
+    changed = fields.List(
+        fields.Str(),
+        metadata={"description": "Kinds of layers: `model` (the weights), `template`, `params` ..."},
+    )
+    reason = fields.Str(metadata={"description": "Why it is `local`, `cloud` or `unknown`"})
+    previous = fields.Str(
+        allow_none=True, metadata={"description": "The kept version that a rollback leads to"}
+    )
+
+
+class UpdateListSchema(UpstreamSchema):
+    """The installed models, compared with their registries'."""
+
+    models = fields.List(fields.Nested(ModelUpdateSchema))
+    checked_at = UtcDateTime(metadata={"description": "When the first of them was asked for"})
+    total = fields.Int(metadata={"description": "How many models there are"})
+    outdated = fields.Int(metadata={"description": "How many of them can be updated"})
+
+
+class UpdateRequestSchema(RequestSchema):
+    """What to update."""
+
+    models = fields.List(
+        fields.Str(validate=not_blank("Model name")),
+        validate=validate.Length(min=1, max=1000),
+        metadata={"description": "Their names"},
+    )
+    all = StrictBool(metadata={"description": "Every model that is outdated and not pinned"})
+    dry_run = StrictBool(
+        load_default=False,
+        metadata={"description": "Only answer what would be updated"},
+    )
+    include_loaded = StrictBool(
+        load_default=False,
+        metadata={"description": "Also those that are in memory"},
+    )
+
+    @validates_schema
+    def _some_or_all(self, data: dict[str, Any], **_: Any) -> None:
+        if ("models" in data) == bool(data.get("all")):
+            raise ValidationError('Give either models or "all": true.', "models")
+
+
+class StartedUpdateSchema(ModelUpdateSchema):
+    """A model that is being updated."""
+
+    class Meta(UpstreamSchema.Meta):
+        exclude = ("reason", "previous")
+
+    kept_as = fields.Str(metadata={"description": "The name under which the version of now is kept"})
+    pull = fields.Nested(PullSchema)
+
+
+class SkippedUpdateSchema(UpstreamSchema):
+    """A model that is not updated."""
+
+    model = fields.Str()
+    reason = fields.Str(
+        metadata={"description": "`current`, `local`, `pinned`, `cloud`, `unknown`, `loaded` or `disk_full`"}
+    )
+
+
+class UpdateResultSchema(UpstreamSchema):
+    """What is being updated; with `dry_run`, what would be."""
+
+    started = fields.List(fields.Nested(StartedUpdateSchema))
+    skipped = fields.List(fields.Nested(SkippedUpdateSchema))
+    download_bytes = fields.Int()
+    dry_run = fields.Bool()
+
+
+class RollbackRequestSchema(RequestSchema):
+    """Which model to roll back."""
+
+    model = fields.Str(required=True, validate=not_blank("Model name"), metadata={"label": "Model name"})
+
+
+class RollbackSchema(UpstreamSchema):
+    """A model that was rolled back."""
+
+    model = fields.Str()
+    digest = fields.Str(metadata={"description": "Of the version that is in force again"})
+    replaced_digest = fields.Str(allow_none=True, metadata={"description": "Of the one that was"})
+    previous = fields.Str(
+        allow_none=True,
+        metadata={"description": "The name under which that one is kept: roll back to go forth"},
+    )

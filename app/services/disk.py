@@ -1,0 +1,99 @@
+"""What the models take on the disk: layers that several models share are there once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from app.services.local_store import LocalStore
+from app.services.model_uses import full_name
+from app.services.registry import Manifest
+
+Json = dict[str, Any]
+
+_BLOCK = 512  # bytes, the unit of st_blocks
+
+
+def usage(listed: list[Json], store: LocalStore | None, uses: Mapping[str, datetime]) -> Json:
+    """Return what the *listed* models take, the largest first.
+
+    :param store: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
+    :param uses: when each model was last used, by its full name in lower case
+    """
+    models = measured(store.models()) if store else estimated(listed)
+    total = sum(_layers(store.models().values()).values()) if store else _listed_total(listed)
+    for model in models:
+        model["last_used_at"] = uses.get(full_name(model["model"]))
+    return {
+        "path": str(store.path) if store else None,
+        "models": sorted(models, key=lambda model: (-model["size"], model["model"])),
+        "total_bytes": total,
+        "free_bytes": store.free_bytes() if store else None,
+        "duplicates": duplicates({m["name"]: m["digest"] for m in listed}),
+        "partial_bytes": partial_bytes(store.path / "blobs") if store else None,
+        "estimated": store is None,
+    }
+
+
+def measured(manifests: Mapping[str, Manifest]) -> list[Json]:
+    """Return what each of *manifests* takes: what it shares, and what deleting it would free."""
+    users: defaultdict[str, int] = defaultdict(int)
+    for manifest in manifests.values():
+        for digest in _layers([manifest]):
+            users[digest] += 1
+    found = []
+    for name, manifest in manifests.items():
+        layers = _layers([manifest])
+        shared = sum(size for digest, size in layers.items() if users[digest] > 1)
+        sizes = {"size": manifest.size, "shared_bytes": shared, "reclaimable_bytes": manifest.size - shared}
+        found.append({"model": name, **sizes})
+    return found
+
+
+def estimated(listed: list[Json]) -> list[Json]:
+    """Return what each of the *listed* models takes, where only those with the same digest share."""
+    names = {model["name"]: model["digest"] for model in listed}
+    same = {name for group in duplicates(names) for name in group}
+    return [
+        {
+            "model": model["name"],
+            "size": model["size"],
+            "shared_bytes": model["size"] if model["name"] in same else 0,
+            "reclaimable_bytes": 0 if model["name"] in same else model["size"],
+        }
+        for model in listed
+    ]
+
+
+def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
+    """Return the names that have the same digest, in groups."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name, digest in sorted(digests.items()):
+        groups[digest].append(name)
+    return sorted(group for group in groups.values() if len(group) > 1)
+
+
+def partial_bytes(blobs: Path, digest: str = "sha256:") -> int:
+    """Return what the unfinished downloads in the folder *blobs* take: of *digest*, or all of them."""
+    return sum(_taken(path) for path in blobs.glob(f"{digest.replace(':', '-')}*-partial*"))
+
+
+def _taken(path: Path) -> int:
+    """Return the bytes that a file takes on the disk; Ollama makes a partial one full of holes."""
+    try:
+        stat = path.stat()
+    except OSError:  # it was finished meanwhile
+        return 0
+    blocks = getattr(stat, "st_blocks", None)  # Windows tells none
+    return stat.st_size if blocks is None else min(stat.st_size, blocks * _BLOCK)
+
+
+def _layers(manifests: Iterable[Manifest]) -> dict[str, int]:
+    return {layer.digest: layer.size for manifest in manifests for layer in manifest.layers}
+
+
+def _listed_total(listed: list[Json]) -> int:
+    return sum({model["digest"]: model["size"] for model in listed}.values())

@@ -1,0 +1,48 @@
+"""How much memory a model will take, from the header of its weights, and how much there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from app.gguf import Header
+
+_BYTES_PER_VALUE = 2  # the KV cache holds 16-bit floats, unless Ollama was told otherwise
+_ROUGHLY = 1.2  # what a model takes, as a multiple of its weights, where nothing else is known
+
+
+def needed_bytes(weights: int, header: Header | None, num_ctx: int) -> tuple[int, bool]:
+    """Return the bytes that *weights* and the cache of *num_ctx* tokens take, and whether it is a guess."""
+    cache = kv_cache_bytes(header, num_ctx) if header else None
+    return (int(weights * _ROUGHLY), True) if cache is None else (weights + cache, False)
+
+
+def kv_cache_bytes(header: Header, num_ctx: int) -> int | None:
+    """Return the size of the KV cache; None where the *header* does not tell what it takes."""
+    if not any(key.startswith("tokenizer.") for key in header.metadata):
+        return None  # it is cut before or among what is looked for: the tokenizer comes last
+    layers, heads = header.integer("block_count"), header.integer("attention.head_count")
+    head_size = header.integer("attention.key_length")
+    if not head_size and heads > 0:
+        head_size = header.integer("embedding_length") // heads
+    cached = header.of_architecture("attention.head_count_kv") or heads
+    total = _sum(cached, layers)  # of all layers; some models have another number in each
+    if min(total, head_size) <= 0:
+        return None
+    return 2 * num_ctx * total * head_size * _BYTES_PER_VALUE
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Return the memory of this machine that programs can have now; None where it does not tell."""
+    try:
+        lines = meminfo.read_text("ascii").splitlines()
+        found = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _sum(value: Any, layers: int) -> int:
+    if isinstance(value, list):
+        return sum(entry for entry in value if isinstance(entry, int))
+    return value * layers if isinstance(value, int) else 0

@@ -1,0 +1,150 @@
+"""The installed models: listed, shown, copied and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.errors import ModelExists, NotFound, UpstreamTimeout, UpstreamUnavailable
+from app.model_name import ModelName
+from app.schemas.running import MemorySchema
+from app.services.footprint import Footprint
+from app.services.last_models import LastModels
+from app.services.local_store import LocalStore
+from app.services.memory import MemoryService, in_memory
+from app.services.ollama import OllamaService, check_name, find_model
+from app.services.parameters import parse_parameters
+
+Json = dict[str, Any]
+
+
+class ModelLibrary:
+    """The models of one Ollama server.
+
+    :param last: the last list that it answered
+    :param environ: where the models folder may be named
+    """
+
+    def __init__(self, ollama: OllamaService, last: LastModels, environ: Mapping[str, str | None]) -> None:
+        self._ollama = ollama
+        self._last = last
+        self._environ = environ
+
+    def list(
+        self,
+        *,
+        loaded: bool | None = None,
+        capability: str | None = None,
+        sort: str | None = None,
+        stale: str | None = None,
+    ) -> Json:
+        """Return the models, newest first.
+
+        :param loaded: only those that are in memory, or that are not; each then says so
+        :param capability: only those that have it
+        :param sort: ``name``, ``size`` or ``modified_at``, with a ``-`` for descending
+        :param stale: ``ok``: the last known list when Ollama is down
+        """
+        answer = self._now_or_last(stale=stale == "ok" and loaded is None)
+        models = answer["models"]
+        if loaded is not None:
+            running = self._ollama.ps()["models"]
+            models = [{**m, "loaded": in_memory(running, m) is not None} for m in models]
+            models = [m for m in models if m["loaded"] is loaded]
+        if capability:
+            models = [m for m in models if capability in self._capabilities(m)]
+        if sort:
+            models.sort(key=lambda m: _sort_key(m[sort.lstrip("-")]), reverse=sort.startswith("-"))
+        return {**answer, "models": models, "total": len(models)}
+
+    def get(self, model: str) -> Json:
+        """Return all that is known of *model*.
+
+        :raises ModelNotFound: when it is not installed
+        """
+        name = check_name(model)
+        shown = self._ollama.show(str(name))
+        listed = self._ollama.list()["models"]
+        entry = self._find(listed, name)
+        running = in_memory(self._ollama.ps()["models"], entry)
+        parameters = parse_parameters(shown["parameters"])
+        in_force = running["context_length"] if running else parameters.get("num_ctx")
+        memory = {field: running[field] for field in MemorySchema().fields} if running else {}
+        return {
+            **shown,
+            **entry,
+            **memory,
+            "capabilities": shown["capabilities"] or entry.get("capabilities", []),
+            "parameters": parameters,
+            "context": {"trained": shown["trained_context"], "in_force": in_force},
+            "aliases": [m["name"] for m in listed if m["digest"] == entry["digest"] and m is not entry],
+            "loaded": running is not None,
+        }
+
+    def copy(self, source: str, destination: str, *, overwrite: bool = False) -> Json:
+        """Give *source* a second name.
+
+        :raises ModelNotFound: when it is not installed
+        :raises ModelExists: when the second name is taken
+        """
+        old, new = check_name(source), check_name(destination)
+        listed = self._ollama.list()["models"]
+        self._find(listed, old)
+        if not overwrite and find_model(listed, new):
+            raise ModelExists(
+                f"There is a model '{new}' already.",
+                hint='Choose another name, or add "overwrite": true to replace it.',
+                details={"model": str(new)},
+            )
+        self._ollama.copy(str(old), str(new))
+        return {"source": str(old), "destination": str(new), "copied": True}
+
+    def delete(self, model: str, *, dry_run: bool = False) -> Json:
+        """Delete *model*, and tell how many bytes the disk has back.
+
+        :param dry_run: only tell
+        :raises ModelNotFound: when it is not installed
+        """
+        name = check_name(model)
+        listed = self._ollama.list()["models"]
+        entry = self._find(listed, name)
+        digests = {m["digest"] for m in listed}
+        store = LocalStore.find(self._ollama.provider, self._environ, digests)
+        footprint = Footprint(store, entry, listed)
+        if not dry_run:
+            MemoryService(self._ollama).release(name)
+            self._ollama.delete(entry["name"])
+        bytes_ = footprint.expected() if dry_run else footprint.freed()
+        return {"model": entry["name"], "deleted": not dry_run, "dry_run": dry_run, **bytes_}
+
+    def _now_or_last(self, *, stale: bool) -> Json:
+        try:
+            listing = self._ollama.list()
+        except (UpstreamUnavailable, UpstreamTimeout):
+            last = self._last.get() if stale else None
+            if last is None:
+                raise
+            return {**last, "stale": True}
+        self._last.keep(listing)
+        return listing
+
+    def _find(self, listed: Sequence[Json], name: ModelName) -> Json:
+        found = find_model(listed, name)
+        if found is None:
+            raise self._ollama.model_not_found(str(name))
+        return found
+
+    def _capabilities(self, model: Json) -> Sequence[str]:
+        """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
+        if "capabilities" in model:
+            told: Sequence[str] = model["capabilities"]
+            return told
+        try:
+            shown: Sequence[str] = self._ollama.show(model["name"])["capabilities"]
+        except NotFound:  # its weights are gone
+            return []
+        return shown
+
+
+def _sort_key(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value

@@ -1,0 +1,79 @@
+"""When something that is done once a day is due."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+
+from app.db import Database, Occasion
+
+Json = dict[str, Any]
+
+_DAY = timedelta(days=1)
+
+
+def occasion(time: str, window: Json | None, now: datetime) -> datetime | None:
+    """Return when what is due daily at *time* was due last; None when its *window* is over by *now*.
+
+    A *time* outside of the window counts as the window's beginning.
+    """
+    if window is None:
+        return _latest(time, now)
+    beginning = _latest(window["from"], now)
+    end = _next(window["to"], beginning)
+    due = _next(time, beginning - timedelta(seconds=1))
+    due = due if due < end else beginning
+    return due if due <= now < end else None
+
+
+def is_open(window: Json | None, now: datetime) -> bool:
+    """Tell whether *now* is in the *window*; without one, it always is."""
+    return window is None or now < _next(window["to"], _latest(window["from"], now))
+
+
+class Occasions:
+    """What was done when, by whichever process came first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, name: str, at: datetime) -> bool:
+        """Take the occasion of *at* for this process; False when it was taken, by any."""
+        earlier = update(Occasion).where(Occasion.name == name, Occasion.at < at).values(at=at)
+        with self._database.session() as session:
+            if session.execute(earlier).rowcount:  # type: ignore[attr-defined]
+                return True
+            if session.get(Occasion, name) is not None:
+                return False
+        try:
+            with self._database.session() as session:
+                session.add(Occasion(name=name, at=at))
+        except IntegrityError:  # another process was quicker
+            return False
+        return True
+
+    def release(self, name: str, at: datetime) -> None:
+        """Give the occasion of *at* back: what was to be done could not even begin."""
+        again = update(Occasion).where(Occasion.name == name, Occasion.at == at)
+        with self._database.session() as session:
+            session.execute(again.values(at=at - _DAY))
+
+
+def _latest(clock: str, now: datetime) -> datetime:
+    """Return the last moment at or before *now* when the clock showed *clock* (``HH:MM``)."""
+    moment = _at(clock, now)
+    return moment if moment <= now else moment - _DAY
+
+
+def _next(clock: str, moment: datetime) -> datetime:
+    """Return the first moment after *moment* when the clock shows *clock*."""
+    found = _at(clock, moment)
+    return found if found > moment else found + _DAY
+
+
+def _at(clock: str, day: datetime) -> datetime:
+    hour, minute = clock.split(":")
+    return day.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)

@@ -1,0 +1,99 @@
+"""The database: migrations, and what is written beside the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from app.db import REVISION, Database
+from app.services.model_uses import ModelUses
+from app.services.pull_store import PullStore
+from app.services.versions import VersionStore
+from app.settings import ROOT
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database("", tmp_path)
+    yield database
+    database.close()
+
+
+def migrate_to(database: Database, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "app" / "migrations"))
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def revision_of(database: Database) -> object:
+    with database.engine.connect() as connection:
+        return connection.execute(text("select version_num from alembic_version")).scalar()
+
+
+def test_database_of_the_first_release_comes_up_with_its_rows(database: Database) -> None:
+    migrate_to(database, "0001")
+    pull = PullStore(database).join("a:1", "registry.ollama.ai/library/a:1", insecure=False)
+
+    database.migrate()
+
+    assert revision_of(database) == REVISION
+    assert PullStore(database).get(pull.id).model == "a:1"
+    assert VersionStore(database).all() == []
+
+
+def test_newest_migration_is_the_one_the_program_wants(database: Database) -> None:
+    migrate_to(database, "head")
+
+    assert revision_of(database) == REVISION
+
+
+def test_tables_of_the_migrations_are_those_of_the_program(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from app.db import Base
+
+    database.migrate()
+
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_use_of_a_model_is_written_once_a_minute_whatever_its_spelling(database: Database) -> None:
+    database.migrate()
+    uses = ModelUses(database)
+
+    for model in ("Llama3.2", "llama3.2:latest", "registry.ollama.ai/library/llama3.2", "not a name"):
+        uses.touch("ollama", model)
+    uses.close()
+
+    assert list(uses.all("ollama")) == ["registry.ollama.ai/library/llama3.2:latest"]
+    assert uses.all("other") == {}
+
+
+def test_use_of_a_model_is_written_over_the_one_before(database: Database) -> None:
+    database.migrate()
+    for _ in range(2):  # another process knows nothing of the first one's
+        uses = ModelUses(database)
+        uses.touch("ollama", "a:1")
+        uses.close()
+
+    assert len(uses.all("ollama")) == 1
+
+
+def test_use_that_cannot_be_written_is_only_logged(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    uses = ModelUses(database)  # has no tables yet
+
+    uses.touch("ollama", "a:1")
+    uses.close()
+
+    assert "could not be kept" in caplog.text
