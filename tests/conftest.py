@@ -16,6 +16,7 @@ from werkzeug import Request, Response
 
 from app import create_app
 from app.settings import Settings, Timeouts
+from tests.postgres import database_url
 from tests.wire import recording
 
 
@@ -24,6 +25,7 @@ def settings(tmp_path: Path) -> Settings:
     """Settings with a data folder of the test's own, and short timeouts."""
     return Settings(
         data_dir=tmp_path / "data",
+        database_url=database_url(tmp_path / "data"),
         enable=("ollama",),
         timeouts=Timeouts(connect=2, first_byte=5, idle=5, list=5, pull=30),
     )

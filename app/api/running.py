@@ -27,7 +27,9 @@ def list_running() -> dict[str, Any]:
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
 def load_model(body: dict[str, Any]) -> dict[str, Any]:
     """Load a model into memory, and wait until it is there"""
-    return services.memory.load(**body)
+    loaded = services.memory.load(**body)
+    services.model_uses.touch("ollama", body["model"])
+    return loaded
 
 
 @blp.post("/unload")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +12,9 @@ from typing import Any
 
 import requests
 
+from tests.postgres import database_url
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class BackendProcess:
@@ -35,7 +29,8 @@ class BackendProcess:
         self.greeting = ""
         self.url = ""
         self._command = [sys.executable, "backend_server.py", "--port", "0", *flags]
-        self._env = {**os.environ, "BACKEND_DATA_DIR": str(data_dir), **env}
+        kept = {"BACKEND_DATA_DIR": str(data_dir), "BACKEND_DATABASE_URL": database_url(data_dir)}
+        self._env = {**os.environ, **kept, **env}
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> BackendProcess:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.engine.process import EngineProcess, wait_until
 from tests.live.process import ROOT, BackendProcess
+from tests.postgres import database_url
 from tests.registry import Registry, smollm2_file
 
 pytestmark = pytest.mark.live
@@ -46,6 +47,7 @@ class Flask:
         self.env = {
             **os.environ,
             "BACKEND_DATA_DIR": str(data_dir),
+            "BACKEND_DATABASE_URL": database_url(data_dir),
             "OLLAMA_MODELS": str(engine.models_dir),
         }
 

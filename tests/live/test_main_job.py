@@ -19,7 +19,8 @@ import pytest
 import requests
 
 from tests.engine.process import EngineProcess, wait_until
-from tests.live.process import ROOT, BackendProcess, free_port, stream_events
+from tests.free_port import free_port
+from tests.live.process import ROOT, BackendProcess, stream_events
 from tests.registry import Registry
 
 pytestmark = pytest.mark.live

@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from tests.engine.process import EngineProcess, wait_until
-from tests.live.process import BackendProcess, free_port
+from tests.free_port import free_port
+from tests.live.process import BackendProcess
 from tests.registry import Registry, digest_of, smollm2_file
 
 pytestmark = pytest.mark.live

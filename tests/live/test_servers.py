@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from tests.engine.process import wait_until
-from tests.live.process import ROOT, BackendProcess, free_port, stream_events
+from tests.free_port import free_port
+from tests.live.process import ROOT, BackendProcess, stream_events
 from tests.raw_server import Connection, raw_server
 
 pytestmark = pytest.mark.live

@@ -15,11 +15,12 @@ from app.services.model_uses import ModelUses
 from app.services.pull_store import PullStore
 from app.services.versions import VersionStore
 from app.settings import ROOT
+from tests.postgres import database_url
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database("", tmp_path)
+    database = Database(database_url(tmp_path), tmp_path)
     yield database
     database.close()
 

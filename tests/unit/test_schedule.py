@@ -27,11 +27,8 @@ ON = {"enabled": True, "time": "03:00", "window": NIGHT, "skip_loaded": True}
 
 clocks = st.times().map(lambda time: time.strftime("%H:%M"))
 windows = st.one_of(st.none(), st.builds(lambda start, end: {"from": start, "to": end}, clocks, clocks))
-moments = st.datetimes(  # hypothesis wants bounds without a zone
-    datetime(2026, 1, 2),  # noqa: DTZ001
-    datetime(2027, 1, 1),  # noqa: DTZ001
-    timezones=st.just(ZONE),
-)
+YEAR = datetime(2026, 1, 2, tzinfo=ZONE)
+moments = st.timedeltas(timedelta(0), timedelta(days=363)).map(lambda passed: YEAR + passed)
 
 
 def at(clock: str, day: int = 22) -> datetime:

@@ -1,0 +1,68 @@
+"""PostgreSQL for the same tests: ``TEST_DATABASE=postgresql`` gives each data folder a database of its own.
+
+The server is Debian's (or whichever is on the machine), started in a folder of the tests.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import psycopg
+
+from tests.free_port import free_port
+
+WANTED = os.environ.get("TEST_DATABASE") == "postgresql"
+
+
+def database_url(data_dir: Path) -> str:
+    """Return the database that goes with *data_dir*; empty for the default one."""
+    if not WANTED:
+        return ""
+    server = _server()
+    name = "t" + hashlib.sha256(str(data_dir).encode()).hexdigest()[:20]
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
+            connection.execute(f'create database "{name}"')
+    return f"{server}/{name}"
+
+
+@cache
+def _server() -> str:
+    """Start a server that ends with the tests; return its address."""
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    as_user = []
+    if os.getuid() == 0:  # it does not run as root
+        shutil.chown(folder, "postgres")
+        folder.parent.chmod(0o1777)
+        as_user = ["runuser", "-u", "postgres", "--"]
+    port = free_port()
+    data = folder / "data"
+    quick = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=300"
+    initdb = [*as_user, _program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
+    control = [*as_user, _program("pg_ctl"), "-D", str(data), "-w"]
+    log = str(folder / "log")
+    subprocess.run(initdb, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*control, "-l", log, "-o", quick, "start"], check=True, cwd=folder, stdout=subprocess.DEVNULL
+    )
+    atexit.register(_stop, control, folder)
+    return f"postgresql://postgres@127.0.0.1:{port}"
+
+
+def _stop(control: list[str], folder: Path) -> None:
+    subprocess.run([*control, "-m", "immediate", "stop"], check=False, stdout=subprocess.DEVNULL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _program(name: str) -> str:
+    """Return PostgreSQL's *name*; Debian keeps it off the path."""
+    found = [*sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), shutil.which(name)]
+    assert found[-1] or found[0], f"{name} is not installed"
+    return str(found[0] or found[-1])
