@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from filelock import FileLock
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, String, create_engine, event, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    String,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -61,8 +72,10 @@ class Pull(Base):
     wanted: Mapped[str] = mapped_column(String(16), default="running")
     completed: Mapped[int] = mapped_column(BigInteger, default=0)
     total: Mapped[int | None] = mapped_column(BigInteger)
-    percent: Mapped[float | None]  # kept, for it never falls although the total may grow
-    bytes_per_second: Mapped[float] = mapped_column(default=0.0)
+    percent: Mapped[float | None] = mapped_column(
+        Double
+    )  # kept, for it never falls although the total may grow
+    bytes_per_second: Mapped[float] = mapped_column(Double, default=0.0)
     layers: Mapped[dict[str, Any]] = mapped_column(default=dict)  # bytes that are here, by digest
     status_log: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     error: Mapped[dict[str, Any] | None]
