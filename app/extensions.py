@@ -28,6 +28,7 @@ from app.services.openai_client import OpenAIClients
 from app.services.plan import PlanService
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
+from app.services.pull_feed import PullFeeds
 from app.services.pull_run import PullRun, new_owner
 from app.services.pull_store import PullStore
 from app.services.pulls import PullService, check_registry
@@ -54,6 +55,7 @@ class Services:
     database: Database
     jobs: Jobs
     model_uses: ModelUses
+    feeds: PullFeeds
 
     def ollama_for(self, provider: Provider) -> OllamaService:
         """Return the service for an Ollama provider."""
@@ -90,7 +92,7 @@ class Services:
     @property
     def pulls(self) -> PullService:
         """The service for pulls."""
-        return PullService(self.pull_store, self.settings.allowed_registries, self.jobs.enqueue)
+        return PullService(self.pull_store, self.settings.allowed_registries, self.jobs.enqueue, self.feeds)
 
     @property
     def registry(self) -> RegistryService:
@@ -219,6 +221,7 @@ def make_services(settings: Settings) -> Services:
         session=UpstreamSession(),
         database=database,
         jobs=jobs,
+        feeds=PullFeeds(),
         model_uses=ModelUses(database),
     )
     return services

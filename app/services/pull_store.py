@@ -124,6 +124,17 @@ class PullStore:
             pull.error = error
             _settle(session, pull, status)
 
+    def is_finished(self, id: str) -> bool:
+        """Tell whether nothing more will happen to a pull.
+
+        :raises PullNotFound: when there is none of that id
+        """
+        with self._database.session() as session:
+            status = session.scalar(select(Pull.status).where(Pull.id == id))
+        if status is None:
+            raise _not_found(id)
+        return status in FINISHED
+
     def events(self, id: str, after: int) -> list[PullEvent]:
         """Return the events of a pull after the one numbered *after*, in order."""
         with self._database.session() as session:
@@ -156,10 +167,12 @@ def summary(pull: Pull) -> Json:
 def _get(session: Session, id: str, *, lock: bool = False) -> Pull:
     pull = session.get(Pull, id, with_for_update=lock or None)
     if pull is None:
-        raise PullNotFound(
-            f"There is no pull '{id[:64]}'.", hint="GET /api/providers/ollama/pulls lists them."
-        )
+        raise _not_found(id)
     return pull
+
+
+def _not_found(id: str) -> PullNotFound:
+    return PullNotFound(f"There is no pull '{id[:64]}'.", hint="GET /api/providers/ollama/pulls lists them.")
 
 
 def _want(session: Session, pull: Pull, wanted: str) -> None:

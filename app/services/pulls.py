@@ -16,13 +16,14 @@ from app.errors import (
     restored,
 )
 from app.services.ollama import check_name
+from app.services.pull_feed import POLL, PullFeeds
 from app.services.pull_store import PullStore, is_finished, summary
+from app.services.reader import TICK
 from app.settings import is_loopback
 
 Json = dict[str, Any]
 Event = tuple[str, Json, int]
 
-_POLL = 0.25  # seconds between two looks at a pull's row
 _ASKED = {"paused": "pause", "running": "resume", "cancelled": "cancel"}
 
 
@@ -31,12 +32,20 @@ class PullService:
 
     :param registries: the hosts, beside this machine's own, that models may come from
     :param enqueue: gives a pull, by its id, to a worker
+    :param feeds: the events for all who watch in this process
     """
 
-    def __init__(self, store: PullStore, registries: tuple[str, ...], enqueue: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: PullStore,
+        registries: tuple[str, ...],
+        enqueue: Callable[[str], None],
+        feeds: PullFeeds,
+    ) -> None:
         self._store = store
         self._registries = registries
         self._enqueue = enqueue
+        self._feeds = feeds
 
     def start(self, model: str, *, insecure: bool) -> Json:
         """Start pulling *model*, or join the pull of it that is there.
@@ -66,7 +75,7 @@ class PullService:
                     hint=f"Follow it: GET /api/providers/ollama/pulls/{id}",
                     details={"model": pull.model, "id": id},
                 )
-            time.sleep(_POLL)
+            time.sleep(POLL)
         return result(pull)
 
     def get(self, id: str) -> Json:
@@ -119,17 +128,16 @@ class PullService:
         An empty list is yielded while there is nothing new. The last event is `done` with the result,
         `error` with the error body, or `cancelled` with the pull.
         """
-        while True:
-            finished = is_finished(self._store.get(id))  # asked first: its last event is then there
-            events = self._store.events(id, after)
-            if events:
-                after = events[-1].seq
-                yield [self._event(id, e.name, e.data, e.seq, request_id) for e in events]
-            if finished:
-                return
-            if not events:
-                time.sleep(_POLL)
-                yield []
+        with self._feeds.watch(self._store, id) as feed:
+            while True:
+                events, is_over = feed.after(after, TICK)
+                if events:
+                    after = events[-1].seq
+                    yield [self._event(id, e.name, e.data, e.seq, request_id) for e in events]
+                elif not is_over:
+                    yield []
+                if is_over:
+                    return
 
     def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
         """Return an event as it is told; the result and the error are kept in the pull's row."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.db import Database, KeptVersion
 from app.errors import PullNotFound, UpstreamUnavailable
 from app.services.auto_update import AutoUpdate
+from app.services.pull_feed import PullFeeds
 from app.services.pull_store import PullStore
 from app.services.pulls import PullService
 from app.services.schedule import Occasions, is_open, occasion
@@ -126,7 +127,7 @@ class Updates:
 
 def auto_update(database: Database, updates: Updates, now: datetime, **settings: Any) -> AutoUpdate:
     store = PullStore(database)
-    pulls = PullService(store, (), lambda _: None)
+    pulls = PullService(store, (), lambda _: None, PullFeeds())
     merged = {**ON, **settings}
     return AutoUpdate(merged, Occasions(database), VersionStore(database), pulls, updates, clock=lambda: now)
 
