@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from dataclasses import replace
+from typing import NoReturn
 
 import click
 import waitress
@@ -45,7 +46,8 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
         _check_provider(services, id)
     provider = services.providers.get("ollama")
     launcher = Launcher(services.session, provider, settings.data_dir / "ollama.log")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for how in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(how, lambda *_: _stop(services))
     try:
         # Beside the serving: what answers slowly at Ollama's address must not delay it.
         threading.Thread(
@@ -55,6 +57,11 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     finally:
         launcher.stop()
         services.close()
+
+
+def _stop(services: Services) -> NoReturn:
+    services.jobs.stopping.set()  # who waits for a pull is told, before the server waits for them
+    sys.exit(0)
 
 
 def _settings(host: str | None, port: int | None, enable: tuple[str, ...]) -> Settings:

@@ -122,14 +122,17 @@ def copy_model(source: str, destination: str, overwrite: bool, as_json: bool) ->
 @_command("update")
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--all", "all_models", is_flag=True, help="Update every outdated model.")
-def update_models(names: tuple[str, ...], all_models: bool, as_json: bool) -> None:
+@click.option("--include-loaded", is_flag=True, help="Also those in memory.")
+def update_models(names: tuple[str, ...], all_models: bool, include_loaded: bool, as_json: bool) -> None:
     """Say which models are outdated; update those that are named, or --all."""
+    if names and all_models:
+        raise click.UsageError("Give either names or --all.")
     if not names and not all_models:
         _say_updates(services.updates.check(refresh=True), as_json=as_json)
         return
-    result = services.updates.start(list(names) if names else None)
+    result = services.updates.start(list(names) if names else None, include_loaded=include_loaded)
     if as_json:
-        _print_json(UpdateResultSchema(), result)
+        click.echo(json.dumps(UpdateResultSchema().dump(result)))
     for item in result["skipped"]:
         click.echo(f"{item['model']}: skipped, {item['reason']}", err=as_json)
     for item in result["started"]:

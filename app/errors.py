@@ -20,6 +20,7 @@
     ├── ProviderExists          409 provider_exists
     ├── ProviderBuiltIn         409 provider_built_in
     ├── StorageFailed           500 storage_failed
+    ├── ServerStopping          503 server_stopping
     └── UpstreamError           500 upstream_error
         ├── InvalidUpstreamKey  401 invalid_api_key
         ├── UpstreamRejected    400 upstream_rejected
@@ -224,6 +225,13 @@ class ProviderBuiltIn(ServiceError):
 
     status = HTTPStatus.CONFLICT
     error_type = "provider_built_in"
+
+
+class ServerStopping(ServiceError):
+    """This server is being stopped."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    error_type = "server_stopping"
 
 
 class StorageFailed(ServiceError):

@@ -92,7 +92,8 @@ class Services:
     @property
     def pulls(self) -> PullService:
         """The service for pulls."""
-        return PullService(self.pull_store, self.settings.allowed_registries, self.jobs.enqueue, self.feeds)
+        registries, jobs = self.settings.allowed_registries, self.jobs
+        return PullService(self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping)
 
     @property
     def registry(self) -> RegistryService:
@@ -119,6 +120,11 @@ class Services:
             ollama, registry, self.local_store(ollama), self.settings.allowed_registries, is_here
         )
 
+    @property
+    def _hasty(self) -> Timeouts:
+        """The timeouts for what is good to know and not worth a wait."""
+        return replace(self.preferences.timeouts, connect=1, list=2)
+
     def check_disk(self, model: str, *, insecure: bool) -> None:
         """See to it that *model* fits on the disk, where that is known in a moment.
 
@@ -127,7 +133,7 @@ class Services:
         name = check_name(model)
         check_registry(name.host, insecure=insecure, allowed=self.settings.allowed_registries)
         try:
-            plans = self._plans(replace(self.preferences.timeouts, connect=1, list=2))
+            plans = self._plans(self._hasty)
         except ServiceError as exc:  # the pull itself says what is wrong
             log.info("the disk is not checked: %s", exc.message)
         else:
@@ -179,7 +185,8 @@ class Services:
         pull = self.pull_store.claim(id, owner, self.settings.max_pulls)
         if pull is not None:
             store, stopping = self.pull_store, self.jobs.stopping
-            PullRun(store, self.ollama, self.registry, pull, owner, stopping).run()
+            registry = RegistryService(self.session, self._hasty)
+            PullRun(store, self.ollama, registry, pull, owner, stopping).run()
             self.do_chores()  # an update may be over
 
     def close(self) -> None:

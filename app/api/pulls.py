@@ -17,7 +17,7 @@ from app.schemas.pulls import (
     PullResultSchema,
     PullSchema,
 )
-from app.streaming import event_stream
+from app.streaming import event_stream, last_event
 
 blp = Blueprint(
     "pulls", __name__, url_prefix="/api/providers/ollama", description="Downloads of Ollama's models"
@@ -52,7 +52,7 @@ def pull_model(body: dict[str, Any]) -> dict[str, Any] | Response:
         return _accepted(pull)
     if body["stream"]:
         return event_stream(services.pulls.watch(pull["id"], 0, g.request_id))
-    return services.pulls.wait(pull["id"], services.preferences.timeouts.pull)
+    return last_event(services.pulls.wait(pull["id"], services.preferences.timeouts.pull))
 
 
 def _accepted(pull: dict[str, Any]) -> Response:

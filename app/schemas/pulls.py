@@ -111,6 +111,6 @@ class LastEventSchema(UpstreamSchema):
     last_event_id = fields.Int(
         data_key="Last-Event-ID",
         load_default=0,
-        validate=validate.Range(min=0),
+        validate=validate.Range(0, 2**31 - 1),
         metadata={"description": "The number of the last event that was seen"},
     )

@@ -6,17 +6,20 @@ from marshmallow import fields, validate
 
 from app.schemas.base import UpstreamSchema
 
+MAX_SIZE = 10**15
+"""Bytes that no layer has; a thousand of them still fit a database's integer."""
+
 
 class LayerSchema(UpstreamSchema):
     """A layer of a manifest."""
 
     media_type = fields.Str(data_key="mediaType", required=True)
     digest = fields.Str(required=True, validate=validate.Regexp(r"^sha256:[0-9a-f]{64}\Z"))
-    size = fields.Int(required=True, validate=validate.Range(min=0))
+    size = fields.Int(strict=True, required=True, validate=validate.Range(0, MAX_SIZE))
 
 
 class ManifestSchema(UpstreamSchema):
     """A model's manifest: ``application/vnd.docker.distribution.manifest.v2+json``."""
 
     config = fields.Nested(LayerSchema, required=True)
-    layers = fields.List(fields.Nested(LayerSchema), required=True)
+    layers = fields.List(fields.Nested(LayerSchema), required=True, validate=validate.Length(max=1000))

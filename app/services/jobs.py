@@ -70,8 +70,9 @@ class Jobs:
         self._huey.storage.close()
 
     def _recover(self) -> None:
-        for id in self._waiting():
-            self._task(id)
+        if self._huey.pending_count() == 0:  # else the workers have enough to do
+            for id in self._waiting():
+                self._task(id)
 
     def _do_chores(self) -> None:
         if self.stopping.is_set():

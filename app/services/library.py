@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.errors import ModelExists, NotFound, UpstreamTimeout, UpstreamUnavailable
+from app.errors import ModelExists, NotFound, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.model_name import ModelName
 from app.schemas.running import MemorySchema
 from app.services.footprint import Footprint
@@ -141,7 +141,7 @@ class ModelLibrary:
             return told
         try:
             shown: Sequence[str] = self._ollama.show(model["name"])["capabilities"]
-        except NotFound:  # its weights are gone
+        except (NotFound, UpstreamError):  # its weights are gone, or damaged
             return []
         return shown
 

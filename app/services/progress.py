@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from app.schemas.registry import MAX_SIZE
+
 Json = dict[str, Any]
 
 _WINDOW = 10.0  # seconds over which the speed is measured
@@ -58,8 +60,9 @@ class Progress:
         if part["digest"] is None or part["total"] is None:
             return
         digest = part["digest"]
-        total = self._totals[digest] = max(self._totals.get(digest, 0), part["total"])
-        here = min(part["completed"] or 0, total)
+        told = min(max(part["total"], 0), MAX_SIZE)
+        total = self._totals[digest] = max(self._totals.get(digest, 0), told)
+        here = min(max(part["completed"] or 0, 0), total)
         self.layers[digest] = max(self.layers.get(digest, 0), here)
         if self.total is None or self.total < sum(self._totals.values()):
             self.total = sum(self._totals.values())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import uuid
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Pull
 from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
@@ -22,19 +25,12 @@ log = logging.getLogger(__name__)
 
 REPORT_INTERVAL = 0.5  # seconds between two reports of a pull
 STALL_LIMIT = 60.0  # seconds without a byte after which Ollama is asked again
-GIVE_UP_AFTER = 600.0  # seconds of failures without a byte
+GIVE_UP_AFTER = 600.0  # seconds of failures without a new byte
 _LONGEST_PAUSE = 15.0
 
-_FINAL = (
-    "does not exist",
-    "digest mismatch",
-    "mismatch",
-    "no space left",
-    "invalid model",
-    "TLS handshake",
-    "unauthorized",
-    "401",
-    "403",
+_FINAL = re.compile(  # what Ollama says when asking again is no use
+    "does not exist|invalid model|no space left|mismatch|than its manifest says|TLS handshake"
+    r"|unauthorized|pull model manifest: 40[0-9]"
 )
 
 
@@ -58,7 +54,7 @@ class PullRun:
     attempts: int = 0
     progress: Progress = field(init=False)
     _reported: float = 0.0
-    _grew: float = 0.0
+    _grew: float = 0.0  # when the last byte came that was not here before
 
     def __post_init__(self) -> None:
         pull = self.pull
@@ -80,10 +76,12 @@ class PullRun:
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
             self.store.settle(self.pull.id, self.owner, "failed", self.progress, kept(exc))
+        except SQLAlchemyError:  # it may pass: the pull is taken up again when the database is back
+            log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
         except Exception:  # the job's outermost edge: nobody must wait for ever for a pull that is gone
             log.exception("pull of %s failed", self.pull.model)
             fault = ServiceError("The server failed. Its log says more.")
-            self.store.settle(self.pull.id, self.owner, "failed", self.progress, kept(fault))
+            self.store.settle(self.pull.id, self.owner, "failed", None, kept(fault))
         else:
             self.progress.finish()
             self.store.settle(self.pull.id, self.owner, "done", self.progress)
@@ -123,16 +121,18 @@ class PullRun:
             parts.close()
 
     def _follow(self, parts: Generator[dict[str, Any] | None, None, None]) -> None:
-        began = time.monotonic()
+        moved = time.monotonic()
         for part in parts:
             now = time.monotonic()
             if part is not None:
                 before = self.progress.completed
                 self.progress.feed(part, now)
-                if self.progress.completed > before or not part["digest"]:
-                    self._grew = now
+                if self.progress.completed > before:
+                    self._grew = moved = now
+                elif not part["digest"]:
+                    moved = now
             self._report(now)
-            if self.progress.step.startswith("pulling") and now - max(self._grew, began) > STALL_LIMIT:
+            if self.progress.step.startswith("pulling") and now - moved > STALL_LIMIT:
                 raise UpstreamTimeout(f"No byte came for {STALL_LIMIT:g} seconds.")
 
     def _report(self, now: float) -> None:
@@ -154,9 +154,8 @@ class PullRun:
 
     def _is_final(self, exc: ServiceError) -> bool:
         """Tell whether asking again is no use: it is the name's or the disk's fault, or nothing ever came."""
-        if isinstance(exc, InvalidModelName) or (
-            isinstance(exc, PullFailed) and any(text in exc.message for text in _FINAL)
-        ):
+        said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
+        if isinstance(exc, InvalidModelName) or _FINAL.search(said):
             return True
         return not self.progress.layers or time.monotonic() - self._grew > GIVE_UP_AFTER
 

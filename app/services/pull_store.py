@@ -43,9 +43,10 @@ class PullStore:
         """Return the active pull of *key*, going on if it was paused; else a new one."""
         while True:
             with self._database.session() as session:
-                pull = session.scalar(select(Pull).where(Pull.key == key, Pull.status.in_(ACTIVE)))
+                query = select(Pull).where(Pull.key == key, Pull.status.in_(ACTIVE)).with_for_update()
+                pull = session.scalar(query)
                 if pull is not None:
-                    if pull.wanted != "running":
+                    if pull.wanted != "running" or pull.status == "paused":
                         _want(session, pull, "running")
                     return pull
             try:
@@ -112,16 +113,22 @@ class PullStore:
         id: str,
         owner: str,
         status: str,
-        progress: Progress,
+        progress: Progress | None,
         error: Json | None = None,
     ) -> None:
-        """Let *owner* give the pull up as *status*, with its last progress."""
+        """Let *owner* give the pull up as *status*, with its last progress.
+
+        A pull that stops goes where it is wanted: the user may have changed that since the last report.
+        """
         with self._database.session() as session:
             pull = _get(session, id, lock=True)
             if pull.owner != owner or pull.status != "running":
                 return
-            _copy(pull, progress, 0.0, pull.attempts)
+            if progress is not None:
+                _copy(pull, progress, 0.0, pull.attempts)
             pull.error = error
+            if status not in FINISHED or status == "cancelled":
+                status = "queued" if pull.wanted == "running" else pull.wanted
             _settle(session, pull, status)
 
     def is_finished(self, id: str) -> bool:

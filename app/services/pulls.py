@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -12,11 +13,12 @@ from app.errors import (
     PullCancelled,
     PullFinished,
     RegistryNotAllowed,
+    ServerStopping,
     UpstreamTimeout,
     restored,
 )
 from app.services.ollama import check_name
-from app.services.pull_feed import POLL, PullFeeds
+from app.services.pull_feed import PullFeeds
 from app.services.pull_store import PullStore, is_finished, summary
 from app.services.reader import TICK
 from app.settings import is_loopback
@@ -24,6 +26,7 @@ from app.settings import is_loopback
 Json = dict[str, Any]
 Event = tuple[str, Json, int]
 
+_NEVER = 2**62  # the number of no event
 _ASKED = {"paused": "pause", "running": "resume", "cancelled": "cancel"}
 
 
@@ -33,6 +36,7 @@ class PullService:
     :param registries: the hosts, beside this machine's own, that models may come from
     :param enqueue: gives a pull, by its id, to a worker
     :param feeds: the events for all who watch in this process
+    :param stopping: set when this process ends
     """
 
     def __init__(
@@ -41,11 +45,13 @@ class PullService:
         registries: tuple[str, ...],
         enqueue: Callable[[str], None],
         feeds: PullFeeds,
+        stopping: threading.Event,
     ) -> None:
         self._store = store
         self._registries = registries
         self._enqueue = enqueue
         self._feeds = feeds
+        self._stopping = stopping
 
     def start(self, model: str, *, insecure: bool) -> Json:
         """Start pulling *model*, or join the pull of it that is there.
@@ -60,23 +66,34 @@ class PullService:
         self._enqueue(pull.id)
         return summary(pull)
 
-    def wait(self, id: str, timeout: float) -> Json:
-        """Return the result of a pull when it ends well.
+    def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, Json]], None, None]:
+        """Wait for the end of a pull: an empty list for each look at it, then `done` with the result.
 
         :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
+        :raises ServerStopping: when this process ends first; the pull goes on with the next one
         :raises PullFailed: or whatever else ended it
         """
         deadline = time.monotonic() + timeout
-        while not is_finished(pull := self._store.get(id)):
-            if time.monotonic() > deadline:
-                raise UpstreamTimeout(
-                    f"The pull of '{pull.model}' takes longer than {timeout:g} seconds. "
-                    "It goes on in the background.",
-                    hint=f"Follow it: GET /api/providers/ollama/pulls/{id}",
-                    details={"model": pull.model, "id": id},
-                )
-            time.sleep(POLL)
-        return result(pull)
+        with self._feeds.watch(self._store, id) as feed:
+            while not feed.after(_NEVER, TICK)[1]:
+                yield []
+                if self._stopping.is_set():
+                    raise ServerStopping(
+                        "The server is stopping.",
+                        hint="The pull goes on when it is started again; ask again then.",
+                        details={"id": id},
+                    )
+                if time.monotonic() > deadline:
+                    raise self._too_long(id, timeout)
+        yield [("done", result(self._store.get(id)))]
+
+    def _too_long(self, id: str, timeout: float) -> UpstreamTimeout:
+        model = self._store.get(id).model
+        return UpstreamTimeout(
+            f"The pull of '{model}' takes longer than {timeout:g} seconds. It goes on in the background.",
+            hint=f"Follow it: GET /api/providers/ollama/pulls/{id}",
+            details={"model": model, "id": id},
+        )
 
     def get(self, id: str) -> Json:
         """Return a pull, with its log."""
@@ -136,8 +153,8 @@ class PullService:
                     yield [self._event(id, e.name, e.data, e.seq, request_id) for e in events]
                 elif not is_over:
                     yield []
-                if is_over:
-                    return
+                if is_over or self._stopping.is_set():
+                    return  # of a server that stops, the connection just ends: its client comes back
 
     def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
         """Return an event as it is told; the result and the error are kept in the pull's row."""

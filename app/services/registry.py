@@ -126,7 +126,7 @@ def re_encoded(manifest: dict[str, Any]) -> bytes:
 def _parse(name: ModelName, body: bytes) -> Manifest:
     try:
         loaded: dict[str, Any] = ManifestSchema().loads(body)
-    except (ValidationError, ValueError) as exc:
+    except (ValidationError, ValueError, RecursionError) as exc:
         raise invalid_response(f"The registry {name.host}", "it is no manifest") from exc
     entries = [loaded["config"], *loaded["layers"]]
     older = re_encoded(json.loads(body))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,16 @@ class UpdateService:
     answers: RegistryAnswers
     pinned: tuple[str, ...] = ()
 
-    def check(self, *, refresh: bool = False) -> Json:
-        """Return how each installed model compares with its registry's; with *refresh* all are asked anew."""
+    def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> Json:
+        """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
+
+        :param only: the full names of those to look at
+        """
         listed = {full_name(model["name"]): model for model in self.plans.ollama.list()["models"]}
         kept = self.versions.names()
-        models = {key: model for key, model in listed.items() if key not in kept}
+        models = {
+            key: model for key, model in listed.items() if key not in kept and (only is None or key in only)
+        }
         names = {key: check_name(model["name"]) for key, model in models.items()}
         answers = self.answers.of(names, refresh=refresh)
         store = self.plans.store
@@ -66,7 +71,8 @@ class UpdateService:
 
         :raises ModelNotFound: for one that is not installed
         """
-        chosen = self._chosen(self.check(refresh=True)["models"], models)
+        only = None if models is None else {full_name(str(check_name(model))) for model in models}
+        chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
         loaded = set() if include_loaded else self._loaded()
         room = self.plans.disk([])
         started, skipped = choose(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import shutil
 import tempfile
 from pathlib import Path
 from typing import IO, Protocol
 
+from app import gguf
 from app.errors import DiskFull, InvalidUpload
 from app.services.ollama import OllamaService
 
@@ -53,6 +55,7 @@ class UploadService:
         with tempfile.TemporaryFile(dir=self._folder) as file:
             actual = self._receive(start, upload, file)
             _check(file.tell(), size, actual, digest)
+            _check_complete(file)
             if not self._ollama.has_blob(actual):
                 file.seek(0)
                 self._ollama.push_blob(actual, file)
@@ -102,6 +105,16 @@ def _check(received: int, size: int | None, actual: str, digest: str | None) -> 
             hint="Send it again, or leave the digest out.",
             details={"reason": "digest_mismatch", "expected": digest, "actual": actual},
         )
+
+
+def _check_complete(file: IO[bytes]) -> None:
+    """See to it that the tensors are all in the *file*, before Ollama keeps it."""
+    file.flush()
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            gguf.parse(data).check_complete()
+    except ValueError as exc:
+        raise _truncated() from exc
 
 
 def _truncated() -> InvalidUpload:

@@ -186,7 +186,7 @@ def test_upload_as_a_stream_of_unknown_length_ends_with_done(backend: BackendPro
     [
         (b"not a model", {}, "invalid_upload"),
         (b"GGUF" + b"x" * 1000, {"digest": f"sha256:{'0' * 64}"}, "invalid_upload"),
-        (b"GGUF" + b"x" * 1000, {}, "create_failed"),
+        (b"GGUF" + b"x" * 1000, {}, "invalid_upload"),
     ],
 )
 def test_upload_of_something_else_installs_nothing(
@@ -203,7 +203,7 @@ def test_upload_of_half_a_model_installs_nothing(backend: BackendProcess) -> Non
 
     response = _upload(backend, half, model="half")
 
-    assert response.json()["error_type"] == "create_failed"
+    assert response.json()["error_type"] == "invalid_upload"
     assert _names(backend) == [MODEL]
 
 

@@ -326,3 +326,41 @@ def test_pull_that_is_over_can_be_forgotten_and_one_that_is_not_cannot(
     assert refused.json()["error_type"] == "pull_active"
     assert forgotten.status_code == 204
     assert gone.json()["error_type"] == "pull_not_found"
+
+
+def test_waiting_clients_that_leave_free_their_threads(
+    tmp_path: Path, engine: EngineProcess, registry: Registry
+) -> None:
+    registry.faults.bytes_per_second = 1_000_000
+    body = {"model": registry.name("library/tiny:1"), "insecure": True}
+    with BackendProcess(
+        tmp_path / "data", engine.url, ("--enable", "ollama"), BACKEND_THREADS="4"
+    ) as backend:
+        for _ in range(6):
+            with pytest.raises(requests.Timeout):
+                backend.post("/api/providers/ollama/pull", body, timeout=0.3)
+
+        assert backend.get("/api/health", timeout=10).status_code == 200
+        assert backend.get(PULLS).json()["pulls"][0]["status"] == "running"
+
+
+def test_server_that_stops_tells_who_waits_and_the_pull_goes_on(
+    tmp_path: Path, engine: EngineProcess, registry: Registry
+) -> None:
+    body = {"model": registry.name("library/tiny:1"), "insecure": True}
+    answers: list[requests.Response] = []
+    with BackendProcess(tmp_path / "data", engine.url, ("--enable", "ollama")) as first:
+        waiting = threading.Thread(
+            target=lambda: answers.append(first.post("/api/providers/ollama/pull", body))
+        )
+        waiting.start()
+        wait_until(lambda: first.get(PULLS).json()["total"] == 1)
+        id = first.get(PULLS).json()["pulls"][0]["id"]
+        _wait_for(first, id, 10)
+    waiting.join(20)
+
+    with BackendProcess(tmp_path / "data", engine.url, ("--enable", "ollama")) as second:
+        _wait_for_end(second, id)
+
+    assert answers[0].status_code == 503
+    assert answers[0].json()["error_type"] == "server_stopping"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -127,7 +128,7 @@ class Updates:
 
 def auto_update(database: Database, updates: Updates, now: datetime, **settings: Any) -> AutoUpdate:
     store = PullStore(database)
-    pulls = PullService(store, (), lambda _: None, PullFeeds())
+    pulls = PullService(store, (), lambda _: None, PullFeeds(), threading.Event())
     merged = {**ON, **settings}
     return AutoUpdate(merged, Occasions(database), VersionStore(database), pulls, updates, clock=lambda: now)
 
