@@ -84,11 +84,12 @@ def show_model(model: str, as_json: bool) -> None:
 @click.argument("model")
 @click.option("--insecure", is_flag=True, help="Plain HTTP, to a registry on this machine.")
 @click.option("--force", is_flag=True, help="Also when the disk seems too small.")
-def pull_model(model: str, insecure: bool, force: bool, as_json: bool) -> None:
+@click.option("--now", is_flag=True, help="Also out of the window that the settings have for pulls.")
+def pull_model(model: str, insecure: bool, force: bool, now: bool, as_json: bool) -> None:
     """Download a model. It goes on, in the backend, when this command is stopped."""
     if not force:
         services.check_disk(model, insecure=insecure)
-    pull = services.pulls.start(model, insecure=insecure)
+    pull = services.pulls.start(model, insecure=insecure, now=now)
     follow_pull(services.pulls, pull["id"], as_json=as_json)
 
 

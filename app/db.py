@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     create_engine,
     event,
+    false,
     text,
 )
 from sqlalchemy.engine import Engine, make_url
@@ -26,7 +27,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; where the database has it, Alembic is not even imported."""
 
 ACTIVE = ("queued", "running", "paused")
@@ -68,6 +69,7 @@ class Pull(Base):
     model: Mapped[str] = mapped_column(String(700))
     key: Mapped[str] = mapped_column(String(700))  # the full name in lower case: names ignore case
     insecure: Mapped[bool] = mapped_column(default=False)
+    anytime: Mapped[bool] = mapped_column(default=False, server_default=false())  # also out of the window
     status: Mapped[str] = mapped_column(String(16), default="queued")
     wanted: Mapped[str] = mapped_column(String(16), default="running")
     completed: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -28,6 +28,7 @@
         ├── UpstreamUnavailable 503 upstream_unavailable
         ├── UpstreamBusy        503 upstream_busy
         ├── UpstreamTimeout     504 upstream_timeout
+        │   └── PullWaits       504 pull_waits
         ├── InvalidUpstreamResponse 500 invalid_upstream_response
         ├── UpstreamIncomplete  500 upstream_incomplete
         ├── EmptyResponse       500 empty_response
@@ -286,6 +287,12 @@ class UpstreamTimeout(UpstreamError):
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     error_type = "upstream_timeout"
+
+
+class PullWaits(UpstreamTimeout):
+    """The pull waits for the part of the day in which pulls may run."""
+
+    error_type = "pull_waits"
 
 
 class InvalidUpstreamResponse(UpstreamError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from app.db import Database
-from app.errors import ServiceError
+from app.db import Database, Pull
+from app.errors import PullNotFound, ServiceError
 from app.services import disk
 from app.services.answers import RegistryAnswers
 from app.services.auto_update import AutoUpdate
@@ -33,7 +34,7 @@ from app.services.pull_run import PullRun, new_owner
 from app.services.pull_store import PullStore
 from app.services.pulls import PullService, check_registry
 from app.services.registry import RegistryService
-from app.services.schedule import Occasions
+from app.services.schedule import Occasions, is_open
 from app.services.updates import UpdateService
 from app.services.uploads import UploadService
 from app.services.upstream import UpstreamSession
@@ -93,7 +94,14 @@ class Services:
     def pulls(self) -> PullService:
         """The service for pulls."""
         registries, jobs = self.settings.allowed_registries, self.jobs
-        return PullService(self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping)
+        return PullService(
+            self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping, self.may_pull
+        )
+
+    def may_pull(self, pull: Pull) -> bool:
+        """Tell whether *pull* may run at this time of the day."""
+        window = self.preferences.all()["pulls"]["window"]
+        return pull.anytime or is_open(window, datetime.now().astimezone())
 
     @property
     def registry(self) -> RegistryService:
@@ -181,12 +189,18 @@ class Services:
 
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
+        try:
+            may_run = self.may_pull(self.pull_store.get(id))
+        except PullNotFound:  # it was over and was forgotten
+            return
+        if not may_run:
+            return
         owner = new_owner()
         pull = self.pull_store.claim(id, owner, self.settings.max_pulls)
         if pull is not None:
             store, stopping = self.pull_store, self.jobs.stopping
             registry = RegistryService(self.session, self._hasty)
-            PullRun(store, self.ollama, registry, pull, owner, stopping).run()
+            PullRun(store, self.ollama, registry, pull, owner, stopping, self.may_pull).run()
             self.do_chores()  # an update may be over
 
     def close(self) -> None:

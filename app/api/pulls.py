@@ -47,7 +47,7 @@ def pull_model(body: dict[str, Any]) -> dict[str, Any] | Response:
         return jsonify(PlanSchema().dump(plan))
     if not body["force"]:
         services.check_disk(body["model"], insecure=body["insecure"])
-    pull = services.pulls.start(body["model"], insecure=body["insecure"])
+    pull = services.pulls.start(body["model"], insecure=body["insecure"], now=body["now"])
     if body["background"]:
         return _accepted(pull)
     if body["stream"]:

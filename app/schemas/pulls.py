@@ -27,6 +27,10 @@ class PullRequestSchema(RequestSchema):
         load_default=False,
         metadata={"description": "Answer 202 with the pull at once"},
     )
+    now = StrictBool(
+        load_default=False,
+        metadata={"description": "Also out of the window that the settings have for pulls"},
+    )
     stream = StrictBool(
         load_default=False,
         metadata={

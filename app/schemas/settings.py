@@ -56,6 +56,19 @@ class UpdateSettingsSchema(RequestSchema):
     skip_loaded = StrictBool(metadata={"description": "Leave loaded models alone"})
 
 
+class PullSettingsSchema(RequestSchema):
+    """When models are pulled."""
+
+    window = fields.Nested(
+        WindowSchema,
+        allow_none=True,
+        metadata={
+            "description": "The part of the day, in local time, in which pulls run; null for all of it. "
+            "`now` in a pull's request goes beyond it."
+        },
+    )
+
+
 class SettingsSchema(RequestSchema):
     """The settings; `PUT` changes those that it names."""
 
@@ -93,3 +106,4 @@ class SettingsSchema(RequestSchema):
         metadata={"description": "How many former versions of a model an update keeps"},
     )
     updates = fields.Nested(UpdateSettingsSchema)
+    pulls = fields.Nested(PullSettingsSchema)

@@ -21,6 +21,7 @@ _DEFAULTS: Json = {
     "pinned_models": [],
     "keep_versions": 1,
 }
+_PULLS: Json = {"window": None}
 _UPDATES: Json = {
     "enabled": False,
     "time": "03:00",
@@ -51,7 +52,8 @@ class PreferenceStore:
         stored = self._file.read()
         timeouts = {**asdict(self._timeouts), **stored.get("timeouts", {})}
         updates = {**_UPDATES, **stored.get("updates", {})}
-        return {**_DEFAULTS, **stored, "timeouts": timeouts, "updates": updates}
+        pulls = {**_PULLS, **stored.get("pulls", {})}
+        return {**_DEFAULTS, **stored, "timeouts": timeouts, "updates": updates, "pulls": pulls}
 
     @property
     def timeouts(self) -> Timeouts:
@@ -59,10 +61,10 @@ class PreferenceStore:
         return Timeouts(**self.all()["timeouts"])
 
     def update(self, **values: Any) -> Json:
-        """Change some settings; of the timeouts and updates too, only those given."""
+        """Change some settings; of its groups too, only those given."""
 
         def change(stored: Json) -> None:
-            for group in values.keys() & {"timeouts", "updates"}:
+            for group in values.keys() & {"timeouts", "updates", "pulls"}:
                 values[group] = {**stored.get(group, {}), **values[group]}
             stored.update(values)
 

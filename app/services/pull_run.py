@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class PullRun:
     """One worker's run of one pull.
 
     :param stopping: set when the process ends: the pull goes back to the queue
+    :param may_run: tells whether it may run at this time of the day; when not, it goes back there too
     """
 
     store: PullStore
@@ -51,6 +52,7 @@ class PullRun:
     pull: Pull
     owner: str
     stopping: threading.Event
+    may_run: Callable[[Pull], bool] = lambda _: True
     attempts: int = 0
     progress: Progress = field(init=False)
     _reported: float = 0.0
@@ -140,6 +142,8 @@ class PullRun:
             raise _Stopped("queued")
         if now - self._reported < REPORT_INTERVAL:
             return
+        if not self.may_run(self.pull):
+            raise _Stopped("queued")
         self._reported = now
         speed = self.progress.bytes_per_second(now)
         wanted = self.store.report(self.pull.id, self.owner, self.progress, speed, self.attempts)

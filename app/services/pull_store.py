@@ -39,8 +39,11 @@ class PullStore:
         with self._database.session() as session:
             return [*session.scalars(select(Pull).order_by(Pull.created_at.desc(), Pull.id))]
 
-    def join(self, model: str, key: str, *, insecure: bool) -> Pull:
-        """Return the active pull of *key*, going on if it was paused; else a new one."""
+    def join(self, model: str, key: str, *, insecure: bool, anytime: bool = False) -> Pull:
+        """Return the active pull of *key*, going on if it was paused; else a new one.
+
+        :param anytime: it may run out of the window for pulls too
+        """
         while True:
             with self._database.session() as session:
                 query = select(Pull).where(Pull.key == key, Pull.status.in_(ACTIVE)).with_for_update()
@@ -48,10 +51,12 @@ class PullStore:
                 if pull is not None:
                     if pull.wanted != "running" or pull.status == "paused":
                         _want(session, pull, "running")
+                    pull.anytime = pull.anytime or anytime
                     return pull
             try:
                 with self._database.session() as session:
-                    pull = Pull(id=uuid.uuid4().hex, model=model, key=key, insecure=insecure)
+                    id = uuid.uuid4().hex
+                    pull = Pull(id=id, model=model, key=key, insecure=insecure, anytime=anytime)
                     session.add(pull)
                     session.flush()
                     _tell(session, pull, "progress")

@@ -12,6 +12,7 @@ from app.errors import (
     PullActive,
     PullCancelled,
     PullFinished,
+    PullWaits,
     RegistryNotAllowed,
     ServerStopping,
     UpstreamTimeout,
@@ -37,6 +38,7 @@ class PullService:
     :param enqueue: gives a pull, by its id, to a worker
     :param feeds: the events for all who watch in this process
     :param stopping: set when this process ends
+    :param may_run: tells whether a pull may run at this time of the day
     """
 
     def __init__(
@@ -46,23 +48,26 @@ class PullService:
         enqueue: Callable[[str], None],
         feeds: PullFeeds,
         stopping: threading.Event,
+        may_run: Callable[[Pull], bool],
     ) -> None:
         self._store = store
         self._registries = registries
         self._enqueue = enqueue
         self._feeds = feeds
         self._stopping = stopping
+        self._may_run = may_run
 
-    def start(self, model: str, *, insecure: bool) -> Json:
+    def start(self, model: str, *, insecure: bool, now: bool = False) -> Json:
         """Start pulling *model*, or join the pull of it that is there.
 
+        :param now: also out of the window for pulls
         :raises RegistryNotAllowed: before anything is sent
         """
         name = check_name(model)
         check_registry(name.host, insecure=insecure, allowed=self._registries)
         key = name.key
         full_name = f"{key.host}/{key.namespace}/{key.model}:{key.tag}"
-        pull = self._store.join(model, full_name, insecure=insecure)
+        pull = self._store.join(model, full_name, insecure=insecure, anytime=now)
         self._enqueue(pull.id)
         return summary(pull)
 
@@ -70,10 +75,12 @@ class PullService:
         """Wait for the end of a pull: an empty list for each look at it, then `done` with the result.
 
         :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
+        :raises PullWaits: when it may not run at this time of the day
         :raises ServerStopping: when this process ends first; the pull goes on with the next one
         :raises PullFailed: or whatever else ended it
         """
         deadline = time.monotonic() + timeout
+        self._check_window(self._store.get(id))
         with self._feeds.watch(self._store, id) as feed:
             while not feed.after(_NEVER, TICK)[1]:
                 yield []
@@ -86,6 +93,14 @@ class PullService:
                 if time.monotonic() > deadline:
                     raise self._too_long(id, timeout)
         yield [("done", result(self._store.get(id)))]
+
+    def _check_window(self, pull: Pull) -> None:
+        if pull.status == "queued" and not self._may_run(pull):
+            raise PullWaits(
+                f"The pull of '{pull.model}' waits in the background for the time of day when pulls may run.",
+                hint='Ask again with "now": true, or change `pulls` in PUT /api/settings.',
+                details={"model": pull.model, "id": pull.id},
+            )
 
     def _too_long(self, id: str, timeout: float) -> UpstreamTimeout:
         model = self._store.get(id).model

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import MetaData, Table, insert, text
 
 from app.db import REVISION, Database
 from app.services.model_uses import ModelUses
@@ -23,6 +24,26 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(database_url(tmp_path), tmp_path)
     yield database
     database.close()
+
+
+OLD_PULL = {
+    "id": "1",
+    "model": "a:1",
+    "key": "registry.ollama.ai/library/a:1",
+    "insecure": False,
+    "status": "paused",
+    "wanted": "paused",
+    "completed": 5,
+    "bytes_per_second": 0.0,
+    "layers": {},
+    "status_log": [],
+    "attempts": 1,
+    "seq": 1,
+    "owner": "",
+    "heartbeat_at": datetime(2026, 11, 22),  # noqa: DTZ001
+    "created_at": datetime(2026, 11, 22),  # noqa: DTZ001
+    "updated_at": datetime(2026, 11, 22),  # noqa: DTZ001
+}
 
 
 def migrate_to(database: Database, revision: str) -> None:
@@ -40,12 +61,15 @@ def revision_of(database: Database) -> object:
 
 def test_database_of_the_first_release_comes_up_with_its_rows(database: Database) -> None:
     migrate_to(database, "0001")
-    pull = PullStore(database).join("a:1", "registry.ollama.ai/library/a:1", insecure=False)
+    with database.engine.begin() as connection:
+        pulls = Table("pulls", MetaData(), autoload_with=connection)
+        connection.execute(insert(pulls).values(OLD_PULL))
 
     database.migrate()
 
     assert revision_of(database) == REVISION
-    assert PullStore(database).get(pull.id).model == "a:1"
+    assert PullStore(database).get("1").model == "a:1"
+    assert PullStore(database).get("1").anytime is False
     assert VersionStore(database).all() == []
 
 

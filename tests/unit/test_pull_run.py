@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import responses
+from flask.testing import FlaskClient
 
 from app.db import Database
 from app.errors import InvalidUpstreamResponse, PullFailed
@@ -24,6 +26,7 @@ from app.services.pull_store import PullStore
 from app.services.registry import RegistryService
 from app.settings import Timeouts
 from tests.postgres import database_url
+from tests.raw_server import Connection, raw_server
 
 BASE = "http://ollama.test"
 MANIFEST = "http://127.0.0.1:1/v2/library/a/manifests/latest"
@@ -50,7 +53,7 @@ def _progress() -> Progress:
     return Progress({}, None, None, [])
 
 
-def _run(store: PullStore, id: str) -> None:
+def _run(store: PullStore, id: str, *, may_run: bool = True) -> None:
     session = requests.Session()
     provider = Provider("ollama", name="Ollama", kind="ollama", base_url=f"{BASE}/v1")
     PullRun(
@@ -60,6 +63,7 @@ def _run(store: PullStore, id: str) -> None:
         store.get(id),
         "me",
         threading.Event(),
+        lambda _: may_run,
     ).run()
     session.close()
 
@@ -172,3 +176,65 @@ def test_only_what_cannot_mend_itself_is_final(store: PullStore, message: str, f
 
     assert isinstance(error, PullFailed)
     assert run._is_final(error) is final
+
+
+def test_pull_that_runs_goes_back_to_the_queue_when_its_window_closes(store: PullStore) -> None:
+    id = _claimed(store)
+    with responses.RequestsMock() as wire:
+        wire.get(MANIFEST, status=500)
+        wire.post(f"{BASE}/api/pull", json.dumps(LAYER) + "\n")
+
+        _run(store, id, may_run=False)
+
+    pull = store.get(id)
+    assert pull.status == "queued"
+    assert pull.completed == 50
+
+
+def test_pull_out_of_the_window_waits_unless_it_is_wanted_now(client: FlaskClient, point: Any) -> None:
+    hour = datetime.now().astimezone().hour
+    window = {"from": f"{(hour + 2) % 24:02}:00", "to": f"{(hour + 3) % 24:02}:00"}
+    client.put("/api/settings", json={"pulls": {"window": window}})
+
+    def succeed(connection: Connection) -> None:
+        connection.send_head("application/x-ndjson")
+        connection.send_chunk(b'{"status":"success"}\n')
+        connection.end()
+
+    with raw_server(succeed) as server:
+        point(f"{server.url}/v1")
+
+        waits = client.post("/api/providers/ollama/pull", json={"model": NAME})
+        queued = client.get("/api/providers/ollama/pulls").json
+        pulls_before = [r for r in server.requests if b"/api/pull" in r]
+        at_once = client.post("/api/providers/ollama/pull", json={"model": NAME, "now": True})
+
+    assert waits.status_code == 504
+    assert waits.json["error_type"] == "pull_waits"  # type: ignore[index]
+    assert queued["pulls"][0]["status"] == "queued"  # type: ignore[index]
+    assert pulls_before == []
+    assert at_once.status_code == 200
+
+
+def test_pull_that_stalls_is_asked_for_again(
+    client: FlaskClient, point: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_run, "STALL_LIMIT", 0.2)
+    asked = []
+
+    def stall_once(connection: Connection) -> None:
+        connection.send_head("application/x-ndjson")
+        asked.append(connection)
+        connection.send_chunk(json.dumps({**LAYER, "completed": 50 * len(asked)}).encode() + b"\n")
+        if len(asked) == 1:
+            connection.wait_for_close()
+        connection.send_chunk(b'{"status":"success"}\n')
+        connection.end()
+
+    with raw_server(stall_once) as server:
+        point(f"{server.url}/v1")
+
+        response = client.post("/api/providers/ollama/pull", json={"model": NAME})
+
+    assert response.status_code == 200
+    assert len(asked) == 2

@@ -128,7 +128,7 @@ class Updates:
 
 def auto_update(database: Database, updates: Updates, now: datetime, **settings: Any) -> AutoUpdate:
     store = PullStore(database)
-    pulls = PullService(store, (), lambda _: None, PullFeeds(), threading.Event())
+    pulls = PullService(store, (), lambda _: None, PullFeeds(), threading.Event(), lambda _: True)
     merged = {**ON, **settings}
     return AutoUpdate(merged, Occasions(database), VersionStore(database), pulls, updates, clock=lambda: now)
 
