@@ -179,6 +179,12 @@ class Services:
         uses = self.model_uses.all(ollama.provider.id)
         return disk.usage(ollama.list()["models"], self.local_store(ollama), uses)
 
+    def resume_pull(self, id: str) -> dict[str, Any]:
+        """Go on with a pull that is paused, or that failed or was cancelled."""
+        pull = self.pulls.get(id)
+        is_new = pull["status"] in {"failed", "cancelled"}
+        return self.updates.resume(pull) if is_new else self.pulls.change(id, "running")
+
     def do_chores(self) -> None:
         """Look after what goes on by itself: updates that are over, and those that are due."""
         try:

@@ -103,7 +103,7 @@ def pause_pull(id: str) -> dict[str, Any]:
 @blp.alt_response(409, schema=ErrorSchema, description="It is done")
 def resume_pull(id: str) -> dict[str, Any]:
     """Go on with a pull that is paused, failed or was cancelled; of the latter two, a new one is made"""
-    return services.pulls.change(id, "running")
+    return services.resume_pull(id)
 
 
 @blp.post("/pulls/<id>/cancel")

@@ -9,7 +9,7 @@ from typing import Any
 from app.db import utc_now
 from app.services.answers import Answer, RegistryAnswers, is_plain
 from app.services.model_uses import full_name
-from app.services.ollama import check_name
+from app.services.ollama import check_name, find_model
 from app.services.plan import PlanService, total
 from app.services.pulls import PullService
 from app.services.registry import Layer, Manifest
@@ -86,6 +86,16 @@ class UpdateService:
             "download_bytes": sum(item["download_bytes"] for item in started),
             "dry_run": dry_run,
         }
+
+    def resume(self, pull: Json) -> Json:
+        """Go on with a failed or cancelled *pull*; a version that is installed is kept first."""
+        installed = find_model(self.plans.ollama.list()["models"], check_name(pull["model"]))
+        if pull["status"] == "done" or installed is None:
+            return self.pulls.change(pull["id"], "running")
+        kept = self.versions.keep(installed["name"], installed["digest"])
+        resumed = self.pulls.change(pull["id"], "running")
+        self.versions.begun(kept, resumed["id"])
+        return resumed
 
     def _start(self, item: Json, *, automatic: bool) -> Json:
         """Keep the installed version, then begin the pull that replaces it."""

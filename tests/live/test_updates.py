@@ -311,3 +311,23 @@ def test_disk_counts_a_copy_once(backend: BackendProcess, engine: EngineProcess)
     assert found["partial_bytes"] == 0
     assert used["twin:1"].endswith("Z")
     assert used["smollm2:135m"] is None
+
+
+def test_update_that_failed_and_is_resumed_can_be_rolled_back(
+    backend: BackendProcess, registry: Registry, tiny: str
+) -> None:
+    before = _digests(backend)[tiny]
+    registry.faults.blob_status = 404
+    after = _change(registry)
+    failed = _update(backend, tiny)["pull"]
+    wait_until(lambda: _kept(backend) == set(), 30)  # nothing came of it
+    registry.faults.blob_status = 0
+
+    resumed = backend.post(f"{API}/pulls/{failed['id']}/resume", None).json()
+    wait_until(lambda: _is_over(backend, resumed), 30)
+    updated = _digests(backend)[tiny]
+    rolled_back = backend.post(f"{API}/rollback", {"model": tiny})
+
+    assert updated == after
+    assert rolled_back.status_code == 200, rolled_back.text
+    assert _digests(backend)[tiny] == before
