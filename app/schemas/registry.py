@@ -6,7 +6,7 @@ from marshmallow import fields, validate
 
 from app.schemas.base import UpstreamSchema
 
-MAX_SIZE = 10**15
+MAX_SIZE = 2**53
 """Bytes that no layer has; a thousand of them still fit a database's integer."""
 
 

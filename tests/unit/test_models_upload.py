@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from tests.wire import recording
 
 BASE = "http://localhost:11434"
 OLLAMA = "/api/providers/ollama"
-GGUF = b"GGUF" + b"\0weights" * 300_000  # more than is read at a time
+GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + b"\0weights" * 300_000  # more than is read at a time
 DIGEST = f"sha256:{hashlib.sha256(GGUF).hexdigest()}"
 BLOB = f"{BASE}/api/blobs/{DIGEST}"
 
