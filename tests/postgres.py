@@ -37,27 +37,27 @@ def database_url(data_dir: Path) -> str:
 def _server() -> str:
     """Start a server that ends with the tests; return its address."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    as_user = []
     if os.getuid() == 0:  # it does not run as root
         shutil.chown(folder, "postgres")
-        folder.parent.chmod(0o1777)
-        as_user = ["runuser", "-u", "postgres", "--"]
     port = free_port()
     data = folder / "data"
     quick = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=300"
-    initdb = [*as_user, _program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
-    control = [*as_user, _program("pg_ctl"), "-D", str(data), "-w"]
+    initdb = [_program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
+    control = [_program("pg_ctl"), "-D", str(data), "-w"]
     log = str(folder / "log")
-    subprocess.run(initdb, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-    subprocess.run(
-        [*control, "-l", log, "-o", quick, "start"], check=True, cwd=folder, stdout=subprocess.DEVNULL
-    )
+    _run(initdb, folder)
+    _run([*control, "-l", log, "-o", quick, "start"], folder)
     atexit.register(_stop, control, folder)
     return f"postgresql://postgres@127.0.0.1:{port}"
 
 
+def _run(command: list[str], folder: Path) -> None:
+    user = "postgres" if os.getuid() == 0 else None
+    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, user=user)
+
+
 def _stop(control: list[str], folder: Path) -> None:
-    subprocess.run([*control, "-m", "immediate", "stop"], check=False, stdout=subprocess.DEVNULL)
+    _run([*control, "-m", "immediate", "stop"], folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
