@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from app.services.pulls import PullService, result
+from app.services.pulls import PullService
 
 Json = dict[str, Any]
 
@@ -42,7 +42,7 @@ def follow_pull(pulls: PullService, id: str, *, as_json: bool) -> None:
     except KeyboardInterrupt:
         _ask_what_becomes_of_it(pulls, id)
         return
-    result(pulls.get_row(id))
+    pulls.result(id)
 
 
 def _events(pulls: PullService, id: str) -> Iterator[tuple[str, Json]]:

@@ -60,6 +60,11 @@ class ModelName:
         """The name to compare with: Ollama's names are case-insensitive."""
         return ModelName(self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower())
 
+    @property
+    def full(self) -> str:
+        """All four parts."""
+        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
     def __str__(self) -> str:
         short = f"{self.model}:{self.tag}"
         if self.host != DEFAULT_HOST:

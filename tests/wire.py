@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from responses import RequestsMock
+
 FOLDER = Path(__file__).parent / "wire"
 
 
@@ -27,3 +29,9 @@ def recording(name: str) -> Recording:
     status, *lines = head.decode().split("\r\n")
     headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in lines)}
     return Recording(int(status.split()[1]), headers, body)
+
+
+def replay(mock: RequestsMock, method: str, url: str, name: str) -> None:
+    """Let *mock* answer *url* with the recording *name*."""
+    recorded = recording(name)
+    mock.add(method, url, recorded.body, status=recorded.status, content_type=recorded.content_type)

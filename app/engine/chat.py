@@ -133,8 +133,7 @@ def check_abilities(store: ModelStore, model: Model, body: Object) -> None:
         abilities = details.capabilities(store, model.manifest)
     except ValueError:  # damaged weights: loading says what is wrong
         return
-    name = model.name
-    full = f"{name.host}/{name.namespace}/{name.model}:{name.tag}"
+    full = model.name.full
     if body.get("tools") and "tools" not in abilities:
         raise ApiError(400, f"{full} does not support tools")
     if body.get("suffix") and "insert" not in abilities:

@@ -66,5 +66,4 @@ def full_name(model: str) -> str:
 
     :raises ValueError: for no name
     """
-    key = ModelName.parse(model).key
-    return f"{key.host}/{key.namespace}/{key.model}:{key.tag}"
+    return ModelName.parse(model).key.full

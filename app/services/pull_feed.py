@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from bisect import bisect_right
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -44,7 +45,7 @@ class _Feed:
         """Return the events after the one numbered *seq*, and whether no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self.is_over or self._newest > seq, timeout)
-            return [event for event in self._events if event.seq > seq], self.is_over
+            return self._events[bisect_right(self._events, seq, key=_number) :], self.is_over
 
     @property
     def _newest(self) -> int:
@@ -72,6 +73,10 @@ class _Feed:
         with self._changed:
             self.is_over = True
             self._changed.notify_all()
+
+
+def _number(event: PullEvent) -> int:
+    return event.seq
 
 
 def _start(feed: _Feed) -> None:

@@ -65,9 +65,7 @@ class PullService:
         """
         name = check_name(model)
         check_registry(name.host, insecure=insecure, allowed=self._registries)
-        key = name.key
-        full_name = f"{key.host}/{key.namespace}/{key.model}:{key.tag}"
-        pull = self._store.join(model, full_name, insecure=insecure, anytime=now)
+        pull = self._store.join(model, name.key.full, insecure=insecure, anytime=now)
         self._enqueue(pull.id)
         return summary(pull)
 
@@ -92,7 +90,7 @@ class PullService:
                     )
                 if time.monotonic() > deadline:
                     raise self._too_long(id, timeout)
-        yield [("done", result(self._store.get(id)))]
+        yield [("done", self.result(id))]
 
     def _check_window(self, pull: Pull) -> None:
         if pull.status == "queued" and not self._may_run(pull):
@@ -115,9 +113,12 @@ class PullService:
         pull = self._store.get(id)
         return {**summary(pull), "status_log": pull.status_log}
 
-    def get_row(self, id: str) -> Pull:
-        """Return a pull as it is kept."""
-        return self._store.get(id)
+    def result(self, id: str) -> Json:
+        """Return what a pull that is over answers with.
+
+        :raises ServiceError: what made it fail
+        """
+        return _result(self._store.get(id))
 
     def all(self) -> list[Json]:
         """Return all pulls, the newest first."""
@@ -174,17 +175,13 @@ class PullService:
     def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
         """Return an event as it is told; the result and the error are kept in the pull's row."""
         if name == "done":
-            data = {**data, **result(self._store.get(id))}
+            data = {**data, **self.result(id)}
         elif name == "error":
             data = restored(self._store.get(id).error or {}).body(request_id)
         return name, data, seq
 
 
-def result(pull: Pull) -> Json:
-    """Return what a pull that is over answers with.
-
-    :raises ServiceError: what made it fail
-    """
+def _result(pull: Pull) -> Json:
     if pull.status == "failed" and pull.error:
         raise restored(pull.error)
     if pull.status == "cancelled":

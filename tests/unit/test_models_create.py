@@ -11,7 +11,7 @@ import responses
 from flask.testing import FlaskClient
 
 from tests.conftest import events
-from tests.wire import recording
+from tests.wire import replay
 
 BASE = "http://localhost:11434"
 OLLAMA = "/api/providers/ollama"
@@ -19,18 +19,13 @@ COPY = {"source": "smollm2:135m", "destination": "mine"}
 DERIVED = {"model": "derived", "from": "smollm2:135m", "system": "You talk like a pirate."}
 
 
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
-
-
 def _sent(wire: responses.RequestsMock, path: str) -> Any:
     return next(json.loads(call.request.body) for call in wire.calls if call.request.url == BASE + path)
 
 
 def test_copy_gives_a_second_name(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "POST", "/api/copy", "copy_ok")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/copy", "copy_ok")
 
     response = client.post(f"{OLLAMA}/copy", json=COPY)
 
@@ -42,8 +37,8 @@ def test_copy_gives_a_second_name(client: FlaskClient, wire: responses.RequestsM
 def test_copy_over_another_model_wants_to_be_told_so(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "POST", "/api/copy", "copy_ok")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/copy", "copy_ok")
     taken = {**COPY, "destination": "LLAMA3.2:1b"}
 
     refused = client.post(f"{OLLAMA}/copy", json=taken)
@@ -57,7 +52,7 @@ def test_copy_over_another_model_wants_to_be_told_so(
 
 
 def test_copy_of_an_unknown_model_is_404(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.post(f"{OLLAMA}/copy", json={**COPY, "source": "nonexistent"})
 
@@ -98,15 +93,15 @@ FAULTS = [
 def test_copy_reports_upstream_fault(
     client: FlaskClient, wire: responses.RequestsMock, answer: dict[str, Any], status: int
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     wire.post(f"{BASE}/api/copy", **answer)
 
     assert client.post(f"{OLLAMA}/copy", json=COPY).status_code == status
 
 
 def test_create_from_a_model_answers_with_its_log(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "POST", "/api/create", "create_from_model")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/create", "create_from_model")
     changes = {"parameters": {"temperature": 0.1, "num_ctx": 2048, "stop": "x"}, "license": "MIT"}
 
     response = client.post(f"{OLLAMA}/create", json={**DERIVED, **changes})
@@ -127,8 +122,8 @@ def test_create_from_a_model_answers_with_its_log(client: FlaskClient, wire: res
 def test_create_as_a_stream_is_progress_and_one_done(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "POST", "/api/create", "create_from_model")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/create", "create_from_model")
 
     got = events(client.post(f"{OLLAMA}/create", json={**DERIVED, "stream": True}))
 
@@ -139,8 +134,8 @@ def test_create_as_a_stream_is_progress_and_one_done(
 def test_create_that_fails_in_mid_stream_is_an_error(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "POST", "/api/create", "create_unknown_blob")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/create", "create_unknown_blob")
 
     response = client.post(f"{OLLAMA}/create", json=DERIVED)
     got = events(client.post(f"{OLLAMA}/create", json={**DERIVED, "stream": True}))
@@ -170,7 +165,7 @@ CREATE_FAULTS = [
 def test_create_reports_upstream_fault(
     client: FlaskClient, wire: responses.RequestsMock, answer: dict[str, Any], status: int, stream: bool
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     wire.post(f"{BASE}/api/create", **answer)
 
     response = client.post(f"{OLLAMA}/create", json={**DERIVED, "stream": stream})
@@ -184,7 +179,7 @@ def test_create_reports_upstream_fault(
 def test_create_from_a_model_that_is_not_here_is_404_and_pulls_nothing(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.post(f"{OLLAMA}/create", json={**DERIVED, "from": "nonexistent"})
 

@@ -16,16 +16,11 @@ from app import create_app
 from app.settings import Settings
 from tests.models_folder import Folder
 from tests.registry import digest_of
-from tests.wire import recording
+from tests.wire import replay
 
 BASE = "http://localhost:11434"
 MODELS = "/api/providers/ollama/models"
 WEIGHTS, CONFIG, SYSTEM = b"weights" * 1000, b"{}", b"You are a pirate."
-
-
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
 
 
 @pytest.fixture
@@ -47,7 +42,7 @@ def test_delete_frees_only_what_no_other_model_uses(
     base = folder.add("base:latest", CONFIG, WEIGHTS)
     pirate = folder.add("pirate:latest", CONFIG, WEIGHTS, SYSTEM)
     wire.get(f"{BASE}/api/tags", json={"models": [base, pirate]})
-    _replay(wire, "GET", "/api/ps", "ps_none")
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
 
     def delete(_: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         folder.manifest("pirate:latest").unlink()
@@ -83,8 +78,8 @@ def test_delete_counts_what_is_really_gone(
     local_client: FlaskClient, wire: responses.RequestsMock, folder: Folder
 ) -> None:
     wire.get(f"{BASE}/api/tags", json={"models": [folder.add("base:latest", CONFIG, WEIGHTS)]})
-    _replay(wire, "GET", "/api/ps", "ps_none")
-    _replay(wire, "DELETE", "/api/delete", "delete_ok")
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
+    replay(wire, "DELETE", BASE + "/api/delete", "delete_ok")
 
     expected: Any = local_client.delete(f"{MODELS}/base?dry_run=true").json
     answer: Any = local_client.delete(f"{MODELS}/base").json
@@ -103,7 +98,7 @@ def test_delete_counts_what_is_really_gone(
 def test_delete_is_estimated_where_the_folder_is_elsewhere(
     client: FlaskClient, wire: responses.RequestsMock, listed: str, freed: int, shared: int
 ) -> None:
-    _replay(wire, "GET", "/api/tags", listed)
+    replay(wire, "GET", BASE + "/api/tags", listed)
 
     response = client.delete(f"{MODELS}/smollm2:135m?dry_run=true")
 
@@ -118,12 +113,12 @@ def test_delete_is_estimated_where_the_folder_is_elsewhere(
 
 
 def test_delete_unloads_first(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
-    _replay(wire, "POST", "/api/generate", "unload_generate_keep_alive_0")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
-    _replay(wire, "GET", "/api/ps", "ps_after_unload")
-    _replay(wire, "DELETE", "/api/delete", "delete_loaded_model")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
+    replay(wire, "POST", BASE + "/api/generate", "unload_generate_keep_alive_0")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
+    replay(wire, "GET", BASE + "/api/ps", "ps_after_unload")
+    replay(wire, "DELETE", BASE + "/api/delete", "delete_loaded_model")
 
     response = client.delete(f"{MODELS}/smollm2:135m")
 
@@ -134,7 +129,7 @@ def test_delete_unloads_first(client: FlaskClient, wire: responses.RequestsMock)
 
 
 def test_delete_of_an_unknown_model_is_404(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.delete(f"{MODELS}/nope")
 
@@ -166,8 +161,8 @@ FAULTS = [
 def test_delete_reports_upstream_fault(
     client: FlaskClient, wire: responses.RequestsMock, answer: dict[str, Any], status: int
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/ps", "ps_none")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
     wire.delete(f"{BASE}/api/delete", **answer)
 
     response = client.delete(f"{MODELS}/smollm2:135m")

@@ -10,21 +10,16 @@ import responses
 from flask.testing import FlaskClient
 
 from app.services.parameters import parse_parameters
-from tests.wire import recording
+from tests.wire import replay
 
 BASE = "http://localhost:11434"
 MODEL = "/api/providers/ollama/models/smollm2:135m"
 
 
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
-
-
 def _replay_all(wire: responses.RequestsMock, ps: str = "ps_none") -> None:
-    _replay(wire, "POST", "/api/show", "show_ok")
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/ps", ps)
+    replay(wire, "POST", BASE + "/api/show", "show_ok")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/ps", ps)
 
 
 def test_get_model_tells_all_of_it(client: FlaskClient, wire: responses.RequestsMock) -> None:
@@ -73,9 +68,9 @@ def test_get_model_that_is_loaded_tells_its_memory(client: FlaskClient, wire: re
 def test_get_model_lists_other_names_and_knows_it_is_loaded_under_one(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "POST", "/api/show", "show_ok")
-    _replay(wire, "GET", "/api/tags", "tags_during_pull")
-    _replay(wire, "GET", "/api/ps", "ps_two_names_same_weights")
+    replay(wire, "POST", BASE + "/api/show", "show_ok")
+    replay(wire, "GET", BASE + "/api/tags", "tags_during_pull")
+    replay(wire, "GET", BASE + "/api/ps", "ps_two_names_same_weights")
 
     answer: Any = client.get(MODEL).json
 
@@ -87,8 +82,8 @@ def test_get_model_takes_the_context_in_force_from_its_parameters(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
     wire.post(f"{BASE}/api/show", json={"parameters": "num_ctx    2048", "model_info": None})
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/ps", "ps_none")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
 
     answer: Any = client.get(MODEL).json
 
@@ -98,8 +93,8 @@ def test_get_model_takes_the_context_in_force_from_its_parameters(
 def test_get_unknown_model_is_404_with_what_is_there(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "POST", "/api/show", "show_unknown_404")
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/show", "show_unknown_404")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.get("/api/providers/ollama/models/hf.co/user/nope:q4")
 

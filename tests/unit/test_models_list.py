@@ -13,15 +13,10 @@ import responses
 from flask.testing import FlaskClient
 
 from app.settings import Settings
-from tests.wire import recording
+from tests.wire import replay
 
 BASE = "http://localhost:11434"
 MODELS = "/api/providers/ollama/models"
-
-
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
 
 
 def _names(client: FlaskClient, query: str) -> list[str]:
@@ -46,7 +41,7 @@ def _names(client: FlaskClient, query: str) -> list[str]:
 def test_list_models_filters_and_sorts(
     client: FlaskClient, wire: responses.RequestsMock, query: str, names: list[str]
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     found = _names(client, query)
 
@@ -59,8 +54,8 @@ def test_list_models_filters_and_sorts(
 def test_list_models_by_loaded_says_so_of_each(
     client: FlaskClient, wire: responses.RequestsMock, query: str, names: list[str]
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
 
     models = client.get(f"{MODELS}?{query}").json["models"]  # type: ignore[index]
 
@@ -73,8 +68,8 @@ def test_list_models_by_capability_asks_an_older_ollama_for_each(
     model = {"name": "tooly:latest", "size": 1, "modified_at": "2024-05-04T14:56:49Z", "digest": "a" * 64}
     gone = {**model, "name": "gone:latest"}
     wire.get(f"{BASE}/api/tags", json={"models": [model, gone]})
-    _replay(wire, "POST", "/api/show", "show_tools_model")
-    _replay(wire, "POST", "/api/show", "show_unknown_404")
+    replay(wire, "POST", BASE + "/api/show", "show_tools_model")
+    replay(wire, "POST", BASE + "/api/show", "show_unknown_404")
 
     found = _names(client, "capability=tools")
 
@@ -96,9 +91,9 @@ def test_list_models_with_a_bad_query_is_400(
 
 
 def test_list_models_is_304_until_it_changes(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/tags", "tags_models")
-    _replay(wire, "GET", "/api/tags", "tags_empty")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_empty")
     etag = client.get(MODELS).headers["ETag"]
 
     same = client.get(MODELS, headers={"If-None-Match": etag})
@@ -119,7 +114,7 @@ DOWN = [
 def test_list_models_without_ollama_is_the_last_known_list_where_that_will_do(
     client: FlaskClient, wire: responses.RequestsMock, fault: Exception, status: int
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     fresh = client.get(MODELS).json
     wire.replace("GET", f"{BASE}/api/tags", body=fault)
 
@@ -140,7 +135,7 @@ def test_list_models_without_ollama_is_the_last_known_list_where_that_will_do(
 def test_stale_list_counts_its_age_from_the_last_answer(
     client: FlaskClient, wire: responses.RequestsMock, settings: Settings
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     kept = settings.data_dir / "models.json"
     client.get(MODELS)
     os.utime(kept, (1_000_000_000, 1_000_000_000))
@@ -175,7 +170,7 @@ def test_stale_list_that_is_not_there_is_503(
 def test_stale_list_of_another_ollama_is_not_given(
     client: FlaskClient, wire: responses.RequestsMock, point: Callable[..., None]
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     client.get(MODELS)
     point("http://localhost:1/v1")
     wire.get("http://localhost:1/api/tags", body=requests.ConnectionError())
@@ -189,7 +184,7 @@ def test_list_models_does_not_fail_because_it_cannot_be_kept(
     client: FlaskClient, wire: responses.RequestsMock, settings: Settings
 ) -> None:
     (settings.data_dir / "models.json").mkdir()
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.get(MODELS)
 
@@ -197,7 +192,7 @@ def test_list_models_does_not_fail_because_it_cannot_be_kept(
 
 
 def test_plain_list_has_no_further_fields(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     answer: Any = client.get(MODELS).json
 

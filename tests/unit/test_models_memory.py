@@ -10,16 +10,11 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from tests.wire import recording
+from tests.wire import recording, replay
 
 BASE = "http://localhost:11434"
 OLLAMA = "/api/providers/ollama"
 MODEL = {"model": "smollm2:135m"}
-
-
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
 
 
 def _sent(wire: responses.RequestsMock, path: str) -> list[Any]:
@@ -29,7 +24,7 @@ def _sent(wire: responses.RequestsMock, path: str) -> list[Any]:
 def test_list_running_tells_memory_and_when_it_ends(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
 
     response = client.get(f"{OLLAMA}/running")
 
@@ -79,7 +74,7 @@ def test_list_running_explains_what_ollama_writes(
 
 
 def test_list_running_of_none_is_empty(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "GET", "/api/ps", "ps_none")
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
 
     assert client.get(f"{OLLAMA}/running").json == {"models": [], "total": 0}
 
@@ -108,8 +103,8 @@ def test_list_running_reports_upstream_fault(
 def test_load_asks_without_a_prompt_and_tells_what_it_takes(
     client: FlaskClient, wire: responses.RequestsMock, keep_alive: object
 ) -> None:
-    _replay(wire, "POST", "/api/generate", "load_generate_empty_prompt")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
+    replay(wire, "POST", BASE + "/api/generate", "load_generate_empty_prompt")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
     given = {} if keep_alive is None else {"keep_alive": keep_alive}
 
     answer: Any = client.post(f"{OLLAMA}/load", json={**MODEL, **given}).json
@@ -130,9 +125,9 @@ def test_load_asks_without_a_prompt_and_tells_what_it_takes(
 def test_load_of_a_model_that_is_loaded_under_another_name_finds_it(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "POST", "/api/generate", "load_generate_empty_prompt")
-    _replay(wire, "GET", "/api/ps", "ps_two_names_same_weights")
-    _replay(wire, "GET", "/api/tags", "tags_during_pull")
+    replay(wire, "POST", BASE + "/api/generate", "load_generate_empty_prompt")
+    replay(wire, "GET", BASE + "/api/ps", "ps_two_names_same_weights")
+    replay(wire, "GET", BASE + "/api/tags", "tags_during_pull")
 
     answer: Any = client.post(f"{OLLAMA}/load", json=MODEL).json
 
@@ -140,9 +135,9 @@ def test_load_of_a_model_that_is_loaded_under_another_name_finds_it(
 
 
 def test_load_of_a_model_that_left_again_says_so(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "POST", "/api/generate", "load_generate_empty_prompt")
-    _replay(wire, "GET", "/api/ps", "ps_none")
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/generate", "load_generate_empty_prompt")
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     answer = client.post(f"{OLLAMA}/load", json={**MODEL, "keep_alive": "1ms"}).json
 
@@ -153,8 +148,8 @@ def test_load_of_a_model_that_only_embeds_goes_through_embed(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
     wire.post(f"{BASE}/api/generate", json={"error": '"x" does not support generate'}, status=400)
-    _replay(wire, "POST", "/api/embed", "embed_empty_input")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
+    replay(wire, "POST", BASE + "/api/embed", "embed_empty_input")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
 
     answer: Any = client.post(f"{OLLAMA}/load", json={**MODEL, "keep_alive": "10m"}).json
 
@@ -190,7 +185,7 @@ def test_load_of_bad_input_is_400_before_anything_is_sent(
 
 
 def test_load_that_fails_says_why(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "POST", "/api/generate", "load_failure_generate_empty")
+    replay(wire, "POST", BASE + "/api/generate", "load_failure_generate_empty")
 
     response = client.post(f"{OLLAMA}/load", json=MODEL)
 
@@ -221,8 +216,8 @@ def test_load_and_unload_report_upstream_fault(
 def test_load_and_unload_of_an_unknown_model_are_404(
     client: FlaskClient, wire: responses.RequestsMock, verb: str
 ) -> None:
-    _replay(wire, "POST", "/api/generate", "unload_unknown")
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/generate", "unload_unknown")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.post(f"{OLLAMA}/{verb}", json={"model": "unknown-model:1b"})
 
@@ -232,9 +227,9 @@ def test_load_and_unload_of_an_unknown_model_are_404(
 
 
 def test_unload_waits_until_it_is_gone(client: FlaskClient, wire: responses.RequestsMock) -> None:
-    _replay(wire, "POST", "/api/generate", "unload_generate_keep_alive_0")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
-    _replay(wire, "GET", "/api/ps", "ps_after_unload")
+    replay(wire, "POST", BASE + "/api/generate", "unload_generate_keep_alive_0")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
+    replay(wire, "GET", BASE + "/api/ps", "ps_after_unload")
 
     response = client.post(f"{OLLAMA}/unload", json=MODEL)
 
@@ -245,8 +240,8 @@ def test_unload_waits_until_it_is_gone(client: FlaskClient, wire: responses.Requ
 def test_unload_of_a_busy_model_says_that_it_is_still_there(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "POST", "/api/generate", "unload_generate_keep_alive_0")
-    _replay(wire, "GET", "/api/ps", "ps_one_loaded")
+    replay(wire, "POST", BASE + "/api/generate", "unload_generate_keep_alive_0")
+    replay(wire, "GET", BASE + "/api/ps", "ps_one_loaded")
 
     response = client.post(f"{OLLAMA}/unload", json=MODEL)
 

@@ -19,18 +19,13 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import Settings
 from tests.conftest import events
-from tests.wire import recording
+from tests.wire import replay
 
 BASE = "http://localhost:11434"
 OLLAMA = "/api/providers/ollama"
 GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + b"\0weights" * 300_000  # more than is read at a time
 DIGEST = f"sha256:{hashlib.sha256(GGUF).hexdigest()}"
 BLOB = f"{BASE}/api/blobs/{DIGEST}"
-
-
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
 
 
 def _sent(wire: responses.RequestsMock, path: str) -> Any:
@@ -56,7 +51,7 @@ def test_upload_is_sent_to_ollama_and_made_a_model(
 
     wire.head(BLOB, status=404)
     wire.add_callback("POST", BLOB, take)
-    _replay(wire, "POST", "/api/create", "create_gguf_stream")
+    replay(wire, "POST", BASE + "/api/create", "create_gguf_stream")
     before = set(settings.data_dir.iterdir())
 
     response = _upload(client, digest=DIGEST, system="Be brief.")
@@ -78,7 +73,7 @@ def test_upload_of_what_ollama_has_already_is_not_sent_again(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
     wire.head(BLOB, status=200)
-    _replay(wire, "POST", "/api/create", "create_gguf_stream")
+    replay(wire, "POST", BASE + "/api/create", "create_gguf_stream")
 
     got = events(_upload(client, stream="true"))
 

@@ -13,7 +13,7 @@ import responses
 from flask.testing import FlaskClient
 
 from tests.raw_server import Connection, raw_server
-from tests.wire import recording
+from tests.wire import replay
 
 BASE = "http://localhost:11434"
 MODELS = "/api/providers/ollama/models"
@@ -21,15 +21,10 @@ PULL = "/api/providers/ollama/pull"
 NAME = "127.0.0.1:1/library/a:latest"  # whose registry is not there
 
 
-def _replay(wire: responses.RequestsMock, method: str, path: str, name: str) -> None:
-    recorded = recording(name)
-    wire.add(method, BASE + path, recorded.body, status=recorded.status, content_type=recorded.content_type)
-
-
 def test_list_models_answers_in_the_contracts_shape(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "GET", "/api/tags", "tags_models")
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.get(MODELS)
 
@@ -164,7 +159,7 @@ def test_list_models_of_a_body_cut_in_half_is_an_error(
 def test_pull_waits_and_answers_with_the_compacted_log(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
-    _replay(wire, "POST", "/api/pull", "pull_already_present")
+    replay(wire, "POST", BASE + "/api/pull", "pull_already_present")
 
     response = client.post(PULL, json={"model": "llama3.2:1b"})
 
@@ -227,7 +222,7 @@ def test_pull_of_bad_input_is_400_before_anything_is_sent(
 def test_pull_that_ollama_fails_is_500_with_the_details(
     client: FlaskClient, wire: responses.RequestsMock, name: str, text: str
 ) -> None:
-    _replay(wire, "POST", "/api/pull", name)
+    replay(wire, "POST", BASE + "/api/pull", name)
 
     response = client.post(PULL, json={"model": "127.0.0.1:5005/library/smollm2:pulltest"})
 
