@@ -27,7 +27,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; where the database has it, Alembic is not even imported."""
 
 ACTIVE = ("queued", "running", "paused")
@@ -145,6 +145,27 @@ class Occasion(Base):
 
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     at: Mapped[datetime]
+
+
+class IdempotencyKey(Base):
+    """A request that a client may send again without its being done twice; `answer` once there is one."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(300), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))  # of the request: the same key, the same request
+    answer: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ChatStop(Base):
+    """A wish that a running answer be stopped, for whichever process gives it; `is_done` once it did."""
+
+    __tablename__ = "chat_stops"
+
+    request_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    is_done: Mapped[bool] = mapped_column(default=False, server_default=false())
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Database:
