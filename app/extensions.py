@@ -20,6 +20,7 @@ from app.services.call import Call
 from app.services.calls import Calls
 from app.services.chat import ChatService
 from app.services.circuit import Circuits
+from app.services.compare import CompareService
 from app.services.creations import CreationService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
@@ -238,6 +239,11 @@ class Services:
         calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for, self.windows)
         choice = ModelChoice(self.ollama_for, self.clients, timeouts)
         return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
+
+    @property
+    def compare(self) -> CompareService:
+        """The service that asks several models at once."""
+        return CompareService(self.chat, self.stops)
 
     def _note_call(self, call: Call) -> None:
         """Keep what is to be known of a call that is over."""

@@ -9,8 +9,21 @@ from flask import Response, g
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.chat import ChatRequestSchema, ChatResponseSchema
+from app.schemas.chat import (
+    ChatRequestSchema,
+    ChatResponseSchema,
+    CompareRequestSchema,
+    CompareResponseSchema,
+)
 from app.streaming import event_stream, last_event
+
+_COMPARE = {
+    "message": "Why is the sky blue?",
+    "targets": [
+        {"provider": "ollama", "model": "llama3.2:1b"},
+        {"provider": "ollama", "model": "qwen3:0.6b"},
+    ],
+}
 
 blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats with a model")
 
@@ -31,6 +44,20 @@ def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
     While Ollama loads the model, `loading` comes after `start`.
     """
     events = services.chat.answer(body, g.request_id)
+    return event_stream(events) if body["stream"] else last_event(events)
+
+
+@blp.post("/compare")
+@blp.arguments(CompareRequestSchema, example=_COMPARE)
+@blp.response(200, CompareResponseSchema)
+def compare(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Ask several models the same, side by side
+
+    One that fails has its error in its result, and does not hurt the others. With `"stream": true` the
+    answer is a `text/event-stream`: `start`, then `delta`, `loading`, `answer` and `failed`, each with the
+    number of its `target`, then exactly one of `done` (this response) or `error`.
+    """
+    events = services.compare.answer(body, g.request_id)
     return event_stream(events) if body["stream"] else last_event(events)
 
 

@@ -26,15 +26,9 @@ class StopField(fields.Field[Any]):
         return texts
 
 
-class QuestionSchema(RequestSchema):
-    """What is asked: `message`, or `messages`, or both (then `message` comes last)."""
+class TargetSchema(RequestSchema):
+    """Who is asked."""
 
-    message = fields.Str(validate=not_blank("Message"), metadata={"description": "What the user says"})
-    messages = fields.List(
-        fields.Nested(MessageSchema),
-        validate=validate.Length(1, MAX_MESSAGES),
-        metadata={"description": "The conversation so far"},
-    )
     provider = fields.Str(
         validate=not_blank("Provider"),
         metadata={"description": "A provider's id; else the default of the settings"},
@@ -43,6 +37,17 @@ class QuestionSchema(RequestSchema):
         allow_none=True,
         validate=[not_blank("Model"), validate.Length(max=300)],
         metadata={"description": "A model of the provider; else the one in its settings"},
+    )
+
+
+class QuestionSchema(RequestSchema):
+    """What is asked: `message`, or `messages`, or both (then `message` comes last)."""
+
+    message = fields.Str(validate=not_blank("Message"), metadata={"description": "What the user says"})
+    messages = fields.List(
+        fields.Nested(MessageSchema),
+        validate=validate.Length(1, MAX_MESSAGES),
+        metadata={"description": "The conversation so far"},
     )
     system_prompt = fields.Str(
         allow_none=True,
@@ -101,11 +106,6 @@ class QuestionSchema(RequestSchema):
             "the oldest out; for Ollama only"
         }
     )
-    fallback_provider = fields.Str(
-        allow_none=True,
-        validate=not_blank("Fallback provider"),
-        metadata={"description": "Who answers when the provider cannot; else the settings', null for nobody"},
-    )
 
     @validates_schema
     def _has_something_to_answer(self, data: dict[str, Any], **_: Any) -> None:
@@ -119,13 +119,30 @@ class QuestionSchema(RequestSchema):
         if starts_with_system and data.get("system_prompt"):
             raise ValidationError("Give it here or as the first of messages, not both.", "system_prompt")
 
-
-class ChatRequestSchema(QuestionSchema):
-    """What is asked of one model."""
-
     stream = StrictBool(
         load_default=False,
         metadata={"description": "Answer as an event stream: `start`, `delta`, `done` or `error`"},
+    )
+
+
+class ChatRequestSchema(QuestionSchema, TargetSchema):
+    """What is asked of one model."""
+
+    fallback_provider = fields.Str(
+        allow_none=True,
+        validate=not_blank("Fallback provider"),
+        metadata={"description": "Who answers when the provider cannot; else the settings', null for nobody"},
+    )
+
+
+class CompareRequestSchema(QuestionSchema):
+    """What is asked of several models at once."""
+
+    targets = fields.List(
+        fields.Nested(TargetSchema),
+        required=True,
+        validate=validate.Length(2, 8),
+        metadata={"description": "Who is asked: two to eight"},
     )
 
 
@@ -198,4 +215,22 @@ class ChatResponseSchema(UpstreamSchema):
         metadata={"description": "Whether the fallback provider answered, for the first failed"}
     )
     first_error = fields.Dict(keys=fields.Str(), metadata={"description": "How the first provider failed"})
+    request_id = fields.Str()
+
+
+class CompareResultSchema(ChatResponseSchema):
+    """One answer of several, or the error body instead."""
+
+    target = fields.Int(metadata={"description": "The number of the target, from 0"})
+    ok = fields.Bool(metadata={"description": "Whether there is an answer"})
+    error = fields.Str()
+    error_type = fields.Str()
+    hint = fields.Str()
+    details = fields.Dict(keys=fields.Str())
+
+
+class CompareResponseSchema(UpstreamSchema):
+    """What each one answered, in the order of `targets`; also the data of a stream's `done`."""
+
+    results = fields.List(fields.Nested(CompareResultSchema))
     request_id = fields.Str()
