@@ -117,11 +117,17 @@ class Calls:
         return OpenAIRoute(provider, self._clients, self._preferences.timeouts)
 
 
-def _messages(body: Json, default_prompt: str) -> list[Json]:
+def new_messages(body: Json) -> list[Json]:
+    """Return the messages that *body* brings: its `messages`, and `message` with its `images` last."""
     messages: list[Json] = list(body.get("messages", ()))
     if "message" in body:
         images = {"images": body["images"]} if body.get("images") else {}
         messages.append({"role": "user", "content": body["message"], **images})
+    return messages
+
+
+def _messages(body: Json, default_prompt: str) -> list[Json]:
+    messages = new_messages(body)
     prompt = body.get("system_prompt")
     prompt = default_prompt if prompt is None else prompt
     if prompt and messages[0]["role"] != "system":
