@@ -27,6 +27,8 @@ _RESOURCES = (
     "pulls",
     "updates",
     "disk",
+    "conversations",
+    "usage",
     "providers",
     "settings",
     "health",

@@ -17,6 +17,7 @@ from app.services import disk
 from app.services.answers import RegistryAnswers
 from app.services.auto_update import AutoUpdate
 from app.services.chat import ChatService
+from app.services.conversation_store import ConversationStore
 from app.services.creations import CreationService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
@@ -38,6 +39,7 @@ from app.services.schedule import Occasions, is_open
 from app.services.updates import UpdateService
 from app.services.uploads import UploadService
 from app.services.upstream import UpstreamSession
+from app.services.usage import UsageLog
 from app.services.versions import VersionService, VersionStore
 from app.settings import Settings, Timeouts, is_loopback
 
@@ -56,6 +58,7 @@ class Services:
     database: Database
     jobs: Jobs
     model_uses: ModelUses
+    usage: UsageLog
     feeds: PullFeeds
 
     def ollama_for(self, provider: Provider) -> OllamaService:
@@ -186,12 +189,13 @@ class Services:
         return self.updates.resume(pull) if is_new else self.pulls.change(id, "running")
 
     def do_chores(self) -> None:
-        """Look after what goes on by itself: updates that are over, and those that are due."""
+        """Look after what goes on by itself: updates that are over or due, and calls that are old."""
         try:
             self.versions.settle()
             self.auto_update.tick()
         except ServiceError as exc:  # Ollama is away; the next round tries again
             log.info("chores are left for later: %s", exc.message)
+        self.usage.prune(self.preferences.all()["usage"]["keep_days"])
 
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
@@ -213,9 +217,15 @@ class Services:
         """Stop the workers, and close all connections."""
         self.jobs.stop()
         self.model_uses.close()
+        self.usage.close()
         self.clients.close()
         self.session.close()
         self.database.close()
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """The chats that are kept."""
+        return ConversationStore(self.database)
 
     @property
     def chat(self) -> ChatService:
@@ -250,6 +260,7 @@ def make_services(settings: Settings) -> Services:
         jobs=jobs,
         feeds=PullFeeds(),
         model_uses=ModelUses(database),
+        usage=UsageLog(database),
     )
     return services
 

@@ -69,6 +69,16 @@ class PullSettingsSchema(RequestSchema):
     )
 
 
+class UsageSettingsSchema(RequestSchema):
+    """What is kept of the calls to providers."""
+
+    keep_days = fields.Int(
+        strict=True,
+        validate=validate.Range(1, 36_500),
+        metadata={"description": "For how many days calls are kept"},
+    )
+
+
 class SettingsSchema(RequestSchema):
     """The settings; `PUT` changes those that it names."""
 
@@ -107,3 +117,4 @@ class SettingsSchema(RequestSchema):
     )
     updates = fields.Nested(UpdateSettingsSchema)
     pulls = fields.Nested(PullSettingsSchema)
+    usage = fields.Nested(UsageSettingsSchema)
