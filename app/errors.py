@@ -12,6 +12,7 @@
     │   ├── ProviderNotFound    404 provider_not_found
     │   ├── PullNotFound        404 pull_not_found
     │   ├── ChatNotRunning      404 chat_not_running
+    │   ├── ConversationNotFound 404 conversation_not_found
     │   ├── NoPreviousVersion   404 no_previous_version
     │   ├── ModelNotInRegistry  404 model_not_in_registry
     │   └── ModelNotFound       404 model_not_found
@@ -20,6 +21,7 @@
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
+    ├── ConversationBusy        409 conversation_busy
     ├── DiskFull                507 disk_full
     ├── ProviderExists          409 provider_exists
     ├── ProviderBuiltIn         409 provider_built_in
@@ -189,6 +191,12 @@ class ChatNotRunning(NotFound):
     error_type = "chat_not_running"
 
 
+class ConversationNotFound(NotFound):
+    """No conversation has this id."""
+
+    error_type = "conversation_not_found"
+
+
 class NoPreviousVersion(NotFound):
     """No version before the installed one is kept."""
 
@@ -241,6 +249,13 @@ class PullActive(ServiceError):
 
     status = HTTPStatus.CONFLICT
     error_type = "pull_active"
+
+
+class ConversationBusy(ServiceError):
+    """An answer is being made in the conversation."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "conversation_busy"
 
 
 class ProviderExists(ServiceError):

@@ -21,6 +21,8 @@ from app.services.calls import Calls
 from app.services.chat import ChatService
 from app.services.circuit import Circuits
 from app.services.compare import CompareService
+from app.services.conversation_chat import ConversationChat
+from app.services.conversation_store import ConversationStore
 from app.services.creations import CreationService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
@@ -44,6 +46,7 @@ from app.services.stops import Stops
 from app.services.updates import UpdateService
 from app.services.uploads import UploadService
 from app.services.upstream import UpstreamSession
+from app.services.usage import UsageLog
 from app.services.versions import VersionService, VersionStore
 from app.services.windows import Windows
 from app.settings import Settings, Timeouts, is_loopback
@@ -63,6 +66,7 @@ class Services:
     database: Database
     jobs: Jobs
     model_uses: ModelUses
+    usage: UsageLog
     feeds: PullFeeds
     windows: Windows
     circuits: Circuits
@@ -200,12 +204,13 @@ class Services:
         return self.updates.resume(pull) if is_new else self.pulls.change(id, "running")
 
     def do_chores(self) -> None:
-        """Look after what goes on by itself: updates that are over, and those that are due."""
+        """Look after what goes on by itself: updates that are over or due, and calls that are old."""
         try:
             self.versions.settle()
             self.auto_update.tick()
         except ServiceError as exc:  # Ollama is away; the next round tries again
             log.info("chores are left for later: %s", exc.message)
+        self.usage.prune(self.preferences.all()["usage"]["keep_days"])
 
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
@@ -228,9 +233,15 @@ class Services:
         self.jobs.stop()
         self.stops.close()
         self.model_uses.close()
+        self.usage.close()
         self.clients.close()
         self.session.close()
         self.database.close()
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """The chats that are kept."""
+        return ConversationStore(self.database)
 
     @property
     def chat(self) -> ChatService:
@@ -241,6 +252,11 @@ class Services:
         return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
 
     @property
+    def conversation_chat(self) -> ConversationChat:
+        """The service that answers chats, and keeps those of a conversation."""
+        return ConversationChat(self.chat, self.conversations, self.windows, self.providers, self.preferences)
+
+    @property
     def compare(self) -> CompareService:
         """The service that asks several models at once."""
         return CompareService(self.chat, self.stops)
@@ -249,6 +265,7 @@ class Services:
         """Keep what is to be known of a call that is over."""
         if call.is_done:
             self.model_uses.touch(call.provider.id, call.model)
+        self.usage.record(call.record())
 
 
 def make_services(settings: Settings) -> Services:
@@ -279,6 +296,7 @@ def make_services(settings: Settings) -> Services:
         windows=Windows(lambda provider: services.hasty_ollama_for(provider)),
         circuits=Circuits(),
         stops=Stops(database),
+        usage=UsageLog(database),
     )
     return services
 

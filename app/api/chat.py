@@ -43,7 +43,7 @@ def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
     `thinking` or `tool_calls`, then exactly one of `done` (this response) or `error` (the error body).
     While Ollama loads the model, `loading` comes after `start`.
     """
-    events = services.chat.answer(body, g.request_id)
+    events = services.conversation_chat.answer(body, g.request_id)
     return event_stream(events) if body["stream"] else last_event(events)
 
 

@@ -128,6 +128,14 @@ class QuestionSchema(RequestSchema):
 class ChatRequestSchema(QuestionSchema, TargetSchema):
     """What is asked of one model."""
 
+    conversation_id = fields.Str(
+        allow_none=True,
+        validate=validate.Length(1, 64),
+        metadata={
+            "description": "A kept conversation to go on with: what was said is sent along, and what is said "
+            "is kept. `messages` are then the new ones only, such as the results of tools"
+        },
+    )
     fallback_provider = fields.Str(
         allow_none=True,
         validate=not_blank("Fallback provider"),
@@ -215,6 +223,7 @@ class ChatResponseSchema(UpstreamSchema):
         metadata={"description": "Whether the fallback provider answered, for the first failed"}
     )
     first_error = fields.Dict(keys=fields.Str(), metadata={"description": "How the first provider failed"})
+    conversation_id = fields.Str(metadata={"description": "The conversation in which this is kept"})
     request_id = fields.Str()
 
 

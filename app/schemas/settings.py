@@ -88,6 +88,16 @@ class ModelDefaultsSchema(RequestSchema):
     think = ThinkField(allow_none=True, metadata={"description": "Whether it is to think, and how much"})
 
 
+class UsageSettingsSchema(RequestSchema):
+    """What is kept of the calls to providers."""
+
+    keep_days = fields.Int(
+        strict=True,
+        validate=validate.Range(1, 36_500),
+        metadata={"description": "For how many days calls are kept"},
+    )
+
+
 class SettingsSchema(RequestSchema):
     """The settings; `PUT` changes those that it names."""
 
@@ -132,3 +142,4 @@ class SettingsSchema(RequestSchema):
     )
     updates = fields.Nested(UpdateSettingsSchema)
     pulls = fields.Nested(PullSettingsSchema)
+    usage = fields.Nested(UsageSettingsSchema)

@@ -12,6 +12,7 @@ from app.services.answer_format import check_format
 from app.services.providers import Provider
 from app.services.reader import Body, Register
 from app.services.route import Route
+from app.services.usage import CallRecord
 from app.services.windows import context, least_tokens
 
 Json = dict[str, Any]
@@ -121,6 +122,27 @@ class Call:
         if usage and usage["completion_tokens"] > 1 and seconds > 0:
             found["tokens_per_second"] = round(usage["completion_tokens"] / seconds, 1)
         return {**found, **self.answer.timing}
+
+    def record(self) -> CallRecord:
+        """Return what is to be kept of it when it is over."""
+        usage = measure(self.text, self.answer.usage)
+        timing = self.timing()
+        return CallRecord(
+            provider=self.provider.id,
+            model=self.model,
+            endpoint="chat",
+            latency=self.seconds,
+            outcome="stopped" if self.outcome == "chat_stopped" else self.outcome,
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            estimated=usage["estimated"],
+            time_to_first_token=timing.get("time_to_first_token"),
+            tokens_per_second=timing.get("tokens_per_second"),
+            load_time=timing.get("load_time"),
+            fallback=self.first_error is not None,
+            streamed=self.is_streamed,
+            request_id=self.request_id,
+        )
 
     def _of_thinking(self, found: Json) -> Json:
         if found["response"].strip() or self.answer.tool_calls:
