@@ -5,14 +5,18 @@
     │   ├── InvalidModelName    400 invalid_model_name
     │   ├── InvalidUpload       400 invalid_upload
     │   ├── RegistryNotAllowed  400 registry_not_allowed
-    │   └── ProviderDisabled    400 provider_disabled
+    │   ├── ProviderDisabled    400 provider_disabled
+    │   ├── CapabilityMissing   400 capability_missing
+    │   └── NotSupported        400 not_supported
     ├── NotFound                404 not_found
     │   ├── ProviderNotFound    404 provider_not_found
     │   ├── PullNotFound        404 pull_not_found
+    │   ├── ChatNotRunning      404 chat_not_running
     │   ├── ConversationNotFound 404 conversation_not_found
     │   ├── NoPreviousVersion   404 no_previous_version
     │   ├── ModelNotInRegistry  404 model_not_in_registry
     │   └── ModelNotFound       404 model_not_found
+    ├── ChatStopped             409 chat_stopped
     ├── ModelExists             409 model_exists
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
@@ -144,6 +148,18 @@ class ProviderDisabled(InvalidRequest):
     error_type = "provider_disabled"
 
 
+class CapabilityMissing(InvalidRequest):
+    """The model cannot do what the request needs."""
+
+    error_type = "capability_missing"
+
+
+class NotSupported(InvalidRequest):
+    """The provider does not know what the request asks for."""
+
+    error_type = "not_supported"
+
+
 class NotFound(ServiceError):
     """What the request names is not there."""
 
@@ -169,6 +185,12 @@ class PullNotFound(NotFound):
     error_type = "pull_not_found"
 
 
+class ChatNotRunning(NotFound):
+    """No answer with this request id is being made."""
+
+    error_type = "chat_not_running"
+
+
 class ConversationNotFound(NotFound):
     """No conversation has this id."""
 
@@ -185,6 +207,13 @@ class ModelNotInRegistry(NotFound):
     """The registry has no model of this name."""
 
     error_type = "model_not_in_registry"
+
+
+class ChatStopped(ServiceError):
+    """The answer was stopped by a request."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "chat_stopped"
 
 
 class DiskFull(ServiceError):

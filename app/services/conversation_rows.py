@@ -71,7 +71,9 @@ def get(session: Session, id: str, *, lock: bool = False) -> Conversation:
 def not_found(id: str) -> ConversationNotFound:
     """Return the error for an unknown *id*."""
     return ConversationNotFound(
-        f"There is no conversation '{id[:64]}'.", hint="GET /api/conversations lists them."
+        f"There is no conversation '{id[:64]}'.",
+        hint="GET /api/conversations lists them.",
+        details={"conversation_id": id[:64]},
     )
 
 

@@ -20,6 +20,7 @@ _DEFAULTS: Json = {
     "max_tokens": None,
     "pinned_models": [],
     "keep_versions": 1,
+    "model_defaults": {},
 }
 _PULLS: Json = {"window": None}
 _USAGE: Json = {"keep_days": 365}
