@@ -218,6 +218,7 @@ def test_import_takes_one_or_many(client: FlaskClient, wrap: Any) -> None:
         ({}, "conversations"),
         ([], "conversations"),
         ({"conversations": {}}, "conversations"),
+        ([exported(messages=[1] * 50_001)] * 2, "conversations"),
         ([1], "0"),
         (exported(version=2), "version"),
         ({"title": "x", "messages": []}, "version"),
