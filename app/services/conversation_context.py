@@ -23,7 +23,8 @@ def fit(
 
     A turn is a message of the user with all that answers it. The system's messages and the newest turn are
     always kept; of the other turns, the oldest are left out, a quarter of the room at a time, until the
-    estimate is at most *window* - *reserve*. Turns that no text answers are left out before, and are not counted.
+    estimate is at most *window* - *reserve*. Turns that no text answers are left out before, and are not
+    counted.
 
     :param messages: as :meth:`~app.services.conversation_store.ConversationStore.turns` returns them, with
         the newest message of the user at the end
