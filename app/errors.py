@@ -5,6 +5,7 @@
     │   ├── InvalidModelName    400 invalid_model_name
     │   ├── InvalidUpload       400 invalid_upload
     │   ├── RegistryNotAllowed  400 registry_not_allowed
+    │   ├── CapabilityMissing   400 capability_missing
     │   └── ProviderDisabled    400 provider_disabled
     ├── NotFound                404 not_found
     │   ├── ProviderNotFound    404 provider_not_found
@@ -140,6 +141,12 @@ class ProviderDisabled(InvalidRequest):
     """The provider is switched off in the settings."""
 
     error_type = "provider_disabled"
+
+
+class CapabilityMissing(InvalidRequest):
+    """The model cannot do what is asked of it."""
+
+    error_type = "capability_missing"
 
 
 class NotFound(ServiceError):

@@ -17,6 +17,7 @@ from app.settings import Settings, is_loopback
 BODY_LIMIT = 1_000_000
 CHAT_BODY_LIMIT = 16_000_000
 UPLOAD_ENDPOINT = "creations.create_model"
+CHAT_ENDPOINTS = ("chat.", "embeddings.", "openai_v1.")
 UPLOAD_TYPE = "application/octet-stream"
 
 _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
@@ -131,7 +132,7 @@ def _check_key(settings: Settings) -> None:
 def _check_body(settings: Settings) -> None:
     # No form: a page of another site can send one without being asked.
     is_upload = request.endpoint == UPLOAD_ENDPOINT and request.mimetype == UPLOAD_TYPE
-    is_chat = request.endpoint is not None and request.endpoint.startswith("chat.")
+    is_chat = (request.endpoint or "").startswith(CHAT_ENDPOINTS)
     limit = CHAT_BODY_LIMIT if is_chat else BODY_LIMIT
     request.max_content_length = settings.max_upload if is_upload else limit
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
