@@ -110,10 +110,7 @@ def _reply(services: Services, body: Object, messages: list[Any], shape: Any) ->
 
 
 def keep_alive_of(body: Object) -> float | None:
-    """Read ``keep_alive`` in seconds.
-
-    :raises ApiError: 400, in Go's words
-    """
+    """Read ``keep_alive`` in seconds; raises ApiError, in Go's words."""
     if "keep_alive" not in body:
         return None
     try:

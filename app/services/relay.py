@@ -106,8 +106,7 @@ class RelayService:
                     block = check.feed(data) if data else b""
                     if check.events and passage.first_token is None:
                         passage.first_token = round(time.monotonic() - passage.started, 6)
-                    if block or not data:
-                        yield block
+                    yield block if check.events else b""  # comments alone are no answer
                     if check.error or check.done:
                         break
                 if check.done:  # a moment to end by itself, so that the connection can be used again

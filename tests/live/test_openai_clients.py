@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ import pytest
 
 from tests.embedder import WIDTH, install
 from tests.engine.process import EngineProcess
-from tests.live.process import BackendProcess
+from tests.live.process import ROOT, BackendProcess
 from tests.raw_server import Connection, raw_server
 
 pytestmark = pytest.mark.live
@@ -30,6 +32,13 @@ HI = [{"role": "user", "content": "Say hello in five words."}]
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     with EngineProcess(tmp_path_factory.mktemp("clients") / "models") as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def embedder(engine: EngineProcess) -> str:
+    """The name of a model that makes embeddings."""
+    install(engine, EMBEDDER)
+    return EMBEDDER
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +96,16 @@ def test_openai_client_lists_models(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"encoding_format": "float"}])
-def test_openai_client_embeds(client: openai.OpenAI, engine: EngineProcess, options: dict[str, str]) -> None:
-    install(engine, EMBEDDER)
-
-    answer = client.embeddings.create(model=EMBEDDER, input=["The sky", "The sea"], **options)
+def test_openai_client_embeds(client: openai.OpenAI, embedder: str, options: dict[str, str]) -> None:
+    answer = client.embeddings.create(model=embedder, input=["The sky", "The sea"], **options)
 
     assert [len(entry.embedding) for entry in answer.data] == [WIDTH, WIDTH]
 
 
-def test_our_own_embeddings_come_from_the_model_that_can(
-    backend: BackendProcess, engine: EngineProcess
-) -> None:
-    install(engine, EMBEDDER)
-
+def test_our_own_embeddings_come_from_the_model_that_can(backend: BackendProcess, embedder: str) -> None:
     answer = backend.post("/api/embeddings", {"input": "The sky"}, headers={"X-API-Key": KEY}).json()
 
-    assert answer["model"] == EMBEDDER
+    assert answer["model"] == embedder
     assert [len(vector) for vector in answer["embeddings"]] == [WIDTH]
 
 
@@ -154,6 +157,43 @@ def test_client_that_leaves_before_the_first_byte_frees_the_provider(tmp_path: P
             client.chat.completions.create(model="x", messages=HI, stream=True)
 
         assert hung_up.wait(10)
+
+
+def _documented(language: str) -> list[str]:
+    """Return the blocks of *language* in the documentation."""
+    text = (ROOT / "docs" / "openai.md").read_text()
+    return [block.replace("\\\n", " ") for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+
+
+def _adapted(block: str, backend: BackendProcess) -> str:
+    for old, new in {
+        "http://127.0.0.1:8002": backend.url,
+        "llama3.2:1b": MODEL,
+        '"none"': f'"{KEY}"',
+    }.items():
+        block = block.replace(old, new)
+    return block
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_documented_command_works(backend: BackendProcess, embedder: str, number: int) -> None:
+    command = _adapted(_documented("sh")[number], backend).replace("nomic-embed-text", embedder)
+    arguments = [*shlex.split(command), "-H", f"Authorization: Bearer {KEY}"]
+
+    done = subprocess.run(arguments, capture_output=True, check=True, timeout=60)
+
+    if b'"stream": true' in command.encode():
+        assert done.stdout.endswith(b"data: [DONE]\n\n")
+    else:
+        assert json.loads(done.stdout).keys() & {"data", "choices", "embeddings"}
+
+
+def test_documented_program_works(backend: BackendProcess) -> None:
+    program = _adapted(_documented("python")[0], backend)
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=60)
+
+    assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-stream"]])

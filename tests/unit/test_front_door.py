@@ -239,6 +239,19 @@ def test_provider_that_is_down_is_503(client: FlaskClient, point: Point) -> None
     assert _error(response)["code"] == "upstream_unavailable"
 
 
+@pytest.mark.parametrize("before", [b"", b": PROCESSING\n\n"])
+def test_error_as_the_first_event_keeps_a_status_of_its_own(
+    client: FlaskClient, ollama: HTTPServer, before: bytes
+) -> None:
+    body = before + b'data: {"error": {"message": "no memory"}}\n\n'
+    ollama.expect_request(CHAT).respond_with_data(body, content_type="text/event-stream")
+
+    response = client.post(CHAT, json={**ASKED, "stream": True})
+
+    assert response.status_code == 500
+    assert "no memory" in _error(response)["message"]
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"error": "no memory"}', b'{"choices": ['])
 def test_whole_answer_that_is_none_is_an_error(client: FlaskClient, ollama: HTTPServer, body: bytes) -> None:
     ollama.expect_request(CHAT).respond_with_data(body, content_type="application/json")
