@@ -57,16 +57,24 @@ def cannot_embed(ollama: OllamaService, model: str = "") -> CapabilityMissing:
     )
 
 
-def not_offered(client: openai.OpenAI, provider: Provider, model: str, timeouts: Timeouts) -> ModelNotFound:
-    """Say that *provider* does not have *model*, and what it has."""
+def not_offered(
+    client: openai.OpenAI, provider: Provider, model: str, endpoint: str, timeouts: Timeouts
+) -> ServiceError:
+    """Say what it means that *provider* answers 404: it lacks *model*, or has it and lacks *endpoint*."""
     try:
         listed = openai_client.list_models(client, provider, timeouts)
         available = [entry["id"] for entry in listed["models"]]
     except ServiceError:
         available = []
+    hint = f"GET /api/providers/{provider.id}/models lists what it has."
+    if model in available:
+        details = {"model": model, "capability": endpoint}
+        return CapabilityMissing(
+            f"{provider.name} has no {endpoint} for the model '{model}'.", hint=hint, details=details
+        )
     there = f" It has {', '.join(available[:20])}." if available else ""
     return ModelNotFound(
         f"{provider.name} does not have the model '{model}'.{there}",
-        hint=f"GET /api/providers/{provider.id}/models lists what it has.",
+        hint=hint,
         details={"model": model, "available": available[:100]},
     )

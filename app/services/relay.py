@@ -149,7 +149,8 @@ class RelayService:
         except ModelNotFound as exc:
             if ollama:
                 raise ollama.model_not_found(passage.model) from exc
-            raise not_offered(client, provider, passage.model, self._preferences.timeouts) from exc
+            timeouts = self._preferences.timeouts
+            raise not_offered(client, provider, passage.model, passage.endpoint, timeouts) from exc
         except UpstreamError as exc:
             if ollama and exc.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:
                 raise cannot_embed(ollama, passage.model) from exc

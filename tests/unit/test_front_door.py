@@ -197,6 +197,49 @@ def test_unknown_model_is_404_and_says_what_is_installed(
     assert "pull" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("model", "status", "code", "said"),
+    [
+        ("gpt-9", 404, "model_not_found", "gpt-4o"),
+        ("gpt-4o", 400, "capability_missing", "no completions for the model"),
+    ],
+)
+def test_other_provider_that_says_404_lacks_the_model_or_the_endpoint(
+    client: FlaskClient,
+    httpserver: HTTPServer,
+    point: Point,
+    model: str,
+    status: int,
+    code: str,
+    said: str,
+) -> None:
+    point(httpserver.url_for("/v1"), "openai")
+    missing = {"error": {"message": "not found", "type": "x", "param": None, "code": None}}
+    httpserver.expect_request("/v1/completions").respond_with_json(missing, status=404)
+    httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "gpt-4o"}]})
+
+    response = client.post("/v1/completions", json={"model": f"openai/{model}", "prompt": "x"})
+
+    assert response.status_code == status
+    error = _error(response)
+    assert (error["code"], error["param"]) == (code, "model")
+    assert said in error["message"]
+
+
+@pytest.mark.parametrize("asked", [{}, {"model": "openai/"}])
+def test_request_without_a_model_to_a_provider_without_one_is_400(
+    client: FlaskClient, httpserver: HTTPServer, point: Point, asked: dict[str, str]
+) -> None:
+    point(httpserver.url_for("/v1"), "openai", model="")
+    client.put("/api/settings", json={"default_provider": "openai"})
+
+    response = client.post(CHAT, json={"messages": ASKED["messages"], **asked})
+
+    assert response.status_code == 400
+    error = _error(response)
+    assert (error["param"], error["message"].startswith("Model is required")) == ("model", True)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("status", "expected", "kind", "code"),
