@@ -279,7 +279,8 @@ class Services:
             self.clients,
             self.ollama_for,
             self.model_uses.touch,
-            record=lambda _: None,
+            self.usage.record,
+            self.circuits,
         )
 
     @property

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from app.services.answer import count
 from app.services.openai_client import ResponseBody
 from app.services.providers import Provider
 from app.services.reader import Register
+from app.services.usage import CallRecord
 
 if TYPE_CHECKING:
     import openai
@@ -57,17 +59,22 @@ class Passage:
         body = {**needed, **self.body, "model": self.model}
         return ResponseBody(method(client), {**needed, "model": self.model, "extra_body": body}, register)
 
-    def record(self) -> Json:
-        """Return what is kept of it; times in seconds."""
-        return {
-            "provider": self.provider_id,
-            "model": self.model,
-            "endpoint": self.endpoint,
-            "prompt_tokens": self.usage.get("prompt_tokens"),
-            "completion_tokens": self.usage.get("completion_tokens"),
-            "latency": round(time.monotonic() - self.started, 6),
-            "time_to_first_token": self.first_token,
-            "outcome": self.outcome,
-            "streamed": self.streamed,
-            "request_id": self.request_id,
-        }
+    @property
+    def seconds(self) -> float:
+        """How long it takes so far."""
+        return round(time.monotonic() - self.started, 6)
+
+    def record(self) -> CallRecord:
+        """Return what is kept of it."""
+        return CallRecord(
+            provider=self.provider_id,
+            model=self.model,
+            endpoint=self.endpoint,
+            prompt_tokens=count(self.usage.get("prompt_tokens")),
+            completion_tokens=count(self.usage.get("completion_tokens")),
+            latency=self.seconds,
+            time_to_first_token=self.first_token,
+            outcome=self.outcome,
+            streamed=self.streamed,
+            request_id=self.request_id,
+        )

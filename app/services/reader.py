@@ -143,6 +143,28 @@ def read(
         reader.hang_up()
 
 
+def read_events(
+    open_body: Callable[[Register], Body], events: Callable[[], int], *, first_byte: float, idle: float
+) -> Generator[bytes, None, None]:
+    """Do as :func:`read`, as long as *events* come in time: comments alone are no answer.
+
+    :param events: tells how many the taker has found in the bytes so far
+    """
+    deadline = time.monotonic() + first_byte
+    seen = 0
+    chunks = read(open_body, first_byte=first_byte, idle=max(idle, first_byte))
+    try:
+        for data in chunks:
+            yield data
+            found = events()
+            if found > seen:
+                seen, deadline = found, time.monotonic() + idle
+            elif time.monotonic() > deadline:
+                raise SilentUpstream
+    finally:
+        chunks.close()
+
+
 def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generator[bytes, None, None]:
     """Open an answer and yield the whole of it in the end; ``b""`` in each half second until then.
 

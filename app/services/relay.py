@@ -11,15 +11,17 @@ from typing import Any
 
 from app.errors import ModelNotFound, ServiceError, UpstreamError
 from app.services import openai_client
+from app.services.circuit import Circuits
 from app.services.ollama import OllamaService, check_name
 from app.services.openai_client import OpenAIClients, ResponseBody, error_message
 from app.services.own_model import cannot_embed, not_offered, own_model
 from app.services.passage import Passage
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
-from app.services.reader import Register, SilentUpstream, read, read_all
+from app.services.reader import Register, read_all, read_events
 from app.services.stream_check import StreamCheck
 from app.services.upstream import clean, invalid_response
+from app.services.usage import CallRecord
 
 Json = dict[str, Any]
 
@@ -29,7 +31,7 @@ class RelayService:
 
     :param ollama_for: makes the service for an Ollama provider
     :param used: is told the provider and the model of each answer
-    :param record: is told of each request once, however it ended: :meth:`Passage.record`
+    :param record: is told of each request once, however it ended
     """
 
     def __init__(
@@ -39,7 +41,8 @@ class RelayService:
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
         used: Callable[[str, str], None],
-        record: Callable[[Json], None],
+        record: Callable[[CallRecord], None],
+        circuits: Circuits,
     ) -> None:
         self._providers = providers
         self._preferences = preferences
@@ -47,6 +50,7 @@ class RelayService:
         self._ollama_for = ollama_for
         self._used = used
         self._record = record
+        self._circuits = circuits
 
     def send(self, passage: Passage) -> Generator[bytes, None, None]:
         """Yield the bytes of the answer, all that came at a time; ``b""`` in each silent half second.
@@ -59,9 +63,15 @@ class RelayService:
             provider = self._providers.get_enabled(passage.provider_id)
             if passage.model and provider.is_ollama:
                 check_name(passage.model)
+            self._circuits.check(provider)
             parts = self._stream(provider, passage) if passage.streamed else self._whole(provider, passage)
-            with closing(parts):
-                yield from parts
+            try:
+                with closing(parts):
+                    yield from parts
+            except ServiceError as exc:
+                self._circuits.failed(provider, exc, passage.seconds)
+                raise
+            self._circuits.worked(provider)
             self._used(provider.id, passage.model)
 
     @contextmanager
@@ -98,9 +108,17 @@ class RelayService:
         choices = passage.body.get("n")
         check = StreamCheck(provider.name, provider.api_key, choices if type(choices) is int else 1)
         try:
+            timeouts = self._preferences.timeouts
             with (
                 openai_client.translated(provider, passage.model),
-                closing(self._read(provider, passage, check)) as chunks,
+                closing(
+                    read_events(
+                        lambda register: self._open(provider, passage, register),
+                        lambda: check.events,
+                        first_byte=timeouts.first_byte,
+                        idle=timeouts.idle,
+                    )
+                ) as chunks,
             ):
                 for data in chunks:
                     block = check.feed(data) if data else b""
@@ -118,25 +136,6 @@ class RelayService:
             passage.usage = check.usage
         if check.error:
             raise check.error
-
-    def _read(self, provider: Provider, passage: Passage, check: StreamCheck) -> Generator[bytes, None, None]:
-        """Yield the bytes of a stream, as long as events come in time: comments alone are no answer."""
-        timeouts = self._preferences.timeouts
-        deadline = time.monotonic() + timeouts.first_byte
-        seen = 0
-        with closing(
-            read(
-                lambda register: self._open(provider, passage, register),
-                first_byte=timeouts.first_byte,
-                idle=max(timeouts.idle, timeouts.first_byte),
-            )
-        ) as chunks:
-            for data in chunks:
-                yield data
-                if check.events > seen:
-                    seen, deadline = check.events, time.monotonic() + timeouts.idle
-                elif time.monotonic() > deadline:
-                    raise SilentUpstream
 
     def _open(self, provider: Provider, passage: Passage, register: Register) -> ResponseBody:
         """Send the request; in the reader's thread, so that nobody waits for it who has left."""

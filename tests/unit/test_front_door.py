@@ -17,6 +17,7 @@ from app.errors import ServiceError
 from app.extensions import Services
 from app.services.passage import Passage
 from app.services.relay import RelayService
+from app.services.usage import CallRecord
 from tests.conftest import replay
 from tests.raw_server import Connection, raw_server
 from tests.wire import recording
@@ -426,7 +427,7 @@ def test_fault_of_the_program_ends_a_stream_with_an_error(
     assert "secret thing" not in response.text
 
 
-def _relay(app: Flask, records: list[dict[str, Any]]) -> RelayService:
+def _relay(app: Flask, records: list[CallRecord]) -> RelayService:
     services: Services = app.extensions["services"]
     return RelayService(
         services.providers,
@@ -435,6 +436,7 @@ def _relay(app: Flask, records: list[dict[str, Any]]) -> RelayService:
         services.ollama_for,
         lambda *_: None,
         records.append,
+        services.circuits,
     )
 
 
@@ -451,29 +453,23 @@ def test_each_request_is_recorded_once(
     app: Flask, ollama: HTTPServer, recorded: str, stream: bool, outcome: str, tokens: tuple[Any, Any]
 ) -> None:
     replay(ollama, CHAT, recorded)
-    records: list[dict[str, Any]] = []
+    records: list[CallRecord] = []
     passage = Passage("chat/completions", "ollama", "x", {**ASKED, "stream": stream}, "id-1")
 
     with contextlib.suppress(ServiceError):
         list(_relay(app, records).send(passage))
 
     (record,) = records
-    assert (record.pop("prompt_tokens"), record.pop("completion_tokens")) == tokens
-    assert record.pop("latency") > 0
-    assert (record.pop("time_to_first_token") is not None) is stream
-    assert record == {
-        "provider": "ollama",
-        "model": "x",
-        "endpoint": "chat/completions",
-        "outcome": outcome,
-        "streamed": stream,
-        "request_id": "id-1",
-    }
+    assert (record.prompt_tokens, record.completion_tokens) == tokens
+    assert record.latency > 0
+    assert (record.time_to_first_token is not None) is stream
+    assert (record.provider, record.model, record.endpoint) == ("ollama", "x", "chat/completions")
+    assert (record.outcome, record.streamed, record.request_id) == (outcome, stream, "id-1")
 
 
 def test_client_that_leaves_and_provider_that_is_off_are_recorded_too(app: Flask, ollama: HTTPServer) -> None:
     replay(ollama, CHAT, "v1_chat_stream")
-    records: list[dict[str, Any]] = []
+    records: list[CallRecord] = []
     relay = _relay(app, records)
 
     left = relay.send(Passage("chat/completions", "ollama", "x", {**ASKED, "stream": True}, "1"))
@@ -483,4 +479,4 @@ def test_client_that_leaves_and_provider_that_is_off_are_recorded_too(app: Flask
     with pytest.raises(Exception, match="disabled"):
         next(off)
 
-    assert [record["outcome"] for record in records] == ["client_left", "provider_disabled"]
+    assert [record.outcome for record in records] == ["client_left", "provider_disabled"]
