@@ -13,6 +13,7 @@
     │   ├── ModelNotInRegistry  404 model_not_in_registry
     │   └── ModelNotFound       404 model_not_found
     ├── ModelExists             409 model_exists
+    ├── ModelProtected          409 model_protected
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
@@ -191,6 +192,13 @@ class ModelExists(ServiceError):
 
     status = HTTPStatus.CONFLICT
     error_type = "model_exists"
+
+
+class ModelProtected(ServiceError):
+    """The settings say that this model is not to be deleted."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "model_protected"
 
 
 class PullFinished(ServiceError):

@@ -13,11 +13,11 @@ from werkzeug.local import LocalProxy
 
 from app.db import Database, Pull
 from app.errors import PullNotFound, ServiceError
-from app.services import disk
 from app.services.answers import RegistryAnswers
 from app.services.auto_update import AutoUpdate
 from app.services.chat import ChatService
 from app.services.creations import CreationService
+from app.services.disk import DiskService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
 from app.services.library import ModelLibrary
@@ -34,6 +34,7 @@ from app.services.pull_run import PullRun, new_owner
 from app.services.pull_store import PullStore
 from app.services.pulls import PullService, check_registry
 from app.services.registry import RegistryService
+from app.services.removal import RemovalService
 from app.services.schedule import Occasions, is_open
 from app.services.updates import UpdateService
 from app.services.uploads import UploadService
@@ -72,7 +73,13 @@ class Services:
         """The service for the installed models."""
         ollama = self.ollama
         last = LastModels(self.settings.data_dir / "models.json", ollama.provider.native_url)
-        return ModelLibrary(ollama, last, self.settings.environ)
+        return ModelLibrary(ollama, last)
+
+    @property
+    def removal(self) -> RemovalService:
+        """The service that deletes models."""
+        protected = self.preferences.all()["protected_models"]
+        return RemovalService(self.ollama, self.settings.environ, VersionStore(self.database), protected)
 
     @property
     def memory(self) -> MemoryService:
@@ -150,8 +157,9 @@ class Services:
     @property
     def versions(self) -> VersionService:
         """The service for former versions of models."""
-        limit = self.preferences.all()["keep_versions"]
-        return VersionService(VersionStore(self.database), self.ollama, limit)
+        preferred = self.preferences.all()
+        limit, protected = preferred["keep_versions"], preferred["protected_models"]
+        return VersionService(VersionStore(self.database), self.ollama, limit, protected)
 
     @property
     def updates(self) -> UpdateService:
@@ -176,8 +184,8 @@ class Services:
     def disk(self) -> dict[str, Any]:
         """Return what the models take on the disk."""
         ollama = self.ollama
-        uses = self.model_uses.all(ollama.provider.id)
-        return disk.usage(ollama.list()["models"], self.local_store(ollama), uses)
+        preferred, versions = self.preferences.all(), VersionStore(self.database)
+        return DiskService(ollama, self.local_store(ollama), self.model_uses, versions, preferred).usage()
 
     def resume_pull(self, id: str) -> dict[str, Any]:
         """Go on with a pull that is paused, or that failed or was cancelled."""
@@ -187,6 +195,7 @@ class Services:
 
     def do_chores(self) -> None:
         """Look after what goes on by itself: updates that are over, and those that are due."""
+        self.model_uses.since()
         try:
             self.versions.settle()
             self.auto_update.tick()

@@ -100,6 +100,11 @@ class SettingsSchema(RequestSchema):
         validate=validate.Length(max=1000),
         metadata={"description": "Models that are only updated when they are named"},
     )
+    protected_models = fields.List(
+        fields.Str(validate=_check_name),
+        validate=validate.Length(max=1000),
+        metadata={"description": "Models that are not deleted"},
+    )
     keep_versions = fields.Int(
         strict=True,
         validate=validate.Range(0, 10),

@@ -19,6 +19,7 @@ _DEFAULTS: Json = {
     "temperature": None,
     "max_tokens": None,
     "pinned_models": [],
+    "protected_models": [],
     "keep_versions": 1,
 }
 _PULLS: Json = {"window": None}

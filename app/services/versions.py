@@ -63,11 +63,14 @@ class VersionStore:
 class VersionService:
     """Keeps versions, goes back to them, and throws away those that are too many."""
 
-    def __init__(self, store: VersionStore, ollama: OllamaService, limit: int) -> None:
-        """Keep at most *limit* versions of a model."""
+    def __init__(
+        self, store: VersionStore, ollama: OllamaService, limit: int, protected: Iterable[str] = ()
+    ) -> None:
+        """Keep at most *limit* versions of a model, and those whose names are *protected*."""
         self._store = store
         self._ollama = ollama
         self._limit = limit
+        self._protected = {full_name(name) for name in protected}
 
     def keep(self, model: str, digest: str, *, automatic: bool = False) -> KeptVersion:
         """Keep the installed version of *model*, whose *digest* it is, until its update is over."""
@@ -159,6 +162,10 @@ class VersionService:
             self._forget(row)
 
     def _forget(self, row: KeptVersion) -> None:
+        if full_name(row.name) in self._protected:
+            row.status = "kept"
+            self._store.save(row)
+            return
         try:
             self._ollama.delete(row.name)
         except ModelNotFound:
