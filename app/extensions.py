@@ -110,6 +110,10 @@ class Services:
         window = self.preferences.all()["pulls"]["window"]
         return pull.anytime or is_open(window, datetime.now().astimezone())
 
+    def _pull_limit(self) -> float | None:
+        limit: float | None = self.preferences.all()["pulls"]["max_bytes_per_second"]
+        return limit
+
     @property
     def registry(self) -> RegistryService:
         """The service for the registries that models come from."""
@@ -215,7 +219,9 @@ class Services:
         if pull is not None:
             store, stopping = self.pull_store, self.jobs.stopping
             registry = RegistryService(self.session, self._hasty)
-            PullRun(store, self.ollama, registry, pull, owner, stopping, self.may_pull).run()
+            PullRun(
+                store, self.ollama, registry, pull, owner, stopping, self.may_pull, self._pull_limit
+            ).run()
             self.do_chores()  # an update may be over
 
     def close(self) -> None:

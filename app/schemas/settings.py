@@ -57,7 +57,7 @@ class UpdateSettingsSchema(RequestSchema):
 
 
 class PullSettingsSchema(RequestSchema):
-    """When models are pulled."""
+    """When models are pulled, and how fast."""
 
     window = fields.Nested(
         WindowSchema,
@@ -65,6 +65,15 @@ class PullSettingsSchema(RequestSchema):
         metadata={
             "description": "The part of the day, in local time, in which pulls run; null for all of it. "
             "`now` in a pull's request goes beyond it."
+        },
+    )
+    max_bytes_per_second = fields.Int(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(10_000, 2**53),
+        metadata={
+            "description": "About how fast all pulls together may be, on the average of a minute; null for "
+            "no limit"
         },
     )
 

@@ -85,6 +85,12 @@ class PullStore:
             query = select(Pull.id).where((Pull.status == "queued") | lost)
             return [*session.scalars(query.order_by(Pull.created_at))]
 
+    def running(self) -> int:
+        """Return how many pulls run, in all processes."""
+        alive = (Pull.status == "running") & (Pull.heartbeat_at >= utc_now() - STALE_AFTER)
+        with self._database.session() as session:
+            return session.scalar(select(func.count()).select_from(Pull).where(alive)) or 0
+
     def claim(self, id: str, owner: str, limit: int) -> Pull | None:
         """Make *owner* the one that runs the pull; None when it needs no one, or *limit* pulls run."""
         now = utc_now()
