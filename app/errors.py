@@ -17,6 +17,7 @@
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
+    ├── IdempotencyKeyReused    422 idempotency_key_reused
     ├── DiskFull                507 disk_full
     ├── ProviderExists          409 provider_exists
     ├── ProviderBuiltIn         409 provider_built_in
@@ -178,6 +179,13 @@ class ModelNotInRegistry(NotFound):
     """The registry has no model of this name."""
 
     error_type = "model_not_in_registry"
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The key of a request was sent before, with another one."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    error_type = "idempotency_key_reused"
 
 
 class DiskFull(ServiceError):

@@ -18,6 +18,7 @@ from app.services.auto_update import AutoUpdate
 from app.services.chat import ChatService
 from app.services.creations import CreationService
 from app.services.disk import DiskService
+from app.services.idempotency import IdempotencyService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
 from app.services.library import ModelLibrary
@@ -104,6 +105,11 @@ class Services:
         return PullService(
             self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping, self.may_pull
         )
+
+    @property
+    def idempotency(self) -> IdempotencyService:
+        """The service for requests that are sent again."""
+        return IdempotencyService(self.database)
 
     def may_pull(self, pull: Pull) -> bool:
         """Tell whether *pull* may run at this time of the day."""
@@ -200,6 +206,7 @@ class Services:
     def do_chores(self) -> None:
         """Look after what goes on by itself: updates that are over, and those that are due."""
         self.model_uses.since()
+        self.idempotency.prune()
         try:
             self.versions.settle()
             self.auto_update.tick()
