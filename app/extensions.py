@@ -207,6 +207,7 @@ class Services:
         """Look after what goes on by itself: updates that are over, and those that are due."""
         self.model_uses.since()
         self.idempotency.prune()
+        self.pull_store.prune(self.preferences.all()["pulls"]["keep_days"])
         try:
             self.versions.settle()
             self.auto_update.tick()

@@ -57,7 +57,7 @@ class UpdateSettingsSchema(RequestSchema):
 
 
 class PullSettingsSchema(RequestSchema):
-    """When models are pulled, and how fast."""
+    """When models are pulled, how fast, and how long that is remembered."""
 
     window = fields.Nested(
         WindowSchema,
@@ -66,6 +66,11 @@ class PullSettingsSchema(RequestSchema):
             "description": "The part of the day, in local time, in which pulls run; null for all of it. "
             "`now` in a pull's request goes beyond it."
         },
+    )
+    keep_days = fields.Int(
+        strict=True,
+        validate=validate.Range(1, 3650),
+        metadata={"description": "How many days pulls that are over are kept"},
     )
     max_bytes_per_second = fields.Int(
         strict=True,

@@ -22,7 +22,7 @@ _DEFAULTS: Json = {
     "protected_models": [],
     "keep_versions": 1,
 }
-_PULLS: Json = {"window": None, "max_bytes_per_second": None}
+_PULLS: Json = {"window": None, "max_bytes_per_second": None, "keep_days": 30}
 _UPDATES: Json = {
     "enabled": False,
     "time": "03:00",
