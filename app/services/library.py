@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.errors import ModelExists, NotFound, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.errors import NotFound, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.model_name import ModelName
 from app.schemas.running import MemorySchema
 from app.services.last_models import LastModels
 from app.services.memory import in_memory
-from app.services.ollama import OllamaService, check_name, find_model
+from app.services.ollama import OllamaService, check_name, find_model, model_exists
 from app.services.parameters import parse_parameters
 
 Json = dict[str, Any]
@@ -87,11 +87,7 @@ class ModelLibrary:
         listed = self._ollama.list()["models"]
         self._find(listed, old)
         if not overwrite and find_model(listed, new):
-            raise ModelExists(
-                f"There is a model '{new}' already.",
-                hint='Choose another name, or add "overwrite": true to replace it.',
-                details={"model": str(new)},
-            )
+            raise model_exists(new)
         self._ollama.copy(str(old), str(new))
         return {"source": str(old), "destination": str(new), "copied": True}
 
