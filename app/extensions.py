@@ -15,7 +15,13 @@ from app.db import Database, Pull
 from app.errors import PullNotFound, ServiceError
 from app.services.answers import RegistryAnswers
 from app.services.auto_update import AutoUpdate
+from app.services.call import Call
+from app.services.calls import Calls
 from app.services.chat import ChatService
+from app.services.circuit import Circuits
+from app.services.compare import CompareService
+from app.services.conversation_chat import ConversationChat
+from app.services.conversation_store import ConversationStore
 from app.services.creations import CreationService
 from app.services.disk import DiskService
 from app.services.idempotency import IdempotencyService
@@ -24,6 +30,7 @@ from app.services.last_models import LastModels
 from app.services.library import ModelLibrary
 from app.services.local_store import LocalStore
 from app.services.memory import MemoryService
+from app.services.model_choice import ModelChoice
 from app.services.model_uses import ModelUses
 from app.services.ollama import OllamaService, check_name
 from app.services.openai_client import OpenAIClients
@@ -37,10 +44,13 @@ from app.services.pulls import PullService, check_registry
 from app.services.registry import RegistryService
 from app.services.removal import RemovalService
 from app.services.schedule import Occasions, is_open
+from app.services.stops import Stops
 from app.services.updates import UpdateService
 from app.services.uploads import UploadService
 from app.services.upstream import UpstreamSession
+from app.services.usage import UsageLog
 from app.services.versions import VersionService, VersionStore
+from app.services.windows import Windows
 from app.settings import Settings, Timeouts, is_loopback
 
 log = logging.getLogger(__name__)
@@ -58,11 +68,19 @@ class Services:
     database: Database
     jobs: Jobs
     model_uses: ModelUses
+    usage: UsageLog
     feeds: PullFeeds
+    windows: Windows
+    circuits: Circuits
+    stops: Stops
 
     def ollama_for(self, provider: Provider) -> OllamaService:
         """Return the service for an Ollama provider."""
         return OllamaService(self.session, provider, self.preferences.timeouts)
+
+    def hasty_ollama_for(self, provider: Provider) -> OllamaService:
+        """Return the same for what is good to know and not worth a wait."""
+        return OllamaService(self.session, provider, self._hasty)
 
     @property
     def ollama(self) -> OllamaService:
@@ -204,7 +222,7 @@ class Services:
         return self.updates.resume(pull) if is_new else self.pulls.change(id, "running")
 
     def do_chores(self) -> None:
-        """Look after what goes on by itself: updates that are over, and those that are due."""
+        """Look after what goes on by itself: updates that are over or due, and calls that are old."""
         self.model_uses.since()
         self.idempotency.prune()
         self.pull_store.prune(self.preferences.all()["pulls"]["keep_days"])
@@ -213,6 +231,7 @@ class Services:
             self.auto_update.tick()
         except ServiceError as exc:  # Ollama is away; the next round tries again
             log.info("chores are left for later: %s", exc.message)
+        self.usage.prune(self.preferences.all()["usage"]["keep_days"])
 
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
@@ -235,17 +254,41 @@ class Services:
     def close(self) -> None:
         """Stop the workers, and close all connections."""
         self.jobs.stop()
+        self.stops.close()
         self.model_uses.close()
+        self.usage.close()
         self.clients.close()
         self.session.close()
         self.database.close()
 
     @property
+    def conversations(self) -> ConversationStore:
+        """The chats that are kept."""
+        return ConversationStore(self.database)
+
+    @property
     def chat(self) -> ChatService:
         """The service that answers chats."""
-        return ChatService(
-            self.providers, self.preferences, self.clients, self.ollama_for, self.model_uses.touch
-        )
+        timeouts = self.preferences.timeouts
+        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for, self.windows)
+        choice = ModelChoice(self.ollama_for, self.clients, timeouts)
+        return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
+
+    @property
+    def conversation_chat(self) -> ConversationChat:
+        """The service that answers chats, and keeps those of a conversation."""
+        return ConversationChat(self.chat, self.conversations, self.windows, self.providers, self.preferences)
+
+    @property
+    def compare(self) -> CompareService:
+        """The service that asks several models at once."""
+        return CompareService(self.chat, self.stops)
+
+    def _note_call(self, call: Call) -> None:
+        """Keep what is to be known of a call that is over."""
+        if call.is_done:
+            self.model_uses.touch(call.provider.id, call.model)
+        self.usage.record(call.record())
 
 
 def make_services(settings: Settings) -> Services:
@@ -273,6 +316,10 @@ def make_services(settings: Settings) -> Services:
         jobs=jobs,
         feeds=PullFeeds(),
         model_uses=ModelUses(database),
+        windows=Windows(lambda provider: services.hasty_ollama_for(provider)),
+        circuits=Circuits(),
+        stops=Stops(database),
+        usage=UsageLog(database),
     )
     return services
 

@@ -16,6 +16,7 @@ from app.settings import Settings, is_loopback
 
 BODY_LIMIT = 1_000_000
 CHAT_BODY_LIMIT = 16_000_000
+LARGE_BODY_ENDPOINTS = ("chat.", "conversations.import_conversations")
 UPLOAD_ENDPOINT = "creations.create_model"
 UPLOAD_TYPE = "application/octet-stream"
 
@@ -131,8 +132,7 @@ def _check_key(settings: Settings) -> None:
 def _check_body(settings: Settings) -> None:
     # No form: a page of another site can send one without being asked.
     is_upload = request.endpoint == UPLOAD_ENDPOINT and request.mimetype == UPLOAD_TYPE
-    is_chat = request.endpoint is not None and request.endpoint.startswith("chat.")
-    limit = CHAT_BODY_LIMIT if is_chat else BODY_LIMIT
+    limit = CHAT_BODY_LIMIT if (request.endpoint or "").startswith(LARGE_BODY_ENDPOINTS) else BODY_LIMIT
     request.max_content_length = settings.max_upload if is_upload else limit
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
     expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload

@@ -15,6 +15,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from app import create_app
+from app.db import Database
 from app.settings import Settings, Timeouts
 from tests.postgres import database_url
 from tests.wire import recording
@@ -41,6 +42,15 @@ def app(settings: Settings) -> Iterator[Flask]:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A database of the test's own, with its tables."""
+    database = Database(database_url(tmp_path), tmp_path)
+    database.migrate()
+    yield database
+    database.close()
 
 
 @pytest.fixture

@@ -36,6 +36,11 @@ class Connection:
         self.request = head + b"\r\n\r\n" + body
         return True
 
+    @property
+    def path(self) -> str:
+        """What the request asks for."""
+        return self.request.split(b" ", 2)[1].decode()
+
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
 

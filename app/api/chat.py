@@ -9,8 +9,21 @@ from flask import Response, g
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.chat import ChatRequestSchema, ChatResponseSchema
+from app.schemas.chat import (
+    ChatRequestSchema,
+    ChatResponseSchema,
+    CompareRequestSchema,
+    CompareResponseSchema,
+)
 from app.streaming import event_stream, last_event
+
+_COMPARE = {
+    "message": "Why is the sky blue?",
+    "targets": [
+        {"provider": "ollama", "model": "llama3.2:1b"},
+        {"provider": "ollama", "model": "qwen3:0.6b"},
+    ],
+}
 
 blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats with a model")
 
@@ -26,9 +39,35 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
     """Ask a model
 
-    With `"stream": true` the answer is a `text/event-stream`: `start`, then `delta` with `content` or
-    `thinking`, then exactly one of `done` (this response) or `error` (the error body).
+    With `"stream": true` the answer is a `text/event-stream`: `start`, then `delta` with `content`,
+    `thinking` or `tool_calls`, then exactly one of `done` (this response) or `error` (the error body).
+    While Ollama loads the model, `loading` comes after `start`.
     """
-    if body.pop("stream"):
-        return event_stream(services.chat.stream(body, g.request_id))
-    return last_event(services.chat.answer(body, g.request_id))
+    events = services.conversation_chat.answer(body, g.request_id)
+    return event_stream(events) if body["stream"] else last_event(events)
+
+
+@blp.post("/compare")
+@blp.arguments(CompareRequestSchema, example=_COMPARE)
+@blp.response(200, CompareResponseSchema)
+def compare(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Ask several models the same, side by side
+
+    One that fails has its error in its result, and does not hurt the others. With `"stream": true` the
+    answer is a `text/event-stream`: `start`, then `delta`, `loading`, `answer` and `failed`, each with the
+    number of its `target`, then exactly one of `done` (this response) or `error`.
+    """
+    events = services.compare.answer(body, g.request_id)
+    return event_stream(events) if body["stream"] else last_event(events)
+
+
+@blp.delete("/<request_id>")
+@blp.response(204)
+@blp.alt_response(404, schema=ErrorSchema, description="No such answer is being made")
+def stop_chat(request_id: str) -> None:
+    """Stop an answer that is being made
+
+    Its stream ends with an `error` of the type `chat_stopped`. The id is in `start`, and in the
+    `X-Request-ID` header, which a client may choose itself.
+    """
+    services.chat.stop(request_id)

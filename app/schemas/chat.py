@@ -7,15 +7,11 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.schemas.base import RequestSchema, StrictBool, StrictFloat, UpstreamSchema, not_blank
+from app.schemas.messages import MAX_IMAGES, ImageField, MessageSchema, ToolSchema
+from app.schemas.options import FormatField, OptionsSchema, ThinkField
+from app.schemas.running import KeepAlive
 
 MAX_MESSAGES = 1000
-
-
-class MessageSchema(RequestSchema):
-    """One turn of a conversation."""
-
-    role = fields.Str(required=True, validate=validate.OneOf(["system", "user", "assistant"]))
-    content = fields.Str(required=True)
 
 
 class StopField(fields.Field[Any]):
@@ -30,15 +26,9 @@ class StopField(fields.Field[Any]):
         return texts
 
 
-class ChatRequestSchema(RequestSchema):
-    """What is asked: `message`, or `messages`, or both (then `message` comes last)."""
+class TargetSchema(RequestSchema):
+    """Who is asked."""
 
-    message = fields.Str(validate=not_blank("Message"), metadata={"description": "What the user says"})
-    messages = fields.List(
-        fields.Nested(MessageSchema),
-        validate=validate.Length(1, MAX_MESSAGES),
-        metadata={"description": "The conversation so far"},
-    )
     provider = fields.Str(
         validate=not_blank("Provider"),
         metadata={"description": "A provider's id; else the default of the settings"},
@@ -47,6 +37,17 @@ class ChatRequestSchema(RequestSchema):
         allow_none=True,
         validate=[not_blank("Model"), validate.Length(max=300)],
         metadata={"description": "A model of the provider; else the one in its settings"},
+    )
+
+
+class QuestionSchema(RequestSchema):
+    """What is asked: `message`, or `messages`, or both (then `message` comes last)."""
+
+    message = fields.Str(validate=not_blank("Message"), metadata={"description": "What the user says"})
+    messages = fields.List(
+        fields.Nested(MessageSchema),
+        validate=validate.Length(1, MAX_MESSAGES),
+        metadata={"description": "The conversation so far"},
     )
     system_prompt = fields.Str(
         allow_none=True,
@@ -62,18 +63,95 @@ class ChatRequestSchema(RequestSchema):
         validate=validate.Range(1, 2**31 - 1),
         metadata={"description": "Never sent to Ollama; the answer then says so in `notice`"},
     )
-    stream = StrictBool(
-        load_default=False,
-        metadata={"description": "Answer as an event stream: `start`, `delta`, `done` or `error`"},
+    images = fields.List(
+        ImageField(),
+        validate=validate.Length(1, MAX_IMAGES),
+        metadata={"description": "What `message` is about: base64 or data URIs of PNG, JPEG, WebP or GIF"},
+    )
+    tools = fields.List(
+        fields.Nested(ToolSchema),
+        validate=validate.Length(1, 128),
+        metadata={"description": "The functions that the model may ask for, in `tool_calls`"},
+    )
+    format = FormatField(
+        allow_none=True,
+        metadata={
+            "description": "`json`, or a JSON schema. The answer is checked against it: `format_valid` tells."
+        },
+    )
+    think = ThinkField(
+        allow_none=True,
+        metadata={
+            "description": "true, false, or how much: `low`, `medium`, `high`, `max`; else as the model does"
+        },
+    )
+    logprobs = StrictBool(metadata={"description": "Whether to tell how likely each token was"})
+    top_logprobs = fields.Int(
+        strict=True,
+        validate=validate.Range(0, 20),
+        metadata={"description": "How many other tokens to tell beside each"},
+    )
+    options = fields.Nested(
+        OptionsSchema, metadata={"description": "Ollama's own options, such as `num_ctx`; for Ollama only"}
+    )
+    keep_alive = KeepAlive(
+        may_be_zero=True,
+        metadata={
+            "description": "How long Ollama keeps the model in memory: seconds, or such as `10m`; 0 for not"
+        },
+    )
+    truncate = StrictBool(
+        metadata={
+            "description": "false: fail when the messages do not fit the model's window, instead of leaving "
+            "the oldest out; for Ollama only"
+        }
     )
 
     @validates_schema
     def _has_something_to_answer(self, data: dict[str, Any], **_: Any) -> None:
         if "message" not in data and "messages" not in data:
             raise ValidationError("Message is required", "message")
+        if "images" in data and "message" not in data:
+            raise ValidationError("Images go with message; those of messages go into each.", "images")
+        if data.get("top_logprobs") and not data.get("logprobs"):
+            raise ValidationError("Needs logprobs to be true.", "top_logprobs")
         starts_with_system = data.get("messages", [{}])[0].get("role") == "system"
         if starts_with_system and data.get("system_prompt"):
             raise ValidationError("Give it here or as the first of messages, not both.", "system_prompt")
+
+    stream = StrictBool(
+        load_default=False,
+        metadata={"description": "Answer as an event stream: `start`, `delta`, `done` or `error`"},
+    )
+
+
+class ChatRequestSchema(QuestionSchema, TargetSchema):
+    """What is asked of one model."""
+
+    conversation_id = fields.Str(
+        allow_none=True,
+        validate=validate.Length(1, 64),
+        metadata={
+            "description": "A kept conversation to go on with: what was said is sent along, and what is said "
+            "is kept. `messages` are then the new ones only, such as the results of tools"
+        },
+    )
+    fallback_provider = fields.Str(
+        allow_none=True,
+        validate=not_blank("Fallback provider"),
+        metadata={"description": "Who answers when the provider cannot; else the settings', null for nobody"},
+    )
+
+
+class CompareRequestSchema(QuestionSchema):
+    """What is asked of several models at once."""
+
+    targets = fields.List(
+        fields.Nested(TargetSchema),
+        required=True,
+        validate=validate.Length(2, 8),
+        metadata={"description": "Who is asked: two to eight"},
+    )
 
 
 class UsageSchema(UpstreamSchema):
@@ -83,6 +161,35 @@ class UsageSchema(UpstreamSchema):
     completion_tokens = fields.Int()
     total_tokens = fields.Int(allow_none=True)
     estimated = fields.Bool(metadata={"description": "Whether the provider told none and they were guessed"})
+
+
+class UsedContextSchema(UpstreamSchema):
+    """How full the model's window is."""
+
+    used = fields.Int(allow_none=True, metadata={"description": "Tokens of the prompt and the answer"})
+    window = fields.Int(allow_none=True, metadata={"description": "Tokens that the model looks at"})
+    truncated = fields.Bool(
+        allow_none=True,
+        metadata={"description": "Whether a part of the messages was left out; null where that is not known"},
+    )
+    dropped_messages = fields.Int(
+        metadata={"description": "How many of the conversation's oldest messages were not sent"}
+    )
+
+
+class AnsweredFunctionSchema(UpstreamSchema):
+    """Which function the model wants called, and with what."""
+
+    name = fields.Str()
+    arguments = fields.Raw(metadata={"description": "An object; a text where the model wrote none"})
+
+
+class AnsweredCallSchema(UpstreamSchema):
+    """A tool call that the model asks for."""
+
+    id = fields.Str()
+    type = fields.Str()
+    function = fields.Nested(AnsweredFunctionSchema)
 
 
 class ChatResponseSchema(UpstreamSchema):
@@ -95,12 +202,44 @@ class ChatResponseSchema(UpstreamSchema):
     response_time = fields.Float(metadata={"description": "Seconds from request to full answer"})
     usage = fields.Nested(UsageSchema)
     finish_reason = fields.Str(
-        metadata={"description": "`stop`, or `length` when the answer was cut at a limit"}
+        metadata={"description": "`stop`, `length` when the answer was cut at a limit, or `tool_calls`"}
     )
+    time_to_first_token = fields.Float(metadata={"description": "Seconds; of streams"})
+    tokens_per_second = fields.Float(metadata={"description": "As the provider tells, or as was seen"})
+    load_time = fields.Float(metadata={"description": "Seconds of loading the model, where told"})
+    context = fields.Nested(UsedContextSchema)
     thinking = fields.Str(metadata={"description": "What the model thought, if it did"})
+    thinking_exhausted = fields.Bool(
+        metadata={"description": "Whether all tokens went into thinking, and none was left for an answer"}
+    )
+    tool_calls = fields.List(fields.Nested(AnsweredCallSchema))
+    format_valid = fields.Bool(metadata={"description": "Whether the answer follows `format`"})
+    format_error = fields.Str(metadata={"description": "Where it does not"})
+    logprobs = fields.List(
+        fields.Dict(keys=fields.Str()), metadata={"description": "OpenAI's, one for each token"}
+    )
     notice = fields.Str(metadata={"description": "What was done otherwise than asked, and why"})
     fallback_used = fields.Bool(
         metadata={"description": "Whether the fallback provider answered, for the first failed"}
     )
     first_error = fields.Dict(keys=fields.Str(), metadata={"description": "How the first provider failed"})
+    conversation_id = fields.Str(metadata={"description": "The conversation in which this is kept"})
+    request_id = fields.Str()
+
+
+class CompareResultSchema(ChatResponseSchema):
+    """One answer of several, or the error body instead."""
+
+    target = fields.Int(metadata={"description": "The number of the target, from 0"})
+    ok = fields.Bool(metadata={"description": "Whether there is an answer"})
+    error = fields.Str()
+    error_type = fields.Str()
+    hint = fields.Str()
+    details = fields.Dict(keys=fields.Str())
+
+
+class CompareResponseSchema(UpstreamSchema):
+    """What each one answered, in the order of `targets`; also the data of a stream's `done`."""
+
+    results = fields.List(fields.Nested(CompareResultSchema))
     request_id = fields.Str()

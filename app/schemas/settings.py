@@ -6,6 +6,8 @@ from marshmallow import ValidationError, fields, validate
 
 from app.model_name import ModelName
 from app.schemas.base import RequestSchema, StrictBool, StrictFloat
+from app.schemas.options import ThinkField
+from app.schemas.running import KeepAlive
 
 _seconds = validate.Range(min=0, min_inclusive=False, max=86400)
 _clock = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Give a time of day, for example 03:00")
@@ -83,6 +85,33 @@ class PullSettingsSchema(RequestSchema):
     )
 
 
+class ModelDefaultsSchema(RequestSchema):
+    """How one of Ollama's models is used where a chat does not say."""
+
+    num_ctx = fields.Int(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(1, 2**31 - 1),
+        metadata={"description": "Its window in tokens"},
+    )
+    keep_alive = KeepAlive(
+        may_be_zero=True,
+        allow_none=True,
+        metadata={"description": "How long it stays in memory: seconds, or such as `10m`"},
+    )
+    think = ThinkField(allow_none=True, metadata={"description": "Whether it is to think, and how much"})
+
+
+class UsageSettingsSchema(RequestSchema):
+    """What is kept of the calls to providers."""
+
+    keep_days = fields.Int(
+        strict=True,
+        validate=validate.Range(1, 36_500),
+        metadata={"description": "For how many days calls are kept"},
+    )
+
+
 class SettingsSchema(RequestSchema):
     """The settings; `PUT` changes those that it names."""
 
@@ -124,5 +153,12 @@ class SettingsSchema(RequestSchema):
         validate=validate.Range(0, 10),
         metadata={"description": "How many former versions of a model an update keeps"},
     )
+    model_defaults = fields.Dict(
+        keys=fields.Str(validate=_check_name),
+        values=fields.Nested(ModelDefaultsSchema),
+        validate=validate.Length(max=1000),
+        metadata={"description": "By the model's name: its window, its time in memory, its thinking"},
+    )
     updates = fields.Nested(UpdateSettingsSchema)
     pulls = fields.Nested(PullSettingsSchema)
+    usage = fields.Nested(UsageSettingsSchema)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.errors import EmptyResponse, UpstreamError
+from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError
 from app.services.openai_client import error_message
 from app.services.reader import SIZE_LIMIT
 from app.services.upstream import clean, cut_off, invalid_response
 
 Json = dict[str, Any]
 
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-
 
 @dataclass
-class Answer:
+class Answer(ABC):
     """An answer as it is put together.
 
     :param name: the provider's, for messages
@@ -29,14 +28,22 @@ class Answer:
     secret: str = field(default="", repr=False)
     text: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
+    tool_calls: list[Json] = field(default_factory=list)
+    logprobs: list[Json] = field(default_factory=list)
     finish_reason: str = ""
     usage: Json | None = None
+    timing: Json = field(default_factory=dict)  # load_time and tokens_per_second, where the provider tells
     done: bool = False
     events: int = 0
     _rest: bytes = b""
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing in it, not even a thought."""
+        return not (self.text or self.thoughts or self.tool_calls)
+
     def feed(self, data: bytes) -> Iterator[Json]:
-        """Take the next bytes of an event stream, yielding the deltas that they complete.
+        """Take the next bytes of a stream, yielding the deltas that they complete.
 
         :raises UpstreamError: for an error in the stream
         """
@@ -45,8 +52,20 @@ class Answer:
         if len(self._rest) > SIZE_LIMIT:
             raise invalid_response(self.name, "an event is far too large")
         for line in lines:
-            if line.startswith(b"data:") and not self.done:
-                yield from self._event(line[5:].strip())
+            if not self.done:
+                yield from self._line(line)
+
+    def flush(self) -> Iterator[Json]:
+        """Take what came after the last line's end; the stream is over.
+
+        :raises UpstreamIncomplete: when that is a part of something
+        """
+        rest, self._rest = self._rest, b""
+        if rest.strip() and not self.done:
+            try:
+                yield from self._line(rest)
+            except InvalidUpstreamResponse as exc:
+                raise cut_off(self.name) from exc
 
     def end(self) -> None:
         """Take note that the stream is over.
@@ -54,67 +73,32 @@ class Answer:
         :raises UpstreamIncomplete: when its terminator is missing
         :raises EmptyResponse: when it held no message
         """
-        if self._rest.strip() == b"data: [DONE]":
-            self.done = True
+        for _ in self.flush():
+            pass
         if not (self.finish_reason or self.done):
             raise cut_off(self.name)
-        if not (self.finish_reason or self.text or self.thoughts):
+        if not self.finish_reason and self.is_silent:
             raise self._empty()
 
+    @abstractmethod
     def load(self, data: bytes) -> None:
         """Take the whole answer at once.
 
         :raises EmptyResponse: when it holds no message
         """
-        answer = self._parse(data)
-        self._usage(answer)
-        choices = self._choices(answer)
-        if not choices:
-            raise self._empty()
-        message = choices[0].get("message")
-        if not isinstance(message, dict):
-            raise invalid_response(self.name, "its message is missing")
-        content, thinking = message.get("content"), _thinking(message)
-        if content is None and not thinking:
-            raise self._empty()
-        if content is not None and not isinstance(content, str | list):
-            raise invalid_response(self.name, "its content is no text")
-        self.text.append(_plain(content))
-        self.thoughts.append(thinking)
-        self._finish(choices[0].get("finish_reason") or "stop")
 
-    def _event(self, data: bytes) -> Iterator[Json]:
-        self.events += 1
-        if data == b"[DONE]":
-            self.done = True
-            return
-        chunk = self._parse(data)
-        self._usage(chunk)
-        for choice in self._choices(chunk):
-            delta = choice.get("delta") or {}
-            if not isinstance(delta, dict):
-                raise invalid_response(self.name, "a delta is no object")
-            if thinking := _thinking(delta):
-                self.thoughts.append(thinking)
-                yield {"thinking": thinking}
-            if content := _plain(delta.get("content")):
-                self.text.append(content)
-                yield {"content": content}
-            if reason := choice.get("finish_reason"):
-                self._finish(reason)
+    @abstractmethod
+    def _line(self, line: bytes) -> Iterator[Json]:
+        """Take a line of the stream."""
 
-    def _finish(self, reason: object) -> None:
-        if reason == "error":  # OpenRouter's, with or without the error beside it
-            raise UpstreamError(
-                f"{self.name} failed in the middle of its answer.", hint="Ask again, or use another model."
-            )
-        self.finish_reason = reason if isinstance(reason, str) else "stop"
-
-    def _choices(self, parsed: Json) -> list[Json]:
-        choices = parsed.get("choices") or []
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            raise invalid_response(self.name, "its choices are no list of objects")
-        return choices
+    def _parts(self, text: str, thinking: str) -> Iterator[Json]:
+        """Keep what came, and yield it as deltas."""
+        if thinking:
+            self.thoughts.append(thinking)
+            yield {"thinking": thinking}
+        if text:
+            self.text.append(text)
+            yield {"content": text}
 
     def _parse(self, data: bytes) -> Json:
         try:
@@ -127,11 +111,6 @@ class Answer:
             message = clean(error_message(parsed), self.secret)
             raise UpstreamError(f"{self.name} failed while answering: {message or 'it did not say why'}")
         return parsed
-
-    def _usage(self, parsed: Json) -> None:
-        usage = parsed.get("usage")
-        if isinstance(usage, dict) and _count(usage.get("completion_tokens")) is not None:
-            self.usage = {name: _count(usage.get(name)) for name in _COUNTS}
 
     def _empty(self) -> EmptyResponse:
         return EmptyResponse(
@@ -160,19 +139,20 @@ def measure(response: str, usage: Json | None) -> Json:
     }
 
 
-def _count(value: object) -> int | None:
+def count(value: object) -> int | None:
     """Return *value* when it can be a number of tokens."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _thinking(message: Json) -> str:
-    """Return the thoughts: Ollama and OpenRouter say `reasoning`, others `reasoning_content`."""
-    found = message.get("reasoning") or message.get("reasoning_content")
-    return found if isinstance(found, str) else ""
-
-
-def _plain(content: object) -> str:
-    """Return a content's text; some providers send a list of parts."""
-    if isinstance(content, list):
-        return "".join(_plain(part.get("text")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+def tool_call(id: object, name: object, arguments: object) -> Json:
+    """Return a tool call as it is answered; arguments that are no object's JSON stay the text they are."""
+    if isinstance(arguments, str):
+        try:
+            parsed = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            parsed = None
+        arguments = parsed if isinstance(parsed, dict) else arguments
+    elif not isinstance(arguments, dict):
+        arguments = {}
+    function = {"name": name if isinstance(name, str) else "", "arguments": arguments}
+    return {"id": id if isinstance(id, str) else "", "type": "function", "function": function}

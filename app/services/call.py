@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.errors import ServiceError
 from app.services.answer import Answer, measure
-from app.services.ollama import check_name
-from app.services.openai_client import ResponseBody, translated
+from app.services.answer_format import check_format
 from app.services.providers import Provider
 from app.services.reader import Body, Register
-from app.services.upstream import invalid_response
-
-if TYPE_CHECKING:
-    import openai
+from app.services.route import Route
+from app.services.usage import CallRecord
+from app.services.windows import context, least_tokens
 
 Json = dict[str, Any]
-
-_SAMPLING = ("temperature", "top_p", "stop", "seed", "max_tokens")
 
 
 @dataclass
 class Call:
-    """One request to one provider."""
+    """One request to one provider.
+
+    :param body: the chat that it is for, with all its messages
+    :param needs: the capabilities that a model must have for it
+    """
 
     provider: Provider
     model: str
     model_is_named: bool
+    body: Json
+    needs: frozenset[str]
     request: Json
     request_id: str
+    route: Route
+    answer: Answer
     notices: list[str] = field(default_factory=list)
     first_error: ServiceError | None = None
+    error: ServiceError | None = None
     started: float = field(default_factory=time.monotonic)
+    first_token_at: float | None = None
+    ended_at: float | None = None
+    is_done: bool = False
+    loaded_before: int | None = None
 
-    def open(self, client: openai.OpenAI, register: Register) -> Body:
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the answer comes as a stream."""
+        return bool(self.request.get("stream"))
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: `ok`, an error's slug, or `client_left`."""
+        if self.is_done:
+            return "ok"
+        return self.error.error_type if self.error else "client_left"
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or takes so far."""
+        return (self.ended_at or time.monotonic()) - self.started
+
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
+        return "".join(self.answer.text)
+
+    def open(self, register: Register) -> Body:
         """Send the request."""
-        create = client.chat.completions.with_streaming_response.create
-        with translated(self.provider, self.model):
-            body = ResponseBody(create, {"model": self.model, **self.request}, register)
-        if not self.request.get("stream") or "text/event-stream" in body.content_type:
-            return body
-        if "json" in body.content_type:
-            return UnstreamedBody(body)
-        body.close()
-        raise invalid_response(self.provider.name, "it is not an event stream")
+        return self.route.open(self.model, self.request, register)
 
     def start(self) -> Json:
         """Return what a stream begins with."""
@@ -59,22 +79,105 @@ class Call:
         }
         return {**start, **self._remarks()}
 
-    def result(self, answer: Answer) -> Json:
-        """Return the whole response."""
-        response, thinking = "".join(answer.text), "".join(answer.thoughts)
+    def result(self, window: int | None) -> Json:
+        """Return the whole response.
+
+        :param window: the tokens that the model looks at, where that is known
+        """
+        answer, response, thinking = self.answer, self.text, "".join(self.answer.thoughts)
         usage = measure(response, answer.usage)
-        result = {
+        self.ended_at = time.monotonic()
+        found: Json = {
             "response": response,
             "provider": self.provider.id,
             "model": self.model,
             "tokens": usage["completion_tokens"],
-            "response_time": round(time.monotonic() - self.started, 3),
+            "response_time": round(self.ended_at - self.started, 3),
             "usage": usage,
             "finish_reason": answer.finish_reason or "stop",
             "request_id": self.request_id,
-            **self._remarks(),
+            **self.timing(),
         }
-        return {**result, "thinking": thinking} if thinking else result
+        dropped = self.body.get("dropped_messages", 0)
+        found["context"] = context(least_tokens(self.body["messages"]), usage, window, dropped)
+        if thinking:
+            found["thinking"] = thinking
+            found |= self._of_thinking(found)
+        if answer.tool_calls:
+            found["tool_calls"] = answer.tool_calls
+        if self.body.get("format") and not answer.tool_calls:
+            found |= check_format(self.body["format"], response)
+        found |= self._of_logprobs()
+        self._explain(found)
+        return {**found, **self._remarks()}
+
+    def timing(self) -> Json:
+        """Return how long the first token took and how fast the others came, as far as that is known."""
+        found: Json = {}
+        if self.is_streamed and self.first_token_at is not None:
+            found["time_to_first_token"] = round(self.first_token_at - self.started, 4)
+        begun = self.first_token_at if self.is_streamed else self.started
+        seconds = (self.ended_at or time.monotonic()) - begun if begun is not None else 0.0
+        usage = self.answer.usage
+        if usage and usage["completion_tokens"] > 1 and seconds > 0:
+            found["tokens_per_second"] = round(usage["completion_tokens"] / seconds, 1)
+        return {**found, **self.answer.timing}
+
+    def record(self) -> CallRecord:
+        """Return what is to be kept of it when it is over."""
+        usage = measure(self.text, self.answer.usage)
+        timing = self.timing()
+        return CallRecord(
+            provider=self.provider.id,
+            model=self.model,
+            endpoint="chat",
+            latency=self.seconds,
+            outcome="stopped" if self.outcome == "chat_stopped" else self.outcome,
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            estimated=usage["estimated"],
+            time_to_first_token=timing.get("time_to_first_token"),
+            tokens_per_second=timing.get("tokens_per_second"),
+            load_time=timing.get("load_time"),
+            fallback=self.first_error is not None,
+            streamed=self.is_streamed,
+            request_id=self.request_id,
+        )
+
+    def _of_thinking(self, found: Json) -> Json:
+        if found["response"].strip() or self.answer.tool_calls:
+            return {}
+        if found["finish_reason"] == "length":
+            self.notices.append(
+                "The model spent all its tokens on thinking. Give it more of them (options.num_predict or "
+                "options.num_ctx; max_tokens elsewhere), or ask with think: false."
+            )
+            return {"thinking_exhausted": True}
+        self.notices.append("The model only thought, and said nothing. Ask again, or with think: false.")
+        return {}
+
+    def _of_logprobs(self) -> Json:
+        if not self.body.get("logprobs"):
+            return {}
+        if not self.answer.logprobs:
+            self.notices.append(f"{self.provider.name} told no logprobs.")
+        return {"logprobs": self.answer.logprobs}
+
+    def _explain(self, found: Json) -> None:
+        """Say what else the user ought to know."""
+        window = found["context"]["window"]
+        if found["context"]["truncated"] and not self.body.get("dropped_messages"):
+            self.notices.append(
+                f"The messages did not fit the window of {window} tokens, so the oldest part was not read. "
+                "Ask with a larger options.num_ctx, or with truncate: false to have this as an error."
+            )
+        loaded = self.answer.timing.get("load_time", 0)
+        if self.loaded_before and window and self.loaded_before != window and loaded > 0.1:
+            self.notices.append(
+                f"The model was loaded anew, for its window was {self.loaded_before} tokens: {loaded} s."
+            )
+        if any(isinstance(call["function"]["arguments"], str) for call in self.answer.tool_calls):
+            self.notices.append("The model wrote arguments of a tool call that are no JSON object.")
 
     def _remarks(self) -> Json:
         remarks: Json = {"notice": " ".join(self.notices)} if self.notices else {}
@@ -82,62 +185,3 @@ class Call:
             remarks["fallback_used"] = True
             remarks["first_error"] = self.first_error.body(self.request_id)
         return remarks
-
-
-class UnstreamedBody:
-    """The answer of a provider that was asked for a stream and gave it whole, as a stream of one event."""
-
-    def __init__(self, body: ResponseBody) -> None:
-        self._body = body
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the answer as an event, and the terminator."""
-        data = b"".join(self._body.chunks())
-        try:
-            answer = json.loads(data)
-            for choice in answer.get("choices") or ():
-                choice["delta"] = choice.pop("message")
-                choice["finish_reason"] = choice.get("finish_reason") or "stop"
-            data = json.dumps(answer).encode()
-        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            pass  # it is no answer: who reads the event says so
-        yield b"data: " + data.replace(b"\n", b" ") + b"\n\ndata: [DONE]\n\n"
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection."""
-        return self._body.connection()
-
-    def close(self) -> None:
-        """Give the connection back, or close it."""
-        self._body.close()
-
-
-def make_call(provider: Provider, body: Json, preferences: Json, request_id: str) -> Call:
-    """Return the call of *provider* for a chat, filled in from the settings.
-
-    :raises InvalidModelName: for a name that Ollama would not accept
-    """
-    model = body.get("model")
-    if model and provider.is_ollama:
-        check_name(model)
-    request: Json = {"messages": _messages(body, preferences["system_prompt"])}
-    for name in _SAMPLING:
-        value = body.get(name)
-        value = preferences.get(name) if value is None else value
-        if value is not None:
-            request[name] = value
-    call = Call(provider, model or provider.model, bool(model), request, request_id)
-    if provider.is_ollama and request.pop("max_tokens", None) and body.get("max_tokens"):
-        call.notices.append("max_tokens was left out: it is not sent to Ollama.")
-    return call
-
-
-def _messages(body: Json, default_prompt: str) -> list[Json]:
-    messages: list[Json] = list(body.get("messages", ()))
-    if "message" in body:
-        messages.append({"role": "user", "content": body["message"]})
-    prompt = body.get("system_prompt")
-    prompt = default_prompt if prompt is None else prompt
-    if prompt and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": prompt})
-    return messages

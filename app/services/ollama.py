@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Set
 from typing import IO
 
 from app.errors import (
@@ -18,7 +18,8 @@ from app.model_name import ModelName
 from app.schemas.models import ModelListSchema
 from app.schemas.running import RunningListSchema
 from app.schemas.show import ShowSchema
-from app.services.ollama_api import Json, OllamaApi
+from app.services.ollama_api import Json, LineBody, OllamaApi
+from app.services.reader import Register
 from app.services.upstream import invalid_response
 
 
@@ -71,6 +72,17 @@ class OllamaService(OllamaApi):
         """
         body = {"model": model, **values, "stream": True}
         return self._lines("/api/create", body, lambda message: create_failed(model, message))
+
+    def chat(self, request: Json, register: Register) -> LineBody:
+        """Return the open answer to a chat (``POST /api/chat``).
+
+        :param register: told the connection before the answer begins, so that one can hang up on it
+        :raises ModelNotFound: when the model is not there
+        """
+        try:
+            return self._body("/api/chat", request, register)
+        except NotFound as exc:
+            raise ModelNotFound(f"The model '{request['model']}' is not installed on {self.name}.") from exc
 
     def copy(self, source: str, destination: str) -> None:
         """Give *source* a second name (``POST /api/copy``).
@@ -149,16 +161,17 @@ class OllamaService(OllamaApi):
             details={"model": model, "available": available},
         )
 
-    def first_chat_model(self) -> str:
-        """Return the newest installed model that can chat.
+    def first_chat_model(self, needs: Set[str] = frozenset()) -> str:
+        """Return the newest installed model that can chat, and has the capabilities *needs* if one has.
 
         :raises ModelNotFound: when there is none
         """
         models = self.list()["models"]
-        for model in models:
-            if "completion" in model.get("capabilities", ["completion"]):
-                name: str = model["name"]
-                return name
+        able = [model for model in models if "completion" in model.get("capabilities", ["completion"])]
+        able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))
+        if able:
+            name: str = able[0]["name"]
+            return name
         raise ModelNotFound(
             f"{self.name} has no model that can chat.",
             hint='Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}',

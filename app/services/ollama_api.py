@@ -14,8 +14,8 @@ from marshmallow import Schema, ValidationError
 from app.errors import UpstreamError
 from app.schemas.pulls import PullPartSchema
 from app.services.providers import Provider
-from app.services.reader import read
-from app.services.upstream import clean, cut_off, invalid_response, reject, translated
+from app.services.reader import Register, read
+from app.services.upstream import announcing, clean, cut_off, invalid_response, reject, translated
 from app.settings import Timeouts
 
 Json = dict[str, Any]
@@ -64,15 +64,14 @@ class OllamaApi:
         :raises UpstreamIncomplete: when the stream ends without its ``success``
         """
         timeouts = self._timeouts
-        timeout = (timeouts.connect, max(timeouts.first_byte, timeouts.idle))
         chunks = read(
-            lambda _: LineBody(self._request("POST", path, json=body, stream=True, timeout=timeout)),
+            lambda register: self._body(path, body, register),
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
         )
         rest = b""
         try:
-            with self._translated():
+            with self.translated():
                 for data in chunks:
                     if not data:
                         yield None
@@ -86,6 +85,12 @@ class OllamaApi:
                 raise cut_off(self.name)
         finally:
             chunks.close()
+
+    def _body(self, path: str, body: Json, register: Register) -> LineBody:
+        """Post *body* and return the open answer; *register* is told the connection before there is one."""
+        timeout = (self._timeouts.connect, max(self._timeouts.first_byte, self._timeouts.idle))
+        with announcing(register):
+            return LineBody(self._request("POST", path, json=body, stream=True, timeout=timeout))
 
     def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
         try:
@@ -113,7 +118,7 @@ class OllamaApi:
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
         key = self.provider.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with self._translated():
+        with self.translated():
             response = self._session.request(
                 method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
             )
@@ -125,7 +130,8 @@ class OllamaApi:
             raise
         return response
 
-    def _translated(self) -> AbstractContextManager[None]:
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn what a request raises into our errors."""
         return translated(self.name, self.provider.native_url)
 
     def _refuse(self, response: requests.Response) -> None:
@@ -143,7 +149,7 @@ class OllamaApi:
 
     def _parsed(self, response: requests.Response) -> Any:
         """Return the body's JSON value; None where it is not JSON."""
-        with self._translated():
+        with self.translated():
             body = response.content
         try:
             return json.loads(body)

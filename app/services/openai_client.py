@@ -108,7 +108,8 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
     except ServiceError:
         raise
     except (SilentUpstream, openai.APITimeoutError, httpx2.TimeoutException) as exc:
-        raise timed_out(provider.name, provider.openai_url) from exc
+        connected = not isinstance(exc.__cause__, httpx2.ConnectTimeout)
+        raise timed_out(provider.name, provider.openai_url, connected=connected) from exc
     except openai.APIConnectionError as exc:
         if was_cut(exc):
             raise cut_off(provider.name) from exc

@@ -21,8 +21,10 @@ _DEFAULTS: Json = {
     "pinned_models": [],
     "protected_models": [],
     "keep_versions": 1,
+    "model_defaults": {},
 }
 _PULLS: Json = {"window": None, "max_bytes_per_second": None, "keep_days": 30}
+_USAGE: Json = {"keep_days": 365}
 _UPDATES: Json = {
     "enabled": False,
     "time": "03:00",
@@ -54,7 +56,9 @@ class PreferenceStore:
         timeouts = {**asdict(self._timeouts), **stored.get("timeouts", {})}
         updates = {**_UPDATES, **stored.get("updates", {})}
         pulls = {**_PULLS, **stored.get("pulls", {})}
-        return {**_DEFAULTS, **stored, "timeouts": timeouts, "updates": updates, "pulls": pulls}
+        usage = {**_USAGE, **stored.get("usage", {})}
+        groups = {"timeouts": timeouts, "updates": updates, "pulls": pulls, "usage": usage}
+        return {**_DEFAULTS, **stored, **groups}
 
     @property
     def timeouts(self) -> Timeouts:
@@ -65,7 +69,7 @@ class PreferenceStore:
         """Change some settings; of its groups too, only those given."""
 
         def change(stored: Json) -> None:
-            for group in values.keys() & {"timeouts", "updates", "pulls"}:
+            for group in values.keys() & {"timeouts", "updates", "pulls", "usage"}:
                 values[group] = {**stored.get(group, {}), **values[group]}
             stored.update(values)
 

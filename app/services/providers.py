@@ -87,6 +87,10 @@ class ProviderStore:
         self._file.read()
         return self._file.damage
 
+    def enable(self, id: str) -> None:
+        """Enable a provider for this run, unless the person said otherwise."""
+        self._enable = (*self._enable, id)
+
     def all(self) -> dict[str, Provider]:
         """Return every provider by id, the shipped ones first."""
         stored = self._file.read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from app.errors import (
@@ -27,11 +30,56 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.services.reader import SilentUpstream
+from app.services.reader import Register, SilentUpstream
 from app.settings import is_loopback
 
 _MESSAGE_LIMIT = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+_opening = threading.local()
+
+
+class _Announced:
+    """Makes a connection known once the request is sent, while its answer is still awaited."""
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
+        register: Register | None = getattr(_opening, "register", None)
+        connection: socket.socket | None = getattr(self, "sock", None)
+        if register is not None and connection is not None:
+            register(connection)
+
+
+class _Connection(_Announced, HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Announced, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
+@contextmanager
+def announcing(register: Register | None) -> Iterator[None]:
+    """Tell *register* the connection of a request made in here, before it is answered."""
+    _opening.register = register
+    try:
+        yield
+    finally:
+        _opening.register = None
 
 
 class UpstreamSession(requests.Session):
@@ -39,7 +87,7 @@ class UpstreamSession(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
-        adapter = HTTPAdapter(pool_connections=16, pool_maxsize=64)
+        adapter = _Adapter(pool_connections=16, pool_maxsize=64)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
@@ -56,7 +104,9 @@ def translated(name: str, url: str) -> Iterator[None]:
     """Turn what requests raises for the upstream *name* at *url* into our errors."""
     try:
         yield
-    except (requests.ConnectTimeout, requests.ReadTimeout, ReadTimeoutError, SilentUpstream) as exc:
+    except requests.ConnectTimeout as exc:
+        raise timed_out(name, url, connected=False) from exc
+    except (requests.ReadTimeout, ReadTimeoutError, SilentUpstream) as exc:
         raise timed_out(name, url) from exc
     except HTTPError as exc:  # urllib3's own, from a body that is read without requests
         raise cut_off(name) from exc
@@ -75,8 +125,14 @@ def translated(name: str, url: str) -> Iterator[None]:
         ) from exc
 
 
-def timed_out(name: str, url: str) -> UpstreamTimeout:
+def timed_out(name: str, url: str, *, connected: bool = True) -> UpstreamTimeout:
     """Say that *name* did not answer in time."""
+    if not connected:
+        return UpstreamTimeout(
+            f"{name} at {url} cannot be reached: no connection came about in time.",
+            hint="Check the provider's base_url, this machine's network, and whether a firewall is between.",
+            details={"url": url, "reason": "connect_timeout"},
+        )
     return UpstreamTimeout(
         f"{name} at {url} did not answer in time.",
         hint="See whether it is busy or still loading a model; the waiting times are "

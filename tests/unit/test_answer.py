@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError, UpstreamIncomplete
-from app.services.answer import Answer, measure
+from app.services.answer import measure
+from app.services.openai_answer import OpenAIAnswer
 from tests.wire import recording
 
 
@@ -18,8 +19,8 @@ def _chunk(**choice: object) -> bytes:
     return b"data: " + json.dumps({"choices": [choice]}, ensure_ascii=False).encode() + b"\n\n"
 
 
-def _fed(*reads: bytes) -> Answer:
-    answer = Answer("Ollama")
+def _fed(*reads: bytes) -> OpenAIAnswer:
+    answer = OpenAIAnswer("Ollama")
     for data in reads:
         list(answer.feed(data))
     return answer
@@ -84,7 +85,7 @@ def test_feed_passes_over_comments_and_null_contents() -> None:
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_feed_keeps_thoughts_apart(name: str) -> None:
-    answer = Answer("Ollama")
+    answer = OpenAIAnswer("Ollama")
 
     deltas = [*answer.feed(_chunk(delta={name: "hm"})), *answer.feed(_chunk(delta={"content": "a"}))]
 
@@ -134,7 +135,7 @@ def test_end_of_a_stream_without_a_message_is_empty() -> None:
     ],
 )
 def test_feed_raises_an_error_in_the_stream(data: bytes, text: str) -> None:
-    answer = Answer("Ollama", "sk-123")
+    answer = OpenAIAnswer("Ollama", "sk-123")
 
     with pytest.raises(UpstreamError) as caught:
         list(answer.feed(data))
@@ -145,7 +146,7 @@ def test_feed_raises_an_error_in_the_stream(data: bytes, text: str) -> None:
 @pytest.mark.parametrize("data", [b"data: {\n", b"data: [1]\n", b"data: \xff\n"])
 def test_feed_of_what_is_no_event_is_invalid(data: bytes) -> None:
     with pytest.raises(InvalidUpstreamResponse):
-        list(Answer("Ollama").feed(data))
+        list(OpenAIAnswer("Ollama").feed(data))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_feed_of_what_is_no_event_is_invalid(data: bytes) -> None:
 )
 def test_load_of_a_broken_answer_raises(body: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        Answer("Ollama").load(body)
+        OpenAIAnswer("Ollama").load(body)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_load_of_a_broken_answer_raises(body: bytes, error: type[Exception]) -> 
     [('"hi"', "hi"), ('""', ""), ('[{"type": "text", "text": "hi"}, {"type": "thinking"}]', "hi")],
 )
 def test_load_keeps_the_text(content: str, text: str) -> None:
-    answer = Answer("Ollama")
+    answer = OpenAIAnswer("Ollama")
 
     answer.load(b'{"choices": [{"message": {"content": %s}}]}' % content.encode())
 
@@ -180,7 +181,7 @@ def test_load_keeps_the_text(content: str, text: str) -> None:
 
 
 def test_load_of_thoughts_alone_is_an_answer() -> None:
-    answer = Answer("Ollama")
+    answer = OpenAIAnswer("Ollama")
 
     answer.load(
         b'{"choices": [{"message": {"content": null, "reasoning": "hm"}, "finish_reason": "length"}]}'

@@ -1,0 +1,113 @@
+"""``/api/conversations``: chats that are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import Response
+from marshmallow import RAISE
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.conversations import (
+    ConversationFieldsSchema,
+    ConversationListSchema,
+    ConversationQuerySchema,
+    ConversationSchema,
+    ExportedConversationSchema,
+    ExportQuerySchema,
+    ImportResultSchema,
+    ImportSchema,
+    MessageQuerySchema,
+    WholeConversationSchema,
+)
+from app.services.conversation_export import as_markdown, file_name
+
+blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")
+
+
+@blp.post("")
+@blp.arguments(ConversationFieldsSchema, example={"title": "Sky", "system_prompt": "You are brief."})
+@blp.response(201, ConversationSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="No such provider")
+def create_conversation(body: dict[str, Any]) -> dict[str, Any]:
+    """Begin a conversation; every field may be left out"""
+    _check_provider(body)
+    return services.conversations.create(**body)
+
+
+@blp.get("")
+@blp.arguments(ConversationQuerySchema, location="query", unknown=RAISE)
+@blp.response(200, ConversationListSchema)
+def list_conversations(query: dict[str, Any]) -> dict[str, Any]:
+    """List the conversations, or those that hold certain words, the last used first"""
+    return services.conversations.all(**query)
+
+
+@blp.post("/import")
+@blp.arguments(ImportSchema)
+@blp.response(201, ImportResultSchema)
+def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
+    """Import conversations that were exported as JSON: all of them or, when one is faulty, none
+
+    The body is one exported conversation, a list of them, or such a list as `conversations`. They get
+    new ids.
+    """
+    imported = services.conversations.import_(body["conversations"])
+    return {"conversations": imported, "total": len(imported)}
+
+
+@blp.get("/<id>")
+@blp.arguments(MessageQuerySchema, location="query", unknown=RAISE)
+@blp.response(200, WholeConversationSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
+def get_conversation(query: dict[str, Any], id: str) -> dict[str, Any]:
+    """Get a conversation with its newest messages, or with those before one of them"""
+    return services.conversations.get(id, **query)
+
+
+@blp.patch("/<id>")
+@blp.arguments(ConversationFieldsSchema, example={"title": "Why the sky is blue"})
+@blp.response(200, ConversationSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="No such conversation or provider")
+def update_conversation(body: dict[str, Any], id: str) -> dict[str, Any]:
+    """Change the fields that are named; the others stay"""
+    _check_provider(body)
+    return services.conversations.update(id, **body)
+
+
+@blp.delete("/<id>")
+@blp.response(204)
+@blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
+def delete_conversation(id: str) -> None:
+    """Delete a conversation with its messages, also while an answer is being made"""
+    services.conversations.delete(id)
+
+
+@blp.get("/<id>/export")
+@blp.arguments(ExportQuerySchema, location="query", unknown=RAISE)
+@blp.response(200, ExportedConversationSchema)
+@blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
+def export_conversation(query: dict[str, Any], id: str) -> Response:
+    """Export a conversation as a file: JSON to import again, or Markdown to read"""
+    exported = services.conversations.export_json(id)
+    if query["format"] == "markdown":
+        return _file(
+            as_markdown(exported), "text/markdown; charset=utf-8", file_name(exported["title"], "md")
+        )
+    text = json.dumps(ExportedConversationSchema().dump(exported), indent=1)
+    return _file(text, "application/json", file_name(exported["title"], "json"))
+
+
+def _file(content: str, content_type: str, name: str) -> Response:
+    response = Response(content, content_type=content_type)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def _check_provider(body: dict[str, Any]) -> None:
+    """See to it that the provider a conversation names is one."""
+    if body.get("provider"):
+        services.providers.get(body["provider"])

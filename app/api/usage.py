@@ -1,0 +1,24 @@
+"""``/api/usage``: what the calls to providers took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import RAISE
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.usage import UsageQuerySchema, UsageReportSchema
+
+blp = Blueprint("usage", __name__, url_prefix="/api/usage", description="Calls, tokens and speeds")
+
+
+@blp.get("")
+@blp.arguments(UsageQuerySchema, location="query", unknown=RAISE)
+@blp.response(200, UsageReportSchema)
+def get_usage(query: dict[str, Any]) -> dict[str, Any]:
+    """Sum up the calls of some days, by day, provider and model
+
+    Days are those of UTC. Percentiles are of the newest 100,000 calls of each line.
+    """
+    return services.usage.report(**query)

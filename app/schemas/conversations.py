@@ -1,0 +1,209 @@
+"""Conversations: what is kept of chats."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from typing import Any
+
+from marshmallow import ValidationError, fields, pre_load, validate
+
+from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.models import UtcDateTime
+
+ROLES = ("user", "assistant", "system", "tool")
+STATUSES = ("complete", "pending", "failed", "cut", "stopped")
+
+_MAX_DEPTH = 32  # of lists and objects in each other
+
+
+def _check_time(value: datetime) -> None:
+    if not 1970 <= value.year <= 9998:
+        raise ValidationError("Give a time from 1970 on.")
+
+
+def _check_json(value: dict[str, Any]) -> None:
+    """Refuse what cannot be kept as JSON, or is nested without end."""
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            raise ValidationError("Numbers must be finite.")
+        inner = [item.values() if isinstance(item, dict) else item for item in level if _is_nested(item)]
+        level = [item for items in inner for item in items]
+        if not level:
+            return
+    raise ValidationError(f"Nested more than {_MAX_DEPTH} times.")
+
+
+def _is_nested(item: Any) -> bool:
+    return isinstance(item, dict | list)
+
+
+def _json_object(**kwargs: Any) -> fields.Dict:
+    return fields.Dict(keys=fields.Str(), validate=_check_json, **kwargs)
+
+
+class ConversationFieldsSchema(RequestSchema):
+    """What a person chooses of a conversation."""
+
+    title = fields.Str(
+        validate=[not_blank("Title"), validate.Length(max=200)],
+        metadata={"description": "Else made from the first message"},
+    )
+    system_prompt = fields.Str(
+        allow_none=True,
+        validate=validate.Length(max=100_000),
+        metadata={"description": "Else that of the settings; empty for none"},
+    )
+    provider = fields.Str(
+        allow_none=True,
+        validate=[not_blank("Provider"), validate.Length(max=80)],
+        metadata={"description": "Who answers; else the default of the settings"},
+    )
+    model = fields.Str(
+        allow_none=True,
+        validate=[not_blank("Model"), validate.Length(max=300)],
+        metadata={"description": "Which model answers; else the provider's"},
+    )
+
+
+class ConversationQuerySchema(RequestSchema):
+    """Which conversations to list."""
+
+    limit = fields.Int(load_default=50, validate=validate.Range(1, 200))
+    offset = fields.Int(load_default=0, validate=validate.Range(0, 2**31 - 1))
+    q = fields.Str(
+        load_default="",
+        validate=validate.Length(max=200),
+        attribute="query",
+        metadata={"description": 'Words that a message or the title holds; "a phrase" in quotes'},
+    )
+
+
+class MessageQuerySchema(RequestSchema):
+    """Which messages to list."""
+
+    limit = fields.Int(load_default=100, validate=validate.Range(1, 1000))
+    before = fields.Int(
+        load_default=None,
+        validate=validate.Range(1, 2**31 - 1),
+        metadata={"description": "The newest of those before the message with this `seq`"},
+    )
+
+
+class ExportQuerySchema(RequestSchema):
+    """How to export."""
+
+    format = fields.Str(load_default="json", validate=validate.OneOf(["json", "markdown"]))
+
+
+class SnippetPartSchema(UpstreamSchema):
+    """A piece of a text that was found."""
+
+    text = fields.Str()
+    match = fields.Bool(metadata={"description": "Whether it is what was looked for"})
+
+
+class MatchSchema(UpstreamSchema):
+    """Where the words were found."""
+
+    seq = fields.Int(allow_none=True, metadata={"description": "The message; null for the title"})
+    snippet = fields.List(fields.Nested(SnippetPartSchema))
+
+
+class ConversationSchema(UpstreamSchema):
+    """A conversation without its messages."""
+
+    id = fields.Str()
+    title = fields.Str(metadata={"description": "Empty until there is a message"})
+    system_prompt = fields.Str(allow_none=True)
+    provider = fields.Str(allow_none=True)
+    model = fields.Str(allow_none=True)
+    message_count = fields.Int()
+    created_at = UtcDateTime()
+    updated_at = UtcDateTime(metadata={"description": "When a message was added last"})
+    match = fields.Nested(MatchSchema, metadata={"description": "With `q` only"})
+
+
+class ConversationListSchema(UpstreamSchema):
+    """Some conversations."""
+
+    conversations = fields.List(fields.Nested(ConversationSchema))
+    total = fields.Int(metadata={"description": "How many there are in all"})
+
+
+class ConversationMessageSchema(UpstreamSchema):
+    """A message of a conversation."""
+
+    seq = fields.Int(metadata={"description": "From 1, without gaps"})
+    role = fields.Str(metadata={"description": "`user`, `assistant`, `system` or `tool`"})
+    content = fields.Str()
+    data = fields.Dict(
+        keys=fields.Str(), metadata={"description": "`images`, `thinking`, `tool_calls`, `tool_call_id` ..."}
+    )
+    status = fields.Str(
+        metadata={
+            "description": "`complete`, `pending` (being made), `failed`, `cut` (it broke off) or `stopped`"
+        }
+    )
+    error = fields.Dict(keys=fields.Str(), allow_none=True, metadata={"description": "Why it failed"})
+    provider = fields.Str(allow_none=True)
+    model = fields.Str(allow_none=True)
+    usage = fields.Dict(keys=fields.Str(), allow_none=True)
+    created_at = UtcDateTime()
+
+
+class WholeConversationSchema(ConversationSchema):
+    """A conversation with some of its messages, in order."""
+
+    messages = fields.List(fields.Nested(ConversationMessageSchema))
+    has_more = fields.Bool(metadata={"description": "Whether there are messages before these"})
+
+
+class ExportedMessageSchema(RequestSchema):
+    """A message as it is exported."""
+
+    role = fields.Str(required=True, validate=validate.OneOf(ROLES))
+    content = fields.Str(required=True)
+    data = _json_object(load_default=dict)
+    status = fields.Str(load_default="complete", validate=validate.OneOf(STATUSES))
+    error = _json_object(load_default=None)
+    provider = fields.Str(load_default=None, validate=validate.Length(max=80))
+    model = fields.Str(load_default=None, validate=validate.Length(max=300))
+    usage = _json_object(load_default=None)
+    created_at = UtcDateTime(load_default=lambda: datetime.now(timezone.utc), validate=_check_time)
+
+
+class ExportedConversationSchema(ConversationFieldsSchema):
+    """A conversation as it is exported."""
+
+    version = fields.Int(required=True, strict=True, validate=validate.Equal(1))
+    title = fields.Str(load_default="", validate=validate.Length(max=200))
+    created_at = UtcDateTime(load_default=None, validate=_check_time)
+    updated_at = UtcDateTime(load_default=None, validate=_check_time)
+    messages = fields.List(
+        fields.Nested(ExportedMessageSchema), required=True, validate=validate.Length(max=100_000)
+    )
+
+
+class ImportSchema(RequestSchema):
+    """An exported conversation, a list of them, or that list as `conversations`."""
+
+    conversations = fields.List(
+        fields.Nested(ExportedConversationSchema), required=True, validate=validate.Length(1, 10_000)
+    )
+
+    @pre_load
+    def _one_or_many(self, data: Any, **_: Any) -> Any:
+        if isinstance(data, list):
+            return {"conversations": data}
+        if isinstance(data, dict) and "messages" in data:
+            return {"conversations": [data]}
+        return data
+
+
+class ImportResultSchema(UpstreamSchema):
+    """The conversations that were imported, with their new ids."""
+
+    conversations = fields.List(fields.Nested(ConversationSchema))
+    total = fields.Int()

@@ -1,0 +1,129 @@
+"""Messages of a conversation: their texts, images and tool calls, as every provider is given them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+
+from app.schemas.base import RequestSchema, not_blank
+
+MAX_IMAGES = 20
+
+_DATA_URI = re.compile(r"data:image/(?:png|jpeg|jpg|webp|gif);base64,", re.IGNORECASE)
+_MARKS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
+
+
+class ImageField(fields.Field[str]):
+    """An image as base64 or as a data URI; kept as a data URI whose type is the image's own."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError("Give the image as base64, or as a data URI.")
+        if value.startswith(("http://", "https://")):
+            raise ValidationError("Addresses of images are not fetched: give the image itself as base64.")
+        encoded = _DATA_URI.sub("", value, count=1)
+        try:
+            start = base64.b64decode(encoded, validate=True)[:16]
+        except (binascii.Error, ValueError) as exc:
+            raise ValidationError("Not valid base64 of an image.") from exc
+        kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
+        if kind is None or (kind == "webp" and start[8:12] != b"WEBP"):
+            raise ValidationError("Not an image: PNG, JPEG, WebP and GIF are known.")
+        return f"data:image/{kind};base64,{encoded}"
+
+
+class ArgumentsField(fields.Field[Any]):
+    """The arguments of a tool call: an object, or the JSON text of one."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        try:
+            parsed = json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError) as exc:
+            raise ValidationError("Not the JSON text of an object.") from exc
+        if not isinstance(parsed, dict):
+            raise ValidationError("Give an object, or the JSON text of one.")
+        return parsed
+
+
+class CalledFunctionSchema(RequestSchema):
+    """Which function a model wants called, and with what."""
+
+    name = fields.Str(required=True, validate=not_blank("Name"))
+    arguments = ArgumentsField(load_default=dict)
+    index = fields.Int(strict=True)
+
+
+class ToolCallSchema(RequestSchema):
+    """A tool call that a model asked for in an earlier answer."""
+
+    id = fields.Str(validate=validate.Length(1, 200))
+    type = fields.Str(validate=validate.OneOf(["function"]))
+    function = fields.Nested(CalledFunctionSchema, required=True)
+
+
+class MessageSchema(RequestSchema):
+    """One turn of a conversation."""
+
+    role = fields.Str(required=True, validate=validate.OneOf(["system", "user", "assistant", "tool"]))
+    content = fields.Str(allow_none=True, load_default="", metadata={"description": "The text"})
+    images = fields.List(
+        ImageField(),
+        validate=validate.Length(1, MAX_IMAGES),
+        metadata={"description": "Of a user's turn: base64 or data URIs of PNG, JPEG, WebP or GIF"},
+    )
+    thinking = fields.Str(
+        allow_none=True, metadata={"description": "What the model thought, as an answer told it"}
+    )
+    tool_calls = fields.List(
+        fields.Nested(ToolCallSchema),
+        validate=validate.Length(1, 100),
+        metadata={"description": "Of an assistant's turn, as an answer told them"},
+    )
+    tool_call_id = fields.Str(
+        validate=validate.Length(1, 200), metadata={"description": "Of a tool's turn: which call it answers"}
+    )
+    tool_name = fields.Str(
+        validate=validate.Length(1, 200), metadata={"description": "Of a tool's turn: the function's name"}
+    )
+
+    @validates_schema
+    def _fits_its_role(self, data: dict[str, Any], **_: Any) -> None:
+        role = data.get("role")
+        owners = {"images": "user", "tool_calls": "assistant", "thinking": "assistant"}
+        owners |= {"tool_call_id": "tool", "tool_name": "tool"}
+        for name, owner in owners.items():
+            if data.get(name) and role != owner:
+                raise ValidationError(f"Belongs to the role '{owner}' only.", name)
+        if not data.get("content") and role == "system":
+            raise ValidationError("Content is required", "content")
+        if not data.get("content") and role == "user" and not data.get("images"):
+            raise ValidationError("Content is required", "content")
+        if role == "tool" and not (data.get("tool_call_id") or data.get("tool_name")):
+            raise ValidationError("Tell which call this answers.", "tool_call_id")
+
+    @post_load
+    def _content_is_a_text(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "content": data["content"] or ""}
+
+
+class FunctionSchema(RequestSchema):
+    """A function that a model may ask for."""
+
+    name = fields.Str(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]{1,64}\Z"))
+    description = fields.Str()
+    parameters = fields.Dict(
+        keys=fields.Str(), metadata={"description": "What it takes: a JSON schema of type `object`"}
+    )
+    strict = fields.Bool(metadata={"description": "Passed on to the provider"})
+
+
+class ToolSchema(RequestSchema):
+    """A tool that a model may use."""
+
+    type = fields.Str(load_default="function", validate=validate.OneOf(["function"]))
+    function = fields.Nested(FunctionSchema, required=True)

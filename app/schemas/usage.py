@@ -1,0 +1,91 @@
+"""What the calls to providers took."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from app.schemas.base import RequestSchema, UpstreamSchema
+
+GROUPS = ("day", "provider", "model")
+
+_a_date = validate.Range(date(1970, 1, 1), date(9998, 12, 31))
+
+
+def _today() -> date:
+    return datetime.now(timezone.utc).date()
+
+
+class GroupsField(fields.Str):
+    """Some of day, provider and model, separated by commas."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        names = [name.strip() for name in super()._deserialize(value, *args, **kwargs).split(",")]
+        if not set(names) <= set(GROUPS):
+            raise ValidationError("Give some of day,provider,model, separated by commas.")
+        return names
+
+
+class UsageQuerySchema(RequestSchema):
+    """Which calls to sum up, and how."""
+
+    since = fields.Date(
+        data_key="from",
+        load_default=lambda: _today() - timedelta(days=29),
+        validate=_a_date,
+        metadata={"description": "The first day, in UTC; else 30 days are summed up"},
+    )
+    until = fields.Date(
+        data_key="to",
+        load_default=_today,
+        validate=_a_date,
+        metadata={"description": "The last day, in UTC; else today"},
+    )
+    provider = fields.Str(load_default=None, metadata={"description": "Only its calls"})
+    model = fields.Str(load_default=None, metadata={"description": "Only calls of the model of this name"})
+    by = GroupsField(
+        load_default=list(GROUPS), metadata={"description": "Some of `day,provider,model`; else all three"}
+    )
+
+    @validates_schema
+    def _is_a_range(self, data: dict[str, Any], **_: Any) -> None:
+        if data["since"] > data["until"]:
+            raise ValidationError("It is after the last day.", "from")
+
+
+class UsageSumSchema(UpstreamSchema):
+    """Some calls, summed up."""
+
+    calls = fields.Int()
+    failures = fields.Int()
+    stopped = fields.Int(metadata={"description": "By the user, or because the client left"})
+    prompt_tokens = fields.Int()
+    completion_tokens = fields.Int()
+    estimated = fields.Int(metadata={"description": "Calls whose tokens were guessed"})
+    latency_p50 = fields.Float(allow_none=True, metadata={"description": "Seconds, of calls that succeeded"})
+    latency_p95 = fields.Float(allow_none=True)
+    tokens_per_second_mean = fields.Float(allow_none=True, metadata={"description": "Of each call's speed"})
+    tokens_per_second_p50 = fields.Float(allow_none=True)
+    tokens_per_second_p95 = fields.Float(allow_none=True)
+    time_to_first_token_p50 = fields.Float(allow_none=True, metadata={"description": "Seconds"})
+
+
+class UsageGroupSchema(UsageSumSchema):
+    """The calls of a day, a provider or a model, as asked for."""
+
+    day = fields.Str(metadata={"description": "In UTC"})
+    provider = fields.Str()
+    model = fields.Str()
+
+
+UsageReportSchema = Schema.from_dict(  # not a class statement: `from` is a keyword
+    {
+        "from": fields.Date(),
+        "to": fields.Date(),
+        "usage": fields.List(fields.Nested(UsageGroupSchema)),
+        "totals": fields.Nested(UsageSumSchema),
+    },
+    name="UsageReportSchema",
+)

@@ -1,0 +1,181 @@
+"""Chats that go on: what was said before is sent along, and what is said is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.errors import ServiceError, UpstreamRejected, kept
+from app.services.calls import new_messages
+from app.services.chat import ChatService, Events
+from app.services.conversation_context import fit
+from app.services.conversation_store import ConversationStore, Ticket
+from app.services.exchange import Event
+from app.services.preferences import PreferenceStore
+from app.services.providers import ProviderStore
+from app.services.windows import Windows
+
+Json = dict[str, Any]
+
+USUAL_WINDOW = 4096
+"""Tokens that Ollama looks at where nobody says otherwise and the model is not loaded yet."""
+
+_NO_LIMIT = 10**9
+_IN_DATA = ("thinking", "tool_calls", "finish_reason")
+
+
+class ConversationChat:
+    """Answers chats that name a conversation; the others pass."""
+
+    def __init__(
+        self,
+        chat: ChatService,
+        store: ConversationStore,
+        windows: Windows,
+        providers: ProviderStore,
+        preferences: PreferenceStore,
+    ) -> None:
+        self._chat = chat
+        self._store = store
+        self._windows = windows
+        self._providers = providers
+        self._preferences = preferences
+
+    def answer(self, body: Json, request_id: str) -> Events:
+        """Answer *body* as :meth:`~app.services.chat.ChatService.answer` does.
+
+        With a `conversation_id`, what was said before is sent along as far as it fits the model's window;
+        what is asked is kept before anybody is, and the answer as what it became.
+
+        :raises ConversationNotFound: when there is no such conversation
+        :raises ConversationBusy: when an answer is being made in it
+        """
+        id = body.get("conversation_id")
+        if not id:
+            yield from self._chat.answer(body, request_id)
+            return
+        conversation = self._store.get(id, limit=0)
+        provider = body.get("provider") or conversation["provider"] or self._default_provider()
+        model = body.get("model") or (conversation["model"] if not body.get("provider") else None)
+        asked = {**body, "provider": provider, "model": model}
+        if body.get("system_prompt") is None and conversation["system_prompt"] is not None:
+            asked["system_prompt"] = conversation["system_prompt"]
+        new = new_messages(asked)
+        self._providers.get_enabled(provider)
+        before = self._store.turns(id)
+        ticket = self._store.begin(id, new, provider, model or "")
+        record = _Record(provider, model or "")
+        try:
+            for batch in self._within_window(asked, [*before, *new], request_id):
+                record.take(batch)
+                self._store.touch(ticket, record.text)
+                yield [(name, _with_id(name, data, id)) for name, data in batch]
+        except ServiceError as exc:
+            record.fail(kept(exc))
+            raise
+        finally:
+            self._keep(ticket, record)
+
+    def _within_window(self, body: Json, messages: list[Json], request_id: str) -> Events:
+        """Ask with as many of *messages* as fit; with fewer where the provider says that they do not."""
+        window = self._window(body)
+        unsaid = {name: value for name, value in body.items() if name not in {"message", "images"}}
+        last_dropped = -1
+        for share in (1, 2, 4):
+            chosen, dropped = fit(messages, window=window // share, reserve=window // share // 4)
+            if dropped == last_dropped:
+                break
+            last_dropped = dropped
+            asked = {
+                **unsaid,
+                "messages": [_plain(message) for message in chosen],
+                "dropped_messages": dropped,
+            }
+            try:
+                yield from self._chat.answer(asked, request_id)
+            except UpstreamRejected as exc:
+                error = exc
+            else:
+                return
+        raise error
+
+    def _window(self, body: Json) -> int:
+        """Return the tokens that the model looks at; a very large number where nothing is known of that."""
+        provider = self._providers.get(body["provider"])
+        if not provider.is_ollama:
+            return _NO_LIMIT
+        model = body["model"] or provider.model
+        loaded = self._windows.loaded(provider, model)
+        wanted = (body.get("options") or {}).get("num_ctx")
+        return max(loaded or 0, wanted or 0) or USUAL_WINDOW
+
+    def _default_provider(self) -> str:
+        found: str = self._preferences.all()["default_provider"]
+        return found
+
+    def _keep(self, ticket: Ticket, record: _Record) -> None:
+        self._store.finish(
+            ticket,
+            status=record.status,
+            content=record.text(),
+            data=record.data,
+            usage=record.usage,
+            error=record.error,
+            provider=record.provider,
+            model=record.model,
+        )
+
+
+class _Record:
+    """An answer as it is to be kept."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self.provider = provider
+        self.model = model
+        self.status = "stopped"  # unless something else is said: the client left
+        self.data: Json = {}
+        self.usage: Json | None = None
+        self.error: Json | None = None
+        self._parts: list[str] = []
+        self._thoughts: list[str] = []
+
+    def text(self) -> str:
+        """Return what the model has said."""
+        return "".join(self._parts)
+
+    def take(self, batch: list[Event]) -> None:
+        """Take note of events."""
+        for name, data in batch:
+            if name == "delta":
+                self._parts.append(data.get("content", ""))
+                self._thoughts.append(data.get("thinking", ""))
+            elif name == "start":
+                self.provider, self.model = data["provider"], data["model"]
+            elif name == "done":
+                self._complete(data)
+            elif name == "error":
+                self.fail(data)
+
+    def fail(self, error: Json) -> None:
+        """Take note of what ended it."""
+        self.error = {name: value for name, value in error.items() if name != "request_id"}
+        if error["error_type"] == "chat_stopped":
+            self.status = "stopped"
+        else:
+            self.status = "cut" if self.text() else "failed"
+        if any(self._thoughts):
+            self.data = {"thinking": "".join(self._thoughts)}
+
+    def _complete(self, data: Json) -> None:
+        self.status = "complete"
+        self.provider, self.model, self.usage = data["provider"], data["model"], data["usage"]
+        self._parts = [data["response"]]
+        self.data = {name: data[name] for name in _IN_DATA if data.get(name)}
+
+
+def _plain(message: Json) -> Json:
+    """Return *message* as a chat has it, without what is kept beside it."""
+    return {name: value for name, value in message.items() if name not in {"status", "seq", "finish_reason"}}
+
+
+def _with_id(name: str, data: Json, id: str) -> Json:
+    return {**data, "conversation_id": id} if name in {"start", "done"} else data

@@ -1,0 +1,85 @@
+"""Which messages of a conversation fit in a model's context."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import chain
+from typing import Any
+
+Json = dict[str, Any]
+
+CHARS_PER_TOKEN = 3.0
+"""Of ASCII text; English has about four, code and numbers fewer. Any other character counts as a token."""
+
+_PER_MESSAGE = 8  # tokens of the template around each message
+_PER_IMAGE = 1000
+
+
+def fit(
+    messages: list[Json], *, window: int, reserve: int, chars_per_token: float = CHARS_PER_TOKEN
+) -> tuple[list[Json], int]:
+    """Return the *messages* to send, in order, and how many were left out because they do not fit.
+
+    A turn is a message of the user with all that answers it. The system's messages and the newest turn are
+    always kept; of the other turns, the oldest are left out until the estimate is at most *window* -
+    *reserve*. Turns that no text answers are left out before, and are not counted.
+
+    :param messages: as :meth:`~app.services.conversation_store.ConversationStore.turns` returns them, with
+        the newest message of the user at the end
+    :param window: tokens of the model's context
+    :param reserve: tokens of it that the answer is to have
+    """
+    turns = _turns(messages)
+    past = [turn for turn in turns[:-1] if _is_answered(turn)]
+    kept = turns[-1:]
+    system = [message for message in messages if message["role"] == "system"]
+    left = window - reserve - sum(estimate(m, chars_per_token) for m in chain(system, *kept))
+    while past:
+        left -= sum(estimate(message, chars_per_token) for message in past[-1])
+        if left < 0:
+            break
+        kept.insert(0, past.pop())
+    wanted = {id(message) for message in chain(system, *kept)}
+    return [message for message in messages if id(message) in wanted], sum(map(len, past))
+
+
+def estimate(message: Json, chars_per_token: float = CHARS_PER_TOKEN) -> int:
+    """Return about how many tokens *message* takes, rather too many than too few."""
+    images = len(message.get("images") or ())
+    texts = [json.dumps(message["tool_calls"])] if message.get("tool_calls") else []
+    content = message.get("content") or ""
+    for part in [content] if isinstance(content, str) else content:
+        found = part if isinstance(part, str) else part.get("text")
+        if found is None:
+            images += 1
+        else:
+            texts.append(found)
+    everything = "".join(texts)
+    ascii_characters = len(everything.encode("ascii", "ignore"))
+    others = len(everything) - ascii_characters
+    return _PER_MESSAGE + math.ceil(ascii_characters / chars_per_token) + others + images * _PER_IMAGE
+
+
+def _turns(messages: list[Json]) -> list[list[Json]]:
+    """Return the messages, but for the system's, by turns."""
+    turns: list[list[Json]] = []
+    for message in messages:
+        if message["role"] == "system":
+            continue
+        if message["role"] == "user" or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return turns
+
+
+def _is_answered(turn: list[Json]) -> bool:
+    """Tell whether a turn came to an end that a model can go on from.
+
+    What broke off with its text counts; what broke off before its text, or before the result of a tool, not.
+    """
+    calls = sum(len(message.get("tool_calls") or ()) for message in turn)
+    results = sum(message["role"] == "tool" for message in turn)
+    last = turn[-1]
+    is_complete = last.get("status", "complete") == "complete"
+    return results >= calls and (last["role"] != "assistant" or is_complete or bool(last.get("content")))

@@ -1,0 +1,60 @@
+"""Conversations as files: JSON to import again, Markdown to read."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+Json = dict[str, Any]
+
+_FIELDS = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
+_MESSAGE_FIELDS = ("role", "content", "data", "status", "error", "provider", "model", "usage", "created_at")
+_NOTES = {
+    "pending": "The answer is being made.",
+    "failed": "The answer failed.",
+    "cut": "The answer was cut off.",
+    "stopped": "The answer was stopped.",
+}
+
+
+def as_json(conversation: Json) -> Json:
+    """Return a whole conversation as it is exported and imported."""
+    messages = [{name: message[name] for name in _MESSAGE_FIELDS} for message in conversation["messages"]]
+    return {"version": 1, **{name: conversation[name] for name in _FIELDS}, "messages": messages}
+
+
+def as_markdown(conversation: Json) -> str:
+    """Return a whole conversation as Markdown."""
+    parts = [f"# {' '.join(conversation['title'].split()) or 'Conversation'}"]
+    if conversation["system_prompt"]:
+        parts.append(_quote(conversation["system_prompt"]))
+    for message in conversation["messages"]:
+        parts += _section(message)
+    return "\n\n".join(parts) + "\n"
+
+
+def file_name(title: str, ending: str) -> str:
+    """Return a name for the file of a conversation that no header, shell or disk trips over."""
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    return f"{'-'.join(re.findall('[a-z0-9]+', plain))[:60].strip('-') or 'conversation'}.{ending}"
+
+
+def _section(message: Json) -> list[str]:
+    model = f" ({message['model']})" if message["model"] else ""
+    parts = [f"## {message['role'].capitalize()}{model}"]
+    if message["data"].get("thinking"):
+        parts.append(_quote(str(message["data"]["thinking"])))
+    if message["content"]:
+        parts.append(message["content"])
+    for name, count in (("image", "images"), ("tool call", "tool_calls")):
+        number = len(message["data"].get(count) or ())
+        if number:
+            parts.append(f"*{number} {name}{'s' if number > 1 else ''}*")
+    if message["status"] in _NOTES:
+        parts.append(f"*{_NOTES[message['status']]}*")
+    return parts
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())

@@ -1,0 +1,143 @@
+"""Finding conversations: by words in SQLite's FTS5 and PostgreSQL's index, else by looking at every text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, func, inspect, select, text
+from sqlalchemy.orm import Session
+
+from app.tables import Conversation, ConversationMessage
+
+Json = dict[str, Any]
+
+_TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
+_WORD = re.compile(r"[^\W_]+")
+# Thai to Khmer, kana, Chinese, Hangul: to the indexes, a run of such letters is one word.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_BEFORE, _AFTER = 60, 120  # characters of a snippet around its first match
+
+_FTS5_MESSAGES = (
+    "conversation_messages.id in "
+    "(select rowid from conversation_search where conversation_search match :query)"
+)
+_FTS5_TITLES = (
+    "conversations.id in "
+    "(select id from conversation_search_titles where conversation_search_titles match :query)"
+)
+# To the letter what the index holds, else PostgreSQL does not use it.
+_GIN_MESSAGES = (
+    "to_tsvector('simple', translate(left(conversation_messages.content, 100000), "
+    "'@./_<>&=+:-', '           ')) @@ websearch_to_tsquery('simple', :query)"
+)
+_GIN_TITLES = (
+    "to_tsvector('simple', translate(conversations.title, '@./_<>&=+:-', '           ')) "
+    "@@ websearch_to_tsquery('simple', :query)"
+)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for: all of the *terms*, each a word, or a phrase where it was in quotes."""
+
+    terms: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, query: str) -> Search:
+        """Read a query; whatever it holds, it is one."""
+        found = (phrase or word for phrase, word in _TERM.findall(query.replace("\0", " ")))
+        return cls(tuple(term.strip() for term in found if term.strip()))
+
+    @property
+    def words(self) -> list[list[str]]:
+        """The words of each term that has some."""
+        found = [_WORD.findall(term) for term in self.terms]
+        return [words for words in found if words]
+
+    def match(self, session: Session) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        """Return what a message, and what a title that is found fulfils."""
+        if not self.terms:
+            return false(), false()
+        dialect = session.get_bind().dialect.name
+        by_letters = not self.words or any(_UNSPACED.search(term) for term in self.terms)
+        if by_letters or (dialect == "sqlite" and not _has_fts5(session)):
+            return self._contained(ConversationMessage.content), self._contained(Conversation.title)
+        query = " ".join(f'"{" ".join(words)}"' for words in self.words)
+        is_sqlite = dialect == "sqlite"
+        messages = _FTS5_MESSAGES if is_sqlite else _GIN_MESSAGES
+        titles = _FTS5_TITLES if is_sqlite else _GIN_TITLES
+        return _condition(messages, query), _condition(titles, query)
+
+    def snippet(self, found: str) -> list[Json]:
+        """Return the part of *found* around the first match, cut into what matches and what does not."""
+        matches = self._matches(found)
+        first = matches[0].start() if matches else 0
+        start, end = _edge(found, first - _BEFORE), _edge(found, first + _AFTER)
+        parts = [("… " if start else "", False)]
+        position = start
+        for match in matches:
+            if match.start() >= end:
+                break
+            parts += [(found[position : match.start()], False), (match[0], True)]
+            position = match.end()
+        rest = found[position : max(position, end)]
+        parts.append((rest if end >= len(found) else f"{rest.rstrip()} …", False))
+        return _joined(parts)
+
+    def _contained(self, column: Any) -> ColumnElement[bool]:
+        return and_(*(func.lower(column).contains(term.lower(), autoescape=True) for term in self.terms))
+
+    def _matches(self, found: str) -> list[re.Match[str]]:
+        """Return where the words stand; where none does, where their letters do."""
+        whole = ["[\\W_]+".join(words) for words in self.words]
+        patterns = [rf"(?<![^\W_])(?:{'|'.join(whole)})(?![^\W_])"] if whole else []
+        patterns.append("|".join(map(re.escape, self.terms)))
+        for pattern in patterns:
+            matches = [*re.finditer(pattern, found, re.IGNORECASE)]
+            if matches:
+                return matches
+        return []
+
+
+def _condition(sql: str, query: str) -> ColumnElement[bool]:
+    condition: Any = text(sql).bindparams(query=query)
+    return condition  # type: ignore[no-any-return]
+
+
+def _has_fts5(session: Session) -> bool:
+    return inspect(session.connection()).has_table("conversation_search")
+
+
+def _edge(found: str, position: int) -> int:
+    """Return *position*, moved to the beginning of a word that is near."""
+    if position <= 0 or position >= len(found):
+        return max(0, min(position, len(found)))
+    space = found.find(" ", position, position + 20)
+    return position if space < 0 else space + 1
+
+
+def _joined(parts: list[tuple[str, bool]]) -> list[Json]:
+    joined: list[Json] = []
+    for part, is_match in parts:
+        if not part:
+            continue
+        if joined and joined[-1]["match"] == is_match:
+            joined[-1]["text"] += part
+        else:
+            joined.append({"text": part, "match": is_match})
+    return joined
+
+
+def snippets(session: Session, search: Search, ids: list[str]) -> dict[str, Json]:
+    """Return, by the ids of *ids* that have one, the newest message that matches: `seq` and `snippet`."""
+    matches, _ = search.match(session)
+    newest = (
+        select(func.max(ConversationMessage.id))
+        .where(ConversationMessage.conversation_id.in_(ids), matches)
+        .group_by(ConversationMessage.conversation_id)
+    )
+    columns = (ConversationMessage.conversation_id, ConversationMessage.seq, ConversationMessage.content)
+    rows = session.execute(select(*columns).where(ConversationMessage.id.in_(newest)))
+    return {id: {"seq": seq, "snippet": search.snippet(content)} for id, seq, content in rows}

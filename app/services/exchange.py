@@ -1,0 +1,177 @@
+"""What goes to and fro in one call: the request out, the answer in, as events for the client."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from app.errors import ChatStopped, ModelNotFound, ServiceError
+from app.services.call import Call
+from app.services.model_choice import ModelChoice
+from app.services.reader import Body, Register, SilentUpstream, read, read_all
+from app.services.windows import Windows
+from app.settings import Timeouts
+
+Json = dict[str, Any]
+Event = tuple[str, Json]
+
+ANNOUNCE_AFTER = 2.0
+"""Seconds without a word of the upstream after which a stream begins all the same."""
+
+
+class Exchange:
+    """One call on its way.
+
+    :param stop: set when the answer is to be stopped
+    """
+
+    def __init__(
+        self, call: Call, choice: ModelChoice, windows: Windows, timeouts: Timeouts, stop: threading.Event
+    ) -> None:
+        self._call = call
+        self._choice = choice
+        self._windows = windows
+        self._timeouts = timeouts
+        self._stop = stop
+        self.is_announced = False
+
+    def whole(self) -> Generator[list[Event], None, None]:
+        """Yield an empty list in each half second, and `done` in the end."""
+        call = self._call
+        data = b""
+        limit = self._timeouts.first_byte
+        with (
+            call.route.translated(call.model),
+            contextlib.closing(read_all(self._open, limit=limit)) as parts,
+        ):
+            for data in parts:
+                self._check_stop()
+                if not data:
+                    yield []
+        call.answer.load(data)
+        yield [("done", self._done())]
+
+    def events(self) -> Generator[list[Event], None, None]:
+        """Yield `start`, `delta` ..., and `done` or `error`; empty lists in silent half seconds.
+
+        What fails before the upstream's first word is raised.
+        """
+        call, answer = self._call, self._call.answer
+        chunks = self._read()
+        batch: list[Event] = []
+        has_begun = False
+        try:
+            try:
+                with call.route.translated(call.model):
+                    for data in chunks:
+                        for delta in answer.feed(data):
+                            batch.append(("delta", delta))  # kept when feed raises  # noqa: PERF401
+                        if answer.done:
+                            break
+                        if answer.events and not has_begun:
+                            batch = self._begin(batch)
+                            has_begun = True
+                        elif not data and not has_begun:
+                            batch = self._announce()
+                        yield batch
+                        batch = []
+                    batch += [("delta", delta) for delta in answer.flush()]
+                    answer.end()
+                if not has_begun:
+                    batch = self._begin(batch)
+                last = ("done", self._done())
+            except ServiceError as exc:
+                if not (has_begun or batch):
+                    raise
+                call.error = exc
+                batch = batch if has_begun else self._begin(batch)
+                last = ("error", exc.body(call.request_id))
+            yield [*batch, last]
+            _let_end(chunks)
+        finally:
+            chunks.close()
+
+    def _begin(self, batch: list[Event]) -> list[Event]:
+        """Return the first events of the answer itself."""
+        self._call.first_token_at = time.monotonic()
+        return batch if self.is_announced else [("start", self._call.start()), *batch]
+
+    def _announce(self) -> list[Event]:
+        """Return the first events of a stream whose upstream takes its time; once."""
+        call = self._call
+        waited = time.monotonic() - call.started
+        if self.is_announced or waited < ANNOUNCE_AFTER:
+            return []
+        self.is_announced = True
+        events: list[Event] = [("start", call.start())]
+        if call.provider.is_ollama:
+            is_loaded, _ = self._windows.look(call.provider, call.model)
+            message = (
+                "reads the prompt, or waits for its turn" if is_loaded else "is being loaded into memory"
+            )
+            loading = {"model": call.model, "loaded": is_loaded, "waited": round(waited, 1)}
+            events.append(("loading", {**loading, "message": f"'{call.model}' {message}."}))
+        return events
+
+    def _done(self) -> Json:
+        call = self._call
+        call.is_done = True
+        return call.result(self._windows.loaded(call.provider, call.model))
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise ChatStopped(
+                "The answer was stopped.",
+                hint="What came before is all there is of it.",
+                details={"response": self._call.text} if self._call.text else {},
+            )
+
+    def _read(self) -> Generator[bytes, None, None]:
+        """Yield the bytes of a stream, as long as events come in time: comments alone are no answer."""
+        timeouts, answer = self._timeouts, self._call.answer
+        deadline = time.monotonic() + timeouts.first_byte
+        seen = 0
+        chunks = read(
+            self._open, first_byte=timeouts.first_byte, idle=max(timeouts.idle, timeouts.first_byte)
+        )
+        try:
+            for data in chunks:
+                yield data
+                self._check_stop()
+                if answer.events > seen:
+                    seen, deadline = answer.events, time.monotonic() + timeouts.idle
+                elif time.monotonic() > deadline:
+                    raise SilentUpstream
+        finally:
+            chunks.close()
+
+    def _open(self, register: Register) -> Body:
+        """Send the call; where it names no model and the configured one is absent, with one that is there."""
+        call, choice = self._call, self._choice
+        if not call.model:
+            choice.choose(call)
+        choice.check(call)
+        try:
+            return call.open(register)
+        except ModelNotFound as exc:
+            if call.model_is_named or not call.provider.is_ollama:
+                raise choice.not_found(call) from exc
+            choice.choose(call)
+            choice.check(call)
+            return call.open(register)
+
+
+def _let_end(chunks: Generator[bytes, None, None]) -> None:
+    """Give the connection a moment to end by itself, so that the next request can use it again.
+
+    The answer is complete: whatever happens now is of no interest.
+    """
+    with contextlib.suppress(Exception):
+        next(chunks, None)
+
+
+Ended = Callable[[Call], None]
+"""Is told each call when it is over, however it ended."""

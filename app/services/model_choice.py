@@ -1,0 +1,101 @@
+"""Which model answers where the request names none, and what is said of one that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from app.errors import CapabilityMissing, InvalidUpstreamResponse, ModelNotFound, ServiceError
+from app.model_name import ModelName
+from app.services import openai_client
+from app.services.call import Call
+from app.services.ollama import OllamaService, find_model
+from app.services.openai_client import OpenAIClients
+from app.services.providers import Provider
+from app.settings import Timeouts
+
+Json = dict[str, Any]
+
+_WHAT = {"vision": "look at images", "tools": "use tools", "thinking": "think"}
+
+
+class ModelChoice:
+    """Chooses models, and explains why one cannot be used."""
+
+    def __init__(
+        self, ollama_for: Callable[[Provider], OllamaService], clients: OpenAIClients, timeouts: Timeouts
+    ) -> None:
+        self._ollama_for = ollama_for
+        self._clients = clients
+        self._timeouts = timeouts
+
+    def choose(self, call: Call) -> None:
+        """Choose a model that is there for a call that names none.
+
+        :raises ModelNotFound: when there is none
+        """
+        absent = call.model
+        if call.provider.is_ollama:
+            call.model = self._ollama_for(call.provider).first_chat_model(call.needs)
+        else:
+            call.model = self._offered(call)[0]
+        why = f"'{absent}' is not installed" if absent else "the settings name no model"
+        call.notices.append(f"Answered by '{call.model}': the request names no model and {why}.")
+
+    def check(self, call: Call) -> None:
+        """See to it that the model can do what the request needs, where its server tells.
+
+        :raises CapabilityMissing: when it cannot; it names models that can
+        """
+        if not call.needs or not call.provider.is_ollama:
+            return
+        ollama = self._ollama_for(call.provider)
+        models = ollama.list()["models"]
+        found = find_model(models, ModelName.parse(call.model)) if call.model else None
+        if found is None:  # the provider itself says that it is not there
+            return
+        abilities = found.get("capabilities") or ollama.show(call.model)["capabilities"]
+        missing = sorted(call.needs - set(abilities)) if abilities else []
+        if missing:
+            raise _cannot(call, missing, models)
+
+    def not_found(self, call: Call) -> ServiceError:
+        """Return the error for a model that the provider does not have."""
+        try:
+            if call.provider.is_ollama:
+                return self._ollama_for(call.provider).model_not_found(call.model)
+            available = self._offered(call)
+        except InvalidUpstreamResponse as exc:
+            if not call.provider.is_ollama:  # no list either: it is the address that is wrong
+                return exc
+            available = []
+        except ServiceError:
+            available = []
+        return ModelNotFound(
+            f"{call.provider.name} does not have the model '{call.model}'.",
+            hint=f"GET /api/providers/{call.provider.id}/models lists what it has.",
+            details={"model": call.model, "available": available[:100]},
+        )
+
+    def _offered(self, call: Call) -> list[str]:
+        client = self._clients.get(call.provider, self._timeouts)
+        models = openai_client.list_models(client, call.provider, self._timeouts)
+        names = [model["id"] for model in models["models"]]
+        if not names:
+            raise ModelNotFound(
+                f"{call.provider.name} offers no model.",
+                hint="Load one there, then ask again.",
+                details={"available": []},
+            )
+        return names
+
+
+def _cannot(call: Call, missing: list[str], models: list[Json]) -> CapabilityMissing:
+    able = [model["name"] for model in models if call.needs <= set(model.get("capabilities", ()))]
+    what = " and ".join(_WHAT[name] for name in missing)
+    hint = f"These can: {', '.join(able[:10])}." if able else "No installed model can; pull one that does."
+    return CapabilityMissing(
+        f"The model '{call.model}' cannot {what}.",
+        hint=hint,
+        details={"model": call.model, "missing": missing, "available": able},
+    )

@@ -1,0 +1,116 @@
+"""Running answers, and stopping them: in this process, or in another one on the same database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import ChatStop, Database, utc_now
+from app.errors import ChatNotRunning
+
+log = logging.getLogger(__name__)
+
+_INTERVAL = 0.5  # seconds between two looks at what other processes want
+_PATIENCE = 2.0  # seconds that another process has to say that the answer is its own
+
+
+class Stops:
+    """The answers that are being made, by their request ids."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._running: dict[str, list[threading.Event]] = {}
+        self._lock = threading.Lock()
+        self._some_run = threading.Event()
+        self._closed = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @contextmanager
+    def running(self, request_id: str) -> Iterator[threading.Event]:
+        """Yield an event that is set when the answer *request_id*, made in here, is to stop."""
+        stop = threading.Event()
+        with self._lock:
+            self._running.setdefault(request_id, []).append(stop)
+            self._some_run.set()
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="chat stops", daemon=True)
+                self._watcher.start()
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                self._running[request_id].remove(stop)
+                if not self._running[request_id]:
+                    del self._running[request_id]
+                if not self._running:
+                    self._some_run.clear()
+
+    def stop(self, request_id: str) -> None:
+        """Stop the answer *request_id*, whichever process makes it.
+
+        :raises ChatNotRunning: when none does
+        """
+        if self._stop_here(request_id) or self._stop_elsewhere(request_id):
+            return
+        raise ChatNotRunning(
+            f"No answer with the request id '{request_id[:64]}' is being made.",
+            hint="It may be over. The id is in a stream's `start` and in the X-Request-ID header.",
+            details={"request_id": request_id[:64]},
+        )
+
+    def close(self) -> None:
+        """End the watch."""
+        self._closed.set()
+        self._some_run.set()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def _stop_here(self, request_id: str) -> bool:
+        with self._lock:
+            stops = list(self._running.get(request_id, ()))
+        for stop in stops:
+            stop.set()
+        return bool(stops)
+
+    def _stop_elsewhere(self, request_id: str) -> bool:
+        """Leave the wish in the database, and wait until the process that it concerns has seen it."""
+        with self._database.session() as session:
+            session.execute(delete(ChatStop).where(ChatStop.created_at < utc_now() - timedelta(minutes=1)))
+            session.merge(ChatStop(request_id=request_id, is_done=False, created_at=utc_now()))
+        deadline = time.monotonic() + _PATIENCE
+        is_done = False
+        while not is_done and time.monotonic() < deadline and not self._closed.wait(0.1):
+            with self._database.session() as session:
+                found = session.get(ChatStop, request_id)
+                is_done = found is not None and found.is_done
+        with self._database.session() as session:
+            session.execute(delete(ChatStop).where(ChatStop.request_id == request_id))
+        return is_done
+
+    def _watch(self) -> None:
+        """Look for wishes of other processes, as long as answers are made in this one."""
+        while not self._closed.wait(_INTERVAL):
+            self._some_run.wait()
+            with self._lock:
+                running = list(self._running)
+            try:
+                self._fulfil(running)
+            except SQLAlchemyError:  # the database is away: the next look may tell
+                log.warning("wishes to stop answers cannot be read", exc_info=True)
+
+    def _fulfil(self, running: list[str]) -> None:
+        waiting = select(ChatStop.request_id).where(ChatStop.is_done.is_(False))
+        with self._database.session() as session:
+            wanted = [request_id for request_id in session.scalars(waiting) if request_id in running]
+        for request_id in wanted:
+            if self._stop_here(request_id):
+                with self._database.session() as session:
+                    done = update(ChatStop).where(ChatStop.request_id == request_id).values(is_done=True)
+                    session.execute(done)

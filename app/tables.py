@@ -1,0 +1,219 @@
+"""The tables of the database."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+ACTIVE = ("queued", "running", "paused")
+FINISHED = ("done", "failed", "cancelled")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with its zone; SQLite keeps none, so it is kept in UTC."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: object) -> datetime | None:
+        """Return *value* in UTC, without its zone."""
+        return value and value.astimezone(timezone.utc).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, _dialect: object) -> datetime | None:
+        """Return *value* with its zone."""
+        return value and value.replace(tzinfo=timezone.utc)
+
+
+def utc_now() -> datetime:
+    """Return the time, with its zone."""
+    return datetime.now(timezone.utc)
+
+
+class Base(DeclarativeBase):
+    """The tables."""
+
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[dict[str, Any]]: JSON, datetime: UtcTime}
+
+
+class Pull(Base):
+    """A download of a model. `wanted` is what the user asks of it, `status` what it is."""
+
+    __tablename__ = "pulls"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    model: Mapped[str] = mapped_column(String(700))
+    key: Mapped[str] = mapped_column(String(700))  # the full name in lower case: names ignore case
+    insecure: Mapped[bool] = mapped_column(default=False)
+    anytime: Mapped[bool] = mapped_column(default=False, server_default=false())  # also out of the window
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    wanted: Mapped[str] = mapped_column(String(16), default="running")
+    completed: Mapped[int] = mapped_column(BigInteger, default=0)
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    percent: Mapped[float | None] = mapped_column(
+        Double
+    )  # kept, for it never falls although the total may grow
+    bytes_per_second: Mapped[float] = mapped_column(Double, default=0.0)
+    layers: Mapped[dict[str, Any]] = mapped_column(default=dict)  # bytes that are here, by digest
+    status_log: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    error: Mapped[dict[str, Any] | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    seq: Mapped[int] = mapped_column(default=0)  # of the newest event
+    owner: Mapped[str] = mapped_column(String(32), default="")
+    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (
+        Index(
+            "one_active_pull_per_model",
+            "key",
+            unique=True,
+            sqlite_where=text("status in ('queued', 'running', 'paused')"),
+            postgresql_where=text("status in ('queued', 'running', 'paused')"),
+        ),
+    )
+
+
+class PullEvent(Base):
+    """What a watcher of a pull is told; kept so that one who comes back misses nothing."""
+
+    __tablename__ = "pull_events"
+
+    pull_id: Mapped[str] = mapped_column(ForeignKey("pulls.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]]
+
+
+class KeptVersion(Base):
+    """A version of a model, kept under another name so that one can go back to it.
+
+    It is `pending` while the update it was made for runs, then `kept`.
+    """
+
+    __tablename__ = "kept_versions"
+
+    name: Mapped[str] = mapped_column(String(700), primary_key=True)
+    model: Mapped[str] = mapped_column(String(700))
+    key: Mapped[str] = mapped_column(String(700), index=True)  # of the model
+    digest: Mapped[str] = mapped_column(String(71))
+    status: Mapped[str] = mapped_column(String(16), default="pending")
+    pull_id: Mapped[str] = mapped_column(String(32), default="")
+    automatic: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ModelUse(Base):
+    """When a model was last used through this program."""
+
+    __tablename__ = "model_uses"
+
+    provider: Mapped[str] = mapped_column(String(80), primary_key=True)
+    key: Mapped[str] = mapped_column(String(700), primary_key=True)
+    used_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Occasion(Base):
+    """The last time that something recurring was done, by whichever process came first."""
+
+    __tablename__ = "occasions"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime]
+
+
+class IdempotencyKey(Base):
+    """A request that a client may send again without its being done twice; `answer` once there is one."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(300), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))  # of the request: the same key, the same request
+    answer: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ChatStop(Base):
+    """A wish that a running answer be stopped, for whichever process gives it; `is_done` once it did."""
+
+    __tablename__ = "chat_stops"
+
+    request_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    is_done: Mapped[bool] = mapped_column(default=False, server_default=false())
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Conversation(Base):
+    """What a person and a model say to each other; what to say it with is null where the settings decide."""
+
+    __tablename__ = "conversations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    title: Mapped[str] = mapped_column(String(200), default="")  # empty until the first message
+    system_prompt: Mapped[str | None] = mapped_column(Text)
+    provider: Mapped[str | None] = mapped_column(String(80))
+    model: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+
+
+class ConversationMessage(Base):
+    """A message of a conversation; `owner` is who makes an answer that is `pending`."""
+
+    __tablename__ = "conversation_messages"
+
+    id: Mapped[int] = mapped_column(primary_key=True)  # the search refers to it
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
+    seq: Mapped[int]  # from 1, without gaps
+    role: Mapped[str] = mapped_column(String(16))
+    content: Mapped[str] = mapped_column(Text, default="")
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)  # images, thinking, tool_calls ...
+    status: Mapped[str] = mapped_column(String(16), default="complete")
+    error: Mapped[dict[str, Any] | None]
+    provider: Mapped[str | None] = mapped_column(String(80))
+    model: Mapped[str | None] = mapped_column(Text)
+    usage: Mapped[dict[str, Any] | None]
+    owner: Mapped[str] = mapped_column(String(32), default="")
+    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (UniqueConstraint("conversation_id", "seq", name="one_message_per_seq"),)
+
+
+class CallRow(Base):
+    """A call to a provider: what it took, and how it ended."""
+
+    __tablename__ = "calls"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    provider: Mapped[str] = mapped_column(String(80))
+    model: Mapped[str] = mapped_column(Text)
+    endpoint: Mapped[str] = mapped_column(String(80))
+    prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    estimated: Mapped[bool]
+    latency: Mapped[float] = mapped_column(Double)  # seconds, like the next and load_time
+    time_to_first_token: Mapped[float | None] = mapped_column(Double)
+    tokens_per_second: Mapped[float | None] = mapped_column(Double)
+    load_time: Mapped[float | None] = mapped_column(Double)
+    outcome: Mapped[str] = mapped_column(String(64))
+    fallback: Mapped[bool]
+    streamed: Mapped[bool]
+    request_id: Mapped[str] = mapped_column(String(64))

@@ -1,0 +1,1 @@
+"""How fast the backend is, beside others: ``make bench``."""

@@ -1,0 +1,149 @@
+"""What the upstream answers, as bytes: made once, before anything is measured."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+Json = dict[str, Any]
+
+TOKENS = 200
+"""Tokens of an answer, where the model's name says nothing else."""
+
+LONG_TOKENS = 50_000
+"""Tokens of the longest answer."""
+
+FIRST_TOKEN = b'"t0 "'
+"""The first token, as it stands in an event of any target."""
+
+MODELS = ("instant", "slow", "long")
+
+_BLOCK = 65536  # bytes written at a time
+_DETAILS = {"format": "gguf", "family": "llama", "families": ["llama"], "parameter_size": "1B"}
+_LISTED = [
+    {
+        "name": f"{name}:latest",
+        "model": f"{name}:latest",
+        "modified_at": "2026-01-01T00:00:00Z",
+        "size": 1_000_000_000,
+        "digest": f"{number:064x}",
+        "details": {**_DETAILS, "quantization_level": "Q4_0", "context_length": 131072},
+        "capabilities": ["completion"],
+    }
+    for number, name in enumerate(MODELS, 1)
+]
+
+
+def prepare() -> None:
+    """Make what takes a while, before anybody waits for it."""
+    _tokens()
+
+
+def tokens_of(model: str) -> int:
+    """Return how many tokens *model* answers: ``long:500`` answers 500."""
+    name, _, count = model.partition(":")
+    if count.isdigit():
+        return max(1, min(int(count), LONG_TOKENS))
+    return LONG_TOKENS if name == "long" else TOKENS
+
+
+def text_of(count: int) -> str:
+    """Return the whole answer of *count* tokens; no two tokens are alike, so their order shows."""
+    return "".join(f"t{number} " for number in range(count))
+
+
+def head(content_type: str, length: int | None = None) -> bytes:
+    """Return an answer's head; without *length* the body comes in chunks."""
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n".encode()
+
+
+@functools.cache
+def whole(model: str) -> bytes:
+    """Return an answer that is not streamed."""
+    count = tokens_of(model)
+    message = {"role": "assistant", "content": text_of(count)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return _json({**_frame("chat.completion"), "choices": [choice], "usage": _usage(count)})
+
+
+@functools.cache
+def events(model: str) -> tuple[bytes, ...]:
+    """Return the chunks of a streamed answer, the first one with the head: one event for each token."""
+    count = tokens_of(model)
+    first, *more = _tokens()[:count]
+    frame = _frame("chat.completion.chunk")
+    stop = _chunk(_event(frame, {"content": ""}, "stop"))
+    usage = _chunk(b"data: " + _compact({**frame, "choices": [], "usage": _usage(count)}) + b"\n\n")
+    end = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    return (head("text/event-stream") + first, *more, stop, usage, end)
+
+
+@functools.cache
+def _tokens() -> list[bytes]:
+    frame = _frame("chat.completion.chunk")
+    return [
+        _chunk(_event(frame, {"role": "assistant", "content": f"t{number} "}))
+        for number in range(LONG_TOKENS)
+    ]
+
+
+@functools.cache
+def blocks(model: str) -> tuple[bytes, ...]:
+    """Return a streamed answer in few large pieces."""
+    data = b"".join(events(model))
+    return tuple(data[start : start + _BLOCK] for start in range(0, len(data), _BLOCK))
+
+
+@functools.cache
+def route(path: str) -> bytes | None:
+    """Return the answer of a route that is no chat."""
+    answers: dict[str, Json] = {
+        "/v1/models": {
+            "object": "list",
+            "data": [{"id": name, "object": "model", "created": 1, "owned_by": "library"} for name in MODELS],
+        },
+        "/api/version": {"version": "0.33.0"},
+        "/api/tags": {"models": _LISTED},
+        "/api/ps": {"models": []},
+        "/api/show": {
+            "details": _LISTED[0]["details"],
+            "model_info": {"general.architecture": "llama", "llama.context_length": 131072},
+            "capabilities": ["completion"],
+        },
+    }
+    return _json(answers[path]) if path in answers else None
+
+
+def _json(value: Json) -> bytes:
+    body = _compact(value)
+    return head("application/json", len(body)) + body
+
+
+def _frame(kind: str) -> Json:
+    """Return what every part of an answer has, as Ollama sends it."""
+    return {
+        "id": "chatcmpl-1",
+        "object": kind,
+        "created": 1795356053,
+        "model": "instant",
+        "system_fingerprint": "fp_ollama",
+    }
+
+
+def _event(frame: Json, delta: Json, reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return b"data: " + _compact({**frame, "choices": [choice]}) + b"\n\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def _compact(value: Json) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _usage(count: int) -> Json:
+    return {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": count + 10}

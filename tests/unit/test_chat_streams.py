@@ -1,0 +1,281 @@
+"""Streams that are slow, stopped, or handed on to a fallback; circuits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from pytest_httpserver import HTTPServer
+
+from app.db import Database
+from app.errors import ChatNotRunning, UpstreamTimeout, UpstreamUnavailable
+from app.services import circuit, exchange, stops
+from app.services.circuit import Circuits
+from app.services.providers import Provider
+from app.services.stops import Stops
+from tests.conftest import events, replay
+from tests.postgres import database_url
+from tests.raw_server import Connection, raw_server
+from tests.wire import recording
+
+CHAT = "/api/chat"
+COMPLETIONS = "/v1/chat/completions"
+Point = Callable[..., None]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announce a stream at the first silent half second."""
+    monkeypatch.setattr(exchange, "ANNOUNCE_AFTER", 0.0)
+
+
+def _silence_then(body: bytes, go_on: threading.Event) -> Callable[[Connection], None]:
+    def script(connection: Connection) -> None:
+        if connection.path == COMPLETIONS:
+            go_on.wait(10)
+            connection.send_head()
+            connection.send_chunk(body)
+            connection.end()
+
+    return script
+
+
+@pytest.mark.usefixtures("at_once")
+def test_stream_of_a_model_that_is_being_loaded_says_so(client: FlaskClient, point: Point) -> None:
+    go_on = threading.Event()
+    with raw_server(_silence_then(recording("v1_chat_stream").body, go_on)) as server:
+        point(f"{server.url}/v1")
+
+        response = client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True}, buffered=False)
+        first = next(iter(response.response))
+        go_on.set()
+        rest = b"".join(response.response)
+
+    assert b"event: start" in first
+    assert b"event: loading" in first
+    assert b"event: loading" not in rest
+    assert rest.count(b"event: start") == 0
+    assert rest.count(b"event: done") == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_stream_that_was_announced_and_fails_ends_with_one_error(client: FlaskClient, point: Point) -> None:
+    client.put("/api/settings", json={"timeouts": {"first_byte": 1.2}})
+    with raw_server(Connection.wait_for_close) as server:
+        point(f"{server.url}/v1")
+
+        got = events(client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True}))
+
+    assert [name for name, _ in got] == ["start", "loading", "error"]
+    assert got[-1][1]["error_type"] == "upstream_timeout"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_fallback_of_an_announced_stream_starts_anew(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    client.put("/api/settings", json={"timeouts": {"first_byte": 1.2}})
+    point(httpserver.url_for("/v1"), "openai")
+    replay(httpserver, COMPLETIONS, "v1_chat_stream")
+    with raw_server(Connection.wait_for_close) as server:
+        point(f"{server.url}/v1")
+        body = {"message": "Hi", "model": "x", "stream": True, "fallback_provider": "openai"}
+
+        got = events(client.post(CHAT, json=body))
+
+    assert [(name, data["provider"]) for name, data in got if name == "start"] == [
+        ("start", "ollama"),
+        ("start", "openai"),
+    ]
+    assert [name for name, _ in got].count("done") == 1
+    assert got[-1][1]["first_error"]["error_type"] == "upstream_timeout"
+
+
+def test_fallback_of_the_request_goes_before_the_settings(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    with raw_server(lambda _: None) as server:
+        address = server.url
+    point(f"{address}/v1")
+    point(httpserver.url_for("/v1"), "groq", model="llama")
+    replay(httpserver, COMPLETIONS, "v1_chat_nostream")
+    body = {"message": "Hi", "model": "x", "keep_alive": "5m", "fallback_provider": "groq"}
+
+    answer = client.post(CHAT, json=body).json
+    client.put("/api/settings", json={"fallback_provider": "groq"})
+    without = client.post(CHAT, json={**body, "fallback_provider": None})
+
+    assert answer is not None
+    assert (answer["provider"], answer["fallback_used"]) == ("groq", True)
+    assert "keep_alive" in answer["notice"]
+    assert without.status_code == 503
+
+
+@pytest.mark.parametrize(("provider", "status"), [("nope", 404), ("openai", 400)])
+def test_fallback_that_cannot_be_used_is_refused_at_once(
+    client: FlaskClient, ollama: HTTPServer, provider: str, status: int
+) -> None:
+    response = client.post(CHAT, json={"message": "Hi", "fallback_provider": provider})
+
+    assert response.status_code == status
+    assert not [request for request, _ in ollama.log if request.path == COMPLETIONS]
+
+
+# -- stopping
+
+
+def _delta_then_wait(started: threading.Event, hung_up: threading.Event) -> Callable[[Connection], None]:
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n')
+        started.set()
+        connection.wait_for_close()
+        hung_up.set()
+
+    return script
+
+
+def _chat_in_thread(app: Flask, body: dict[str, Any], request_id: str) -> tuple[threading.Thread, list[Any]]:
+    answers: list[Any] = []
+
+    def chat() -> None:
+        answers.append(
+            app.test_client().post(CHAT, json=body, headers={"X-Request-ID": request_id}, buffered=True)
+        )
+
+    thread = threading.Thread(target=chat)
+    thread.start()
+    return thread, answers
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_answer_is_stopped_by_its_request_id(
+    app: Flask, client: FlaskClient, point: Point, stream: bool
+) -> None:
+    started, hung_up = threading.Event(), threading.Event()
+    with raw_server(_delta_then_wait(started, hung_up)) as server:
+        point(f"{server.url}/v1")
+        body = {"message": "Hi", "model": "x", "stream": stream}
+        thread, answers = _chat_in_thread(app, body, "my-chat")
+        assert started.wait(5)
+
+        stopped = client.delete(f"{CHAT}/my-chat")
+        thread.join(5)
+        assert hung_up.wait(5)
+
+    assert stopped.status_code == 204
+    if stream:
+        got = events(answers[0])
+        assert [name for name, _ in got] == ["start", "delta", "error"]
+        assert got[-1][1]["error_type"] == "chat_stopped"
+        assert got[-1][1]["details"] == {"response": "Hel"}
+    else:
+        assert (answers[0].status_code, answers[0].json["error_type"]) == (409, "chat_stopped")
+
+
+def test_stopping_what_does_not_run_is_404(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stops, "_PATIENCE", 0.0)
+
+    response = client.delete(f"{CHAT}/nobody")
+
+    assert response.status_code == 404
+    assert response.json["error_type"] == "chat_not_running"  # type: ignore[index]
+
+
+@pytest.fixture
+def two_processes(tmp_path: Path) -> Iterator[tuple[Stops, Stops]]:
+    """The stops of two processes on one database."""
+    databases = [Database(database_url(tmp_path), tmp_path) for _ in range(2)]
+    databases[0].migrate()
+    one, other = (Stops(database) for database in databases)
+    yield one, other
+    one.close()
+    other.close()
+    for database in databases:
+        database.close()
+
+
+def test_answer_of_another_process_is_stopped(two_processes: tuple[Stops, Stops]) -> None:
+    one, other = two_processes
+    with one.running("a") as stop, one.running("b") as untouched:
+        other.stop("a")
+
+        assert stop.is_set()
+        assert not untouched.is_set()
+    with pytest.raises(ChatNotRunning):
+        other.stop("a")
+
+
+def test_two_answers_with_one_id_are_both_stopped(two_processes: tuple[Stops, Stops]) -> None:
+    one, _ = two_processes
+    with one.running("a") as first:
+        with one.running("a") as second:
+            one.stop("a")
+            assert second.is_set()
+        assert first.is_set()
+
+
+# -- circuits
+
+
+PROVIDER = Provider(id="far", name="Far", base_url="http://far.test/v1")
+DOWN = UpstreamUnavailable("Far is down.", hint="Look.", details={"reason": "dns"})
+
+
+def test_circuit_opens_where_failing_takes_time_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(circuit.time, "monotonic", lambda: now[0])
+    circuits = Circuits()
+
+    circuits.failed(PROVIDER, DOWN, 0.01)
+    circuits.check(PROVIDER)
+    circuits.failed(PROVIDER, DOWN, 3.0)
+    now[0] += 4
+    with pytest.raises(UpstreamUnavailable) as caught:
+        circuits.check(PROVIDER)
+    now[0] += 6
+    circuits.check(PROVIDER)
+
+    assert "4 s ago" in caught.value.message
+    assert caught.value.details == {"reason": "dns", "circuit": "open", "retry_in": 6.0}
+    assert caught.value.retry_after == 6.0
+
+
+def test_circuit_closes_when_the_provider_answers() -> None:
+    circuits = Circuits()
+    circuits.failed(PROVIDER, UpstreamTimeout("x", details={"reason": "connect_timeout"}), 3.0)
+
+    circuits.worked(PROVIDER)
+
+    circuits.check(PROVIDER)
+
+
+def test_circuit_stays_closed_for_a_provider_that_is_only_slow() -> None:
+    circuits = Circuits()
+
+    circuits.failed(PROVIDER, UpstreamTimeout("slow"), 300.0)
+
+    circuits.check(PROVIDER)
+
+
+def test_chat_with_a_provider_whose_circuit_is_open_is_answered_by_the_fallback(
+    app: Flask, client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    point(httpserver.url_for("/v1"), "openai")
+    replay(httpserver, COMPLETIONS, "v1_chat_nostream")
+    services = app.extensions["services"]
+    services.circuits.failed(services.providers.get("ollama"), DOWN, 3.0)
+
+    alone = client.post(CHAT, json={"message": "Hi"})
+    answer = client.post(CHAT, json={"message": "Hi", "fallback_provider": "openai"}).json
+
+    assert alone.status_code == 503
+    assert alone.json["details"]["circuit"] == "open"  # type: ignore[index]
+    assert int(alone.headers["Retry-After"]) > 0
+    assert answer is not None
+    assert answer["first_error"]["details"]["circuit"] == "open"
