@@ -23,12 +23,6 @@ pytestmark = pytest.mark.live
 MODEL = "smollm2:135m"
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess(tmp_path_factory.mktemp("cli") / "models") as engine:
-        yield engine
-
-
 @pytest.fixture
 def registry() -> Iterator[Registry]:
     with Registry() as registry:
