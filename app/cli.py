@@ -96,15 +96,19 @@ def pull_model(model: str, insecure: bool, force: bool, now: bool, as_json: bool
 @_command("rm")
 @click.argument("model")
 @click.option("--dry-run", is_flag=True, help="Only say how many bytes that would free.")
-def remove_model(model: str, dry_run: bool, as_json: bool) -> None:
+@click.option("--versions", is_flag=True, help="Also its former versions, which updates have kept.")
+def remove_model(model: str, dry_run: bool, versions: bool, as_json: bool) -> None:
     """Delete a model from the disk."""
-    result = services.library.delete(model, dry_run=dry_run)
+    result = services.removal.delete(model, dry_run=dry_run, versions=versions)
     if as_json:
         _print_json(DeletedSchema(), result)
         return
     verb = "would free" if dry_run else "freed"
     about = "about " if result.get("estimated") else ""
-    click.echo(f"{result['model']}: {verb} {about}{human_size(result['freed_bytes'])}")
+    going = ", ".join([result["model"], *result["deleted_versions"]])
+    click.echo(f"{going}: {verb} {about}{human_size(result['freed_bytes'])}")
+    for name in result["kept_versions"]:
+        click.echo(f"{name} stays, a former version; --versions deletes it too.")
 
 
 @_command("cp")
@@ -184,12 +188,15 @@ def show_disk(as_json: bool) -> None:
             human_size(m["size"]),
             human_size(m["reclaimable_bytes"]),
             f"{m['last_used_at']:%Y-%m-%d}" if m["last_used_at"] else "",
+            "yes" if m["safe_to_remove"] else "protected" if m["protected"] else "no",
+            m["reason"],
         )
         for m in answer["models"]
     ]
-    _print_table(("NAME", "SIZE", "RECLAIMABLE", "LAST USED"), rows)
-    free = answer["free_bytes"]
-    click.echo(f"In all {human_size(answer['total_bytes'])}{f', free {human_size(free)}' if free else ''}")
+    _print_table(("NAME", "SIZE", "RECLAIMABLE", "LAST USED", "SAFE TO REMOVE", "WHY"), rows)
+    free = f", free {human_size(answer['free_bytes'])}" if answer["free_bytes"] else ""
+    safe = human_size(answer["safe_to_remove_bytes"])
+    click.echo(f"In all {human_size(answer['total_bytes'])}{free}, safe to remove {safe}")
 
 
 @click.command("worker")

@@ -62,6 +62,21 @@ class Database:
         with self._sessions.begin() as session:
             yield session
 
+    @contextmanager
+    def writing(self, lock: int | None = None) -> Iterator[Session]:
+        """Yield a session for changes that depend on what it reads first.
+
+        SQLite knows no locked rows: there, nobody else writes until the session's end.
+
+        :param lock: on PostgreSQL, the number of what only one session has at a time, beside its rows
+        """
+        with self.session() as session:
+            if self.engine.dialect.name == "sqlite":
+                session.execute(text("BEGIN IMMEDIATE"))
+            elif lock is not None:
+                session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})
+            yield session
+
     def migrate(self) -> None:
         """Bring the tables up to this release."""
         if self._revision() == REVISION:

@@ -18,9 +18,11 @@
     │   └── ModelNotFound       404 model_not_found
     ├── ChatStopped             409 chat_stopped
     ├── ModelExists             409 model_exists
+    ├── ModelProtected          409 model_protected
     ├── PullFinished            409 pull_finished
     ├── PullCancelled           409 pull_cancelled
     ├── PullActive              409 pull_active
+    ├── IdempotencyKeyReused    422 idempotency_key_reused
     ├── ConversationBusy        409 conversation_busy
     ├── DiskFull                507 disk_full
     ├── ProviderExists          409 provider_exists
@@ -209,6 +211,13 @@ class ModelNotInRegistry(NotFound):
     error_type = "model_not_in_registry"
 
 
+class IdempotencyKeyReused(ServiceError):
+    """The key of a request was sent before, with another one."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    error_type = "idempotency_key_reused"
+
+
 class ChatStopped(ServiceError):
     """The answer was stopped by a request."""
 
@@ -228,6 +237,13 @@ class ModelExists(ServiceError):
 
     status = HTTPStatus.CONFLICT
     error_type = "model_exists"
+
+
+class ModelProtected(ServiceError):
+    """The settings say that this model is not to be deleted."""
+
+    status = HTTPStatus.CONFLICT
+    error_type = "model_protected"
 
 
 class PullFinished(ServiceError):

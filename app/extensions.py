@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from app.db import Database, Pull
-from app.errors import PullNotFound, ServiceError
-from app.services import disk
+from app.db import Database
+from app.errors import ServiceError
 from app.services.answers import RegistryAnswers
 from app.services.auto_update import AutoUpdate
 from app.services.call import Call
@@ -24,8 +23,10 @@ from app.services.compare import CompareService
 from app.services.conversation_chat import ConversationChat
 from app.services.conversation_store import ConversationStore
 from app.services.creations import CreationService
+from app.services.disk import DiskService
 from app.services.embeddings import EmbeddingService
 from app.services.front_door import FrontDoorService
+from app.services.idempotency import IdempotencyService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
 from app.services.library import ModelLibrary
@@ -39,12 +40,12 @@ from app.services.plan import PlanService
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
 from app.services.pull_feed import PullFeeds
-from app.services.pull_run import PullRun, new_owner
 from app.services.pull_store import PullStore
 from app.services.pulls import PullService, check_registry
 from app.services.registry import RegistryService
 from app.services.relay import RelayService
-from app.services.schedule import Occasions, is_open
+from app.services.removal import RemovalService
+from app.services.schedule import Occasions
 from app.services.stops import Stops
 from app.services.updates import UpdateService
 from app.services.uploads import UploadService
@@ -52,6 +53,7 @@ from app.services.upstream import UpstreamSession
 from app.services.usage import UsageLog
 from app.services.versions import VersionService, VersionStore
 from app.services.windows import Windows
+from app.services.work import Chores, PullWorker, may_run
 from app.settings import Settings, Timeouts, is_loopback
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,13 @@ class Services:
         """The service for the installed models."""
         ollama = self.ollama
         last = LastModels(self.settings.data_dir / "models.json", ollama.provider.native_url)
-        return ModelLibrary(ollama, last, self.settings.environ)
+        return ModelLibrary(ollama, last)
+
+    @property
+    def removal(self) -> RemovalService:
+        """The service that deletes models."""
+        protected = self.preferences.all()["protected_models"]
+        return RemovalService(self.ollama, self.settings.environ, VersionStore(self.database), protected)
 
     @property
     def memory(self) -> MemoryService:
@@ -115,14 +123,13 @@ class Services:
     def pulls(self) -> PullService:
         """The service for pulls."""
         registries, jobs = self.settings.allowed_registries, self.jobs
-        return PullService(
-            self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping, self.may_pull
-        )
+        may_pull = partial(may_run, preferences=self.preferences)
+        return PullService(self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping, may_pull)
 
-    def may_pull(self, pull: Pull) -> bool:
-        """Tell whether *pull* may run at this time of the day."""
-        window = self.preferences.all()["pulls"]["window"]
-        return pull.anytime or is_open(window, datetime.now().astimezone())
+    @property
+    def idempotency(self) -> IdempotencyService:
+        """The service for requests that are sent again."""
+        return IdempotencyService(self.database)
 
     @property
     def registry(self) -> RegistryService:
@@ -171,8 +178,9 @@ class Services:
     @property
     def versions(self) -> VersionService:
         """The service for former versions of models."""
-        limit = self.preferences.all()["keep_versions"]
-        return VersionService(VersionStore(self.database), self.ollama, limit)
+        preferred = self.preferences.all()
+        limit, protected = preferred["keep_versions"], preferred["protected_models"]
+        return VersionService(VersionStore(self.database), self.ollama, limit, protected)
 
     @property
     def updates(self) -> UpdateService:
@@ -197,8 +205,8 @@ class Services:
     def disk(self) -> dict[str, Any]:
         """Return what the models take on the disk."""
         ollama = self.ollama
-        uses = self.model_uses.all(ollama.provider.id)
-        return disk.usage(ollama.list()["models"], self.local_store(ollama), uses)
+        preferred, versions = self.preferences.all(), VersionStore(self.database)
+        return DiskService(ollama, self.local_store(ollama), self.model_uses, versions, preferred).usage()
 
     def resume_pull(self, id: str) -> dict[str, Any]:
         """Go on with a pull that is paused, or that failed or was cancelled."""
@@ -207,28 +215,17 @@ class Services:
         return self.updates.resume(pull) if is_new else self.pulls.change(id, "running")
 
     def do_chores(self) -> None:
-        """Look after what goes on by itself: updates that are over or due, and calls that are old."""
-        try:
-            self.versions.settle()
-            self.auto_update.tick()
-        except ServiceError as exc:  # Ollama is away; the next round tries again
-            log.info("chores are left for later: %s", exc.message)
-        self.usage.prune(self.preferences.all()["usage"]["keep_days"])
+        """Look after what goes on by itself; called by the workers."""
+        Chores(
+            self.preferences, self.model_uses, self.idempotency, self.pull_store, self.usage, self.versions,
+            self.auto_update,
+        ).do()  # fmt: skip
 
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
-        try:
-            may_run = self.may_pull(self.pull_store.get(id))
-        except PullNotFound:  # it was over and was forgotten
-            return
-        if not may_run:
-            return
-        owner = new_owner()
-        pull = self.pull_store.claim(id, owner, self.settings.max_pulls)
-        if pull is not None:
-            store, stopping = self.pull_store, self.jobs.stopping
-            registry = RegistryService(self.session, self._hasty)
-            PullRun(store, self.ollama, registry, pull, owner, stopping, self.may_pull).run()
+        store, registry = self.pull_store, RegistryService(self.session, self._hasty)
+        stopping, limit = self.jobs.stopping, self.settings.max_pulls
+        if PullWorker(store, self.ollama, registry, self.preferences, stopping, limit).run(id):
             self.do_chores()  # an update may be over
 
     def close(self) -> None:

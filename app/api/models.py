@@ -48,12 +48,14 @@ def get_model(model: str) -> dict[str, Any]:
 @blp.arguments(DeleteQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, DeletedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+@blp.alt_response(409, schema=ErrorSchema, description="The settings protect it")
 def delete_model(query: dict[str, Any], model: str) -> dict[str, Any]:
     """Delete a model, and tell how many bytes that freed
 
-    It is unloaded first. Layers that other models use stay. With `dry_run` nothing is done, only told.
+    It is unloaded first. Layers that other models use stay, and so do former versions that updates have kept,
+    unless `versions` is true. With `dry_run` nothing is done, only told.
     """
-    return services.library.delete(model, **query)
+    return services.removal.delete(model, **query)
 
 
 @blp.post("/copy")

@@ -8,7 +8,7 @@ from flask import Response, g, jsonify, url_for
 
 from app.api.base import Blueprint
 from app.extensions import services
-from app.schemas.base import ErrorSchema
+from app.schemas.base import ErrorSchema, IdempotencySchema
 from app.schemas.plan import PlanSchema
 from app.schemas.pulls import (
     LastEventSchema,
@@ -26,33 +26,42 @@ blp = Blueprint(
 
 @blp.post("/pull")
 @blp.arguments(PullRequestSchema, example={"model": "llama3.2:1b"})
+@blp.arguments(IdempotencySchema, location="headers")
 @blp.response(200, PullResultSchema)
 @blp.alt_response(
     "2XX", schema=PlanSchema, description="200 with `dry_run`: what would be fetched and needed"
 )
 @blp.alt_response(202, schema=PullSchema, description="With `background`: the pull")
+@blp.alt_response(422, schema=ErrorSchema, description="The Idempotency-Key came with another body before")
 @blp.alt_response(500, schema=ErrorSchema, description="The pull failed; `details` tell why")
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 @blp.alt_response(504, schema=ErrorSchema, description="It takes longer; the pull goes on")
 @blp.alt_response(507, schema=ErrorSchema, description="It does not fit on the disk; nothing is begun")
-def pull_model(body: dict[str, Any]) -> dict[str, Any] | Response:
+def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] | Response:
     """Download a model, and wait until it is there
 
     A model that is being pulled already is joined. The pull goes on whoever waits for it: a client that
     leaves, a restart of this server or of Ollama do not end it. With `"dry_run": true` nothing is pulled: the
-    answer is a `Plan`.
+    answer is a `Plan`. With an `Idempotency-Key` the same request can be sent again and answers for the same
+    pull, also when that is over.
     """
     if body["dry_run"]:
         plan = services.plans.plan(body["model"], insecure=body["insecure"], num_ctx=body.get("num_ctx"))
         return jsonify(PlanSchema().dump(plan))
+    key = headers["idempotency_key"]
+    id = services.idempotency.once("pull", key, body, lambda: {"id": _start(body)})["id"]
+    if body["background"]:
+        return _accepted(services.pulls.get(id))
+    if body["stream"]:
+        return event_stream(services.pulls.watch(id, 0, g.request_id))
+    return last_event(services.pulls.wait(id, services.preferences.timeouts.pull))
+
+
+def _start(body: dict[str, Any]) -> str:
     if not body["force"]:
         services.check_disk(body["model"], insecure=body["insecure"])
-    pull = services.pulls.start(body["model"], insecure=body["insecure"], now=body["now"])
-    if body["background"]:
-        return _accepted(pull)
-    if body["stream"]:
-        return event_stream(services.pulls.watch(pull["id"], 0, g.request_id))
-    return last_event(services.pulls.wait(pull["id"], services.preferences.timeouts.pull))
+    id: str = services.pulls.start(body["model"], insecure=body["insecure"], now=body["now"])["id"]
+    return id
 
 
 def _accepted(pull: dict[str, Any]) -> Response:

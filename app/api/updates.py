@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response, jsonify
+from marshmallow import RAISE
 
 from app.api.base import Blueprint
 from app.extensions import services
@@ -24,7 +25,7 @@ blp = Blueprint(
 
 
 @blp.get("/updates")
-@blp.arguments(UpdateQuerySchema, location="query")
+@blp.arguments(UpdateQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, UpdateListSchema)
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 def list_updates(query: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def start_updates(body: dict[str, Any]) -> dict[str, Any] | Response:
 @blp.arguments(RollbackRequestSchema, example={"model": "llama3.2:1b"})
 @blp.response(200, RollbackSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No version before this one is kept")
-@blp.alt_response(409, schema=ErrorSchema, description="It is being updated")
+@blp.alt_response(409, schema=ErrorSchema, description="It is being updated or pulled")
 def roll_back(body: dict[str, Any]) -> dict[str, Any]:
     """Bring the version before an update into force again
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 
 class RequestSchema(Schema):
@@ -45,6 +45,22 @@ class UpstreamSchema(Schema):
 
     class Meta:
         unknown = EXCLUDE
+
+
+class IdempotencySchema(UpstreamSchema):
+    """A request that may be sent again."""
+
+    idempotency_key = fields.Str(
+        data_key="Idempotency-Key",
+        load_default=None,
+        validate=validate.Regexp(
+            r"[^\x00-\x1f\x7f-\x9f]{1,255}\Z", error="Give 1 to 255 characters, no controls"
+        ),
+        metadata={
+            "description": "Any text that no other request has. The same request sent again with it, within "
+            "24 hours, is not done again: it answers for what the first one did"
+        },
+    )
 
 
 class ErrorSchema(Schema):

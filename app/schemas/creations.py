@@ -76,6 +76,12 @@ class CreateSchema(RequestSchema):
     )
     parameters = fields.Nested(ParametersSchema)
     license = TextsField(metadata={"description": "A text, or a list of them"})
+    overwrite = fields.Bool(
+        load_default=False,
+        truthy={True, "true"},
+        falsy={False, "false"},
+        metadata={"description": "Replace a model that has this name already"},
+    )
     stream = fields.Bool(
         load_default=False,
         truthy={True, "true"},

@@ -18,6 +18,11 @@ class ModelDiskSchema(UpstreamSchema):
     last_used_at = UtcDateTime(
         allow_none=True, metadata={"description": "Through this server; null where it never was"}
     )
+    protected = fields.Bool(metadata={"description": "Whether the settings forbid to delete it"})
+    safe_to_remove = fields.Bool(
+        metadata={"description": "Whether nobody seems to need it, as far as this server sees"}
+    )
+    reason = fields.Str(metadata={"description": "Why it is safe to remove, or is not"})
 
 
 class DiskSchema(UpstreamSchema):
@@ -32,6 +37,9 @@ class DiskSchema(UpstreamSchema):
     free_bytes = fields.Int(allow_none=True)
     duplicates = fields.List(fields.List(fields.Str()), metadata={"description": "Names of the same model"})
     partial_bytes = fields.Int(allow_none=True, metadata={"description": "What unfinished downloads take"})
+    safe_to_remove_bytes = fields.Int(
+        metadata={"description": "What deleting all models that are safe to remove would free"}
+    )
     estimated = fields.Bool(
         metadata={"description": "Whether the sizes are as Ollama lists them, without its folder being read"}
     )

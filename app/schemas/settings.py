@@ -59,7 +59,7 @@ class UpdateSettingsSchema(RequestSchema):
 
 
 class PullSettingsSchema(RequestSchema):
-    """When models are pulled."""
+    """When models are pulled, how fast, and how long that is remembered."""
 
     window = fields.Nested(
         WindowSchema,
@@ -67,6 +67,20 @@ class PullSettingsSchema(RequestSchema):
         metadata={
             "description": "The part of the day, in local time, in which pulls run; null for all of it. "
             "`now` in a pull's request goes beyond it."
+        },
+    )
+    keep_days = fields.Int(
+        strict=True,
+        validate=validate.Range(1, 3650),
+        metadata={"description": "How many days pulls that are over are kept"},
+    )
+    max_bytes_per_second = fields.Int(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(10_000, 2**53),
+        metadata={
+            "description": "About how fast all pulls together may be, on the average of a minute; null for "
+            "no limit"
         },
     )
 
@@ -128,6 +142,11 @@ class SettingsSchema(RequestSchema):
         fields.Str(validate=_check_name),
         validate=validate.Length(max=1000),
         metadata={"description": "Models that are only updated when they are named"},
+    )
+    protected_models = fields.List(
+        fields.Str(validate=_check_name),
+        validate=validate.Length(max=1000),
+        metadata={"description": "Models that are not deleted"},
     )
     keep_versions = fields.Int(
         strict=True,

@@ -89,6 +89,9 @@ class DeleteQuerySchema(RequestSchema):
     """How to delete."""
 
     dry_run = fields.Bool(load_default=False, metadata={"description": "Only tell what would be freed"})
+    versions = fields.Bool(
+        load_default=False, metadata={"description": "Also the former versions that updates have kept"}
+    )
 
 
 class FreedLayerSchema(UpstreamSchema):
@@ -112,3 +115,9 @@ class DeletedSchema(UpstreamSchema):
         metadata={"description": "True where the models folder is not on this machine: by digest only"}
     )
     layers = fields.List(fields.Nested(FreedLayerSchema), metadata={"description": "Unless estimated"})
+    deleted_versions = fields.List(
+        fields.Str(), metadata={"description": "Former versions that went with it, as `versions` asked"}
+    )
+    kept_versions = fields.List(
+        fields.Str(), metadata={"description": "Former versions of it that updates have kept, and that stay"}
+    )

@@ -11,7 +11,7 @@ from app.schemas.models import UtcDateTime
 from app.schemas.pulls import PullSchema
 
 
-class UpdateQuerySchema(UpstreamSchema):
+class UpdateQuerySchema(RequestSchema):
     """How to look for updates."""
 
     refresh = fields.Bool(

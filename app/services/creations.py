@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from app.errors import InvalidRequest, ServiceError
-from app.services.ollama import OllamaService, check_name, find_model
+from app.services.ollama import OllamaService, check_name, find_model, model_exists
 from app.services.uploads import Upload, UploadService
 
 Json = dict[str, Any]
@@ -25,14 +25,17 @@ class CreationService:
 
         :param wanted: as :class:`~app.schemas.creations.CreateSchema` loads it
         :raises ModelNotFound: when that is not installed: Ollama would go and download it
+        :raises ModelExists: when the new name is taken
         """
         order = _order(wanted)
         _refuse(wanted, "digest", "Only a file has a digest: send one as application/octet-stream.")
         if "origin" not in wanted:
             raise _bad_field("from", "Say which installed model to make it from, or send a file.")
         origin = check_name(wanted["origin"])
-        if find_model(self._ollama.list()["models"], origin) is None:
+        listed = self._ollama.list()["models"]
+        if find_model(listed, origin) is None:
             raise self._ollama.model_not_found(str(origin))
+        _check_free(wanted, listed)
         return {**order, "from": str(origin)}
 
     def from_file(self, wanted: Json, upload: Upload, size: int | None) -> Json:
@@ -40,10 +43,15 @@ class CreationService:
 
         :param size: the bytes that were announced
         :raises InvalidUpload: when the file is not what it should be
+        :raises ModelExists: when the new name is taken; the file is not sent on then
         """
         order = _order(wanted)
         _refuse(wanted, "origin", "Make it from a model or from a file, not from both.")
-        digest = self._uploads.push(upload, size, wanted.get("digest"))
+
+        def check() -> None:
+            _check_free(wanted, self._ollama.list()["models"])
+
+        digest = self._uploads.push(upload, size, wanted.get("digest"), check)
         return {**order, "files": {"model.gguf": digest}}
 
     def create(self, order: Json) -> Json:
@@ -77,6 +85,12 @@ def _order(wanted: Json) -> Json:
         key: wanted[key] for key in ("system", "template", "parameters", "license") if key in wanted
     }
     return {"model": str(check_name(wanted["model"])), **changes}
+
+
+def _check_free(wanted: Json, listed: list[Json]) -> None:
+    name = check_name(wanted["model"])
+    if not wanted["overwrite"] and find_model(listed, name):
+        raise model_exists(name)
 
 
 def _created(order: Json, log: list[Json]) -> Json:

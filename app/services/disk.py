@@ -3,18 +3,79 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.db import utc_now
 from app.services.local_store import LocalStore
-from app.services.model_uses import full_name
+from app.services.model_uses import ModelUses, full_name
+from app.services.ollama import OllamaService
 from app.services.registry import Manifest
+from app.services.removable import Known, verdicts
+from app.services.versions import VersionStore
 
 Json = dict[str, Any]
 
 _BLOCK = 512  # bytes, the unit of st_blocks
+
+
+@dataclass(frozen=True)
+class DiskService:
+    """The disk of one Ollama server.
+
+    :param store: its models folder, where that is on this machine
+    :param preferred: the settings in force
+    """
+
+    ollama: OllamaService
+    store: LocalStore | None
+    uses: ModelUses
+    versions: VersionStore
+    preferred: Json
+
+    def usage(self) -> Json:
+        """Return what the models take, and which of them can go."""
+        listed = self.ollama.list()["models"]
+        uses = self.uses.all(self.ollama.provider.id)
+        found = usage(listed, self.store, uses)
+        known = Known(
+            uses=uses,
+            watched_since=self.uses.since(),
+            protected=self._preferred("protected_models"),
+            pinned=self._preferred("pinned_models"),
+            running=self.ollama.ps()["models"],
+            kept=self.versions.all(),
+            now=utc_now(),
+        )
+        judged = verdicts(listed, known)
+        for model in found["models"]:
+            key = full_name(model["model"])
+            is_safe, reason = judged.get(key, (False, "Ollama does not list it."))
+            model.update(protected=key in known.protected, safe_to_remove=is_safe, reason=reason)
+        safe = {model["model"] for model in found["models"] if model["safe_to_remove"]}
+        return {**found, "safe_to_remove_bytes": freed_together(safe, self._sizes(listed))}
+
+    def _preferred(self, setting: str) -> frozenset[str]:
+        return frozenset(full_name(name) for name in self.preferred[setting])
+
+    def _sizes(self, listed: list[Json]) -> dict[str, dict[str, int]]:
+        """Return the sizes of the parts of each model, by what tells the parts from each other."""
+        if self.store is None:
+            return {model["name"]: {model["digest"]: model["size"]} for model in listed}
+        return {name: _layers([manifest]) for name, manifest in self.store.models().items()}
+
+
+def freed_together(names: Collection[str], sizes: Mapping[str, Mapping[str, int]]) -> int:
+    """Return what deleting all the models in *names* would free.
+
+    :param sizes: of the parts of every model, by their digest
+    """
+    staying = {digest for name, parts in sizes.items() if name not in names for digest in parts}
+    going = {digest: size for name in names for digest, size in sizes.get(name, {}).items()}
+    return sum(size for digest, size in going.items() if digest not in staying)
 
 
 def usage(listed: list[Json], store: LocalStore | None, uses: Mapping[str, datetime]) -> Json:

@@ -1,18 +1,16 @@
-"""The installed models: listed, shown, copied and deleted."""
+"""The installed models: listed, shown and copied."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from app.errors import ModelExists, NotFound, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.errors import NotFound, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.model_name import ModelName
 from app.schemas.running import MemorySchema
-from app.services.footprint import Footprint
 from app.services.last_models import LastModels
-from app.services.local_store import LocalStore
-from app.services.memory import MemoryService, in_memory
-from app.services.ollama import OllamaService, check_name, find_model
+from app.services.memory import in_memory
+from app.services.ollama import OllamaService, check_name, find_model, model_exists
 from app.services.parameters import parse_parameters
 
 Json = dict[str, Any]
@@ -22,13 +20,11 @@ class ModelLibrary:
     """The models of one Ollama server.
 
     :param last: the last list that it answered
-    :param environ: where the models folder may be named
     """
 
-    def __init__(self, ollama: OllamaService, last: LastModels, environ: Mapping[str, str | None]) -> None:
+    def __init__(self, ollama: OllamaService, last: LastModels) -> None:
         self._ollama = ollama
         self._last = last
-        self._environ = environ
 
     def list(
         self,
@@ -91,31 +87,9 @@ class ModelLibrary:
         listed = self._ollama.list()["models"]
         self._find(listed, old)
         if not overwrite and find_model(listed, new):
-            raise ModelExists(
-                f"There is a model '{new}' already.",
-                hint='Choose another name, or add "overwrite": true to replace it.',
-                details={"model": str(new)},
-            )
+            raise model_exists(new)
         self._ollama.copy(str(old), str(new))
         return {"source": str(old), "destination": str(new), "copied": True}
-
-    def delete(self, model: str, *, dry_run: bool = False) -> Json:
-        """Delete *model*, and tell how many bytes the disk has back.
-
-        :param dry_run: only tell
-        :raises ModelNotFound: when it is not installed
-        """
-        name = check_name(model)
-        listed = self._ollama.list()["models"]
-        entry = self._find(listed, name)
-        digests = {m["digest"] for m in listed}
-        store = LocalStore.find(self._ollama.provider, self._environ, digests)
-        footprint = Footprint(store, entry, listed)
-        if not dry_run:
-            MemoryService(self._ollama).release(name)
-            self._ollama.delete(entry["name"])
-        bytes_ = footprint.expected() if dry_run else footprint.freed()
-        return {"model": entry["name"], "deleted": not dry_run, "dry_run": dry_run, **bytes_}
 
     def _now_or_last(self, *, stale: bool) -> Json:
         try:

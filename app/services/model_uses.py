@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.db import Database, ModelUse, utc_now
+from app.db import Database, ModelUse, Occasion, utc_now
 from app.model_name import ModelName
 
 log = logging.getLogger(__name__)
 
 _INTERVAL = 60.0  # seconds between two writes for one model
+_BEGINNING = "model_uses"
 
 
 class ModelUses:
@@ -46,6 +47,18 @@ class ModelUses:
         with self._database.session() as session:
             rows = session.scalars(select(ModelUse).where(ModelUse.provider == provider))
             return {row.key: row.used_at for row in rows}
+
+    def since(self) -> datetime:
+        """Return since when uses are noted; that is now, the first time that anybody asks."""
+        with self._database.session() as session:
+            if row := session.get(Occasion, _BEGINNING):
+                return row.at
+        try:
+            with self._database.session() as session:
+                session.add(Occasion(name=_BEGINNING, at=utc_now()))
+        except IntegrityError:  # another process was quicker
+            log.debug("uses are noted already")
+        return self.since()
 
     def close(self) -> None:
         """Write what is still to be written."""

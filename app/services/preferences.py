@@ -19,10 +19,11 @@ _DEFAULTS: Json = {
     "temperature": None,
     "max_tokens": None,
     "pinned_models": [],
+    "protected_models": [],
     "keep_versions": 1,
     "model_defaults": {},
 }
-_PULLS: Json = {"window": None}
+_PULLS: Json = {"window": None, "max_bytes_per_second": None, "keep_days": 30}
 _USAGE: Json = {"keep_days": 365}
 _UPDATES: Json = {
     "enabled": False,

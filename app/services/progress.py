@@ -9,7 +9,8 @@ from app.schemas.registry import MAX_SIZE
 
 Json = dict[str, Any]
 
-_WINDOW = 10.0  # seconds over which the speed is measured
+WINDOW = 10.0  # seconds over which the speed is measured
+LIMITED_WINDOW = 60.0  # the same for a pull that runs and rests by turns
 _LOG_LIMIT = 200
 
 
@@ -31,6 +32,7 @@ class Progress:
         self.step = log[-1]["status"] if log else ""
         self._totals: dict[str, int] = {}
         self._log = {(part["status"], part["digest"]): part for part in log}
+        self.window = WINDOW
         self._samples: deque[tuple[float, int]] = deque()
 
     @property
@@ -50,6 +52,12 @@ class Progress:
     def log(self) -> list[Json]:
         """The lines in order; of those of one layer, the last, where the first stood."""
         return list(self._log.values())
+
+    @property
+    def is_downloading(self) -> bool:
+        """Whether Ollama says that it fetches layers, and not all is here."""
+        is_whole = self.total is not None and self.completed >= self.total
+        return self.step.startswith("pulling") and not is_whole
 
     def feed(self, part: Json, now: float) -> None:
         """Take a line of Ollama's progress, read at *now* (seconds of a monotonic clock)."""
@@ -85,5 +93,5 @@ class Progress:
 
     def _sample(self, now: float) -> None:
         self._samples.append((now, self.completed))
-        while now - self._samples[0][0] > _WINDOW:
+        while now - self._samples[0][0] > self.window:
             self._samples.popleft()

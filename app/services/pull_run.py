@@ -17,9 +17,10 @@ from app.db import Pull
 from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
 from app.model_name import ModelName
 from app.services.ollama import OllamaService
-from app.services.progress import Progress
+from app.services.progress import LIMITED_WINDOW, WINDOW, Progress
 from app.services.pull_store import PullStore
 from app.services.registry import RegistryService
+from app.services.throttle import LEAD, Throttle
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ _FINAL = re.compile(  # what Ollama says when asking again is no use
 )
 
 
+class _TooFast(Exception):
+    """The pull is ahead of the bytes per second that it may fetch: Ollama is to rest."""
+
+
 class _Stopped(Exception):
     """The pull is to run no further: paused, cancelled, lost to another worker, or this one ends."""
 
@@ -44,6 +49,7 @@ class PullRun:
 
     :param stopping: set when the process ends: the pull goes back to the queue
     :param may_run: tells whether it may run at this time of the day; when not, it goes back there too
+    :param limit: tells the bytes per second for all pulls that run, which share them; None for no limit
     """
 
     store: PullStore
@@ -53,16 +59,19 @@ class PullRun:
     owner: str
     stopping: threading.Event
     may_run: Callable[[Pull], bool] = lambda _: True
+    limit: Callable[[], float | None] = lambda: None
     attempts: int = 0
     progress: Progress = field(init=False)
     _reported: float = 0.0
     _grew: float = 0.0  # when the last byte came that was not here before
+    _share: float | None = None  # of the limit
 
     def __post_init__(self) -> None:
         pull = self.pull
         self.progress = Progress(pull.layers, pull.total, pull.percent, pull.status_log)
         self.attempts = pull.attempts
         self._grew = time.monotonic()
+        self._throttle = Throttle(self._grew)
 
     def run(self) -> None:
         """Run the pull until it is done, fails, or is stopped."""
@@ -106,6 +115,8 @@ class PullRun:
             self.attempts += 1
             try:
                 self._attempt()
+            except _TooFast:
+                self._rest()
             except ServiceError as exc:
                 failures = 0 if self.progress.completed > before else failures + 1
                 if self._is_final(exc):
@@ -129,6 +140,8 @@ class PullRun:
             if part is not None:
                 before = self.progress.completed
                 self.progress.feed(part, now)
+                if part["digest"]:
+                    self._throttle.take(part["digest"], self.progress.layers.get(part["digest"], 0))
                 if self.progress.completed > before:
                     self._grew = moved = now
                 elif not part["digest"]:
@@ -136,6 +149,8 @@ class PullRun:
             self._report(now)
             if self.progress.step.startswith("pulling") and now - moved > STALL_LIMIT:
                 raise UpstreamTimeout(f"No byte came for {STALL_LIMIT:g} seconds.")
+            if self._throttle.lead(self._share, now) > LEAD and self.progress.is_downloading:
+                raise _TooFast
 
     def _report(self, now: float) -> None:
         if self.stopping.is_set():
@@ -145,10 +160,22 @@ class PullRun:
         if not self.may_run(self.pull):
             raise _Stopped("queued")
         self._reported = now
+        self._share = self._share_of_limit()
+        self.progress.window = LIMITED_WINDOW if self._share else WINDOW
         speed = self.progress.bytes_per_second(now)
         wanted = self.store.report(self.pull.id, self.owner, self.progress, speed, self.attempts)
         if wanted != "running":
             raise _Stopped(wanted)
+
+    def _share_of_limit(self) -> float | None:
+        limit = self.limit()
+        return limit / max(1, self.store.running()) if limit else None
+
+    def _rest(self) -> None:
+        """Wait, hung up, until the pull is no longer ahead of the limit; that is no stall."""
+        while self._throttle.lead(self._share, time.monotonic()) > 0:
+            self._pause(0.1)
+        self._grew = time.monotonic()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

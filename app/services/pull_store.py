@@ -19,6 +19,8 @@ Json = dict[str, Any]
 STALE_AFTER = timedelta(seconds=6)
 """A running pull whose owner was silent for so long has lost it."""
 
+_CLAIM_LOCK = 7301144  # of PostgreSQL: those who claim at once must see each other's pulls running
+
 
 class PullStore:
     """The rows of the pulls and their events."""
@@ -45,7 +47,7 @@ class PullStore:
         :param anytime: it may run out of the window for pulls too
         """
         while True:
-            with self._database.session() as session:
+            with self._database.writing() as session:
                 query = select(Pull).where(Pull.key == key, Pull.status.in_(ACTIVE)).with_for_update()
                 pull = session.scalar(query)
                 if pull is not None:
@@ -66,7 +68,7 @@ class PullStore:
 
     def want(self, id: str, wanted: str) -> Pull:
         """Ask a pull to be `running`, `paused` or `cancelled`; a pull that no worker has obeys at once."""
-        with self._database.session() as session:
+        with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.status in ACTIVE:
                 _want(session, pull, wanted)
@@ -78,12 +80,25 @@ class PullStore:
             session.execute(delete(PullEvent).where(PullEvent.pull_id == id))
             session.delete(_get(session, id))
 
+    def prune(self, days: int) -> None:
+        """Forget the pulls that have been over for so many *days*."""
+        old = (Pull.status.in_(FINISHED)) & (Pull.updated_at < utc_now() - timedelta(days=days))
+        with self._database.session() as session:
+            session.execute(delete(PullEvent).where(PullEvent.pull_id.in_(select(Pull.id).where(old))))
+            session.execute(delete(Pull).where(old))
+
     def waiting(self) -> list[str]:
         """Return the ids of the pulls that want a worker: queued, or left by one that died."""
         lost = (Pull.status == "running") & (Pull.heartbeat_at < utc_now() - STALE_AFTER)
         with self._database.session() as session:
             query = select(Pull.id).where((Pull.status == "queued") | lost)
             return [*session.scalars(query.order_by(Pull.created_at))]
+
+    def running(self) -> int:
+        """Return how many pulls run, in all processes."""
+        alive = (Pull.status == "running") & (Pull.heartbeat_at >= utc_now() - STALE_AFTER)
+        with self._database.session() as session:
+            return session.scalar(select(func.count()).select_from(Pull).where(alive)) or 0
 
     def claim(self, id: str, owner: str, limit: int) -> Pull | None:
         """Make *owner* the one that runs the pull; None when it needs no one, or *limit* pulls run."""
@@ -93,7 +108,7 @@ class PullStore:
             (Pull.status == "running") & (Pull.heartbeat_at < now - STALE_AFTER)
         )
         running = select(func.count()).select_from(Pull).where(alive).scalar_subquery()
-        with self._database.session() as session:
+        with self._database.writing(_CLAIM_LOCK) as session:
             claimed = session.execute(
                 update(Pull)
                 .where(Pull.id == id, free, running < limit)
@@ -103,7 +118,7 @@ class PullStore:
 
     def report(self, id: str, owner: str, progress: Progress, speed: float, attempts: int) -> str:
         """Keep how far *owner* is; return what the user wants of the pull, `lost` when it is another's."""
-        with self._database.session() as session:
+        with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.owner != owner or pull.status != "running":
                 return "lost"
@@ -125,7 +140,7 @@ class PullStore:
 
         A pull that stops goes where it is wanted: the user may have changed that since the last report.
         """
-        with self._database.session() as session:
+        with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.owner != owner or pull.status != "running":
                 return

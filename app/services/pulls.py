@@ -136,7 +136,7 @@ class PullService:
                     f"The pull of '{pull.model}' is {pull.status}: there is nothing to {_ASKED[wanted]}.",
                     details={"id": id, "status": pull.status},
                 )
-            return self.start(pull.model, insecure=pull.insecure)
+            return self.start(pull.model, insecure=pull.insecure, now=pull.anytime)
         pull = self._store.want(id, wanted)
         self._enqueue(id)
         return summary(pull)

@@ -7,6 +7,7 @@ import hashlib
 import mmap
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -35,11 +36,18 @@ class UploadService:
         self._ollama = ollama
         self._folder = folder
 
-    def push(self, upload: Upload, size: int | None, digest: str | None = None) -> str:
+    def push(
+        self,
+        upload: Upload,
+        size: int | None,
+        digest: str | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> str:
         """Bring a GGUF file to Ollama, and return its digest.
 
         :param size: the bytes that were announced
         :param digest: what it must be
+        :param check: called when the whole file is here, before anything is sent on
         :raises InvalidUpload: for another file than was announced, or one that is no GGUF
         :raises DiskFull: when it does not fit on the disk
         """
@@ -56,6 +64,7 @@ class UploadService:
             actual = self._receive(start, upload, file)
             _check(file.tell(), size, actual, digest)
             _check_complete(file)
+            check()
             if not self._ollama.has_blob(actual):
                 file.seek(0)
                 self._ollama.push_blob(actual, file)

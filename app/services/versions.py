@@ -59,15 +59,23 @@ class VersionStore:
         with self._database.session() as session:
             return [*session.scalars(pending.where(KeptVersion.pull_id.not_in(active)))]
 
+    def active_pulls(self, key: str) -> list[str]:
+        """Return the ids of the pulls of a model that are not over."""
+        with self._database.session() as session:
+            return [*session.scalars(select(Pull.id).where(Pull.key == key, Pull.status.in_(ACTIVE)))]
+
 
 class VersionService:
     """Keeps versions, goes back to them, and throws away those that are too many."""
 
-    def __init__(self, store: VersionStore, ollama: OllamaService, limit: int) -> None:
-        """Keep at most *limit* versions of a model."""
+    def __init__(
+        self, store: VersionStore, ollama: OllamaService, limit: int, protected: Iterable[str] = ()
+    ) -> None:
+        """Keep at most *limit* versions of a model, and those whose names are *protected*."""
         self._store = store
         self._ollama = ollama
         self._limit = limit
+        self._protected = {full_name(name) for name in protected}
 
     def keep(self, model: str, digest: str, *, automatic: bool = False) -> KeptVersion:
         """Keep the installed version of *model*, whose *digest* it is, until its update is over."""
@@ -103,7 +111,7 @@ class VersionService:
         """Bring the version before into force again, and keep the one that was, to go forth.
 
         :raises NoPreviousVersion: when there is none
-        :raises PullActive: while the model is being updated
+        :raises PullActive: while the model is being updated or pulled, which would undo it
         """
         name = check_name(model)
         self.settle()  # an update may have ended just now
@@ -146,12 +154,13 @@ class VersionService:
         return {full_name(model["name"]): model["digest"] for model in self._ollama.list()["models"]}
 
     def _check_idle(self, model: str, key: str) -> None:
-        pending = [row for row in self._store.all() if row.key == key and row.status == "pending"]
-        if pending:
+        pending = [row.pull_id for row in self._store.all() if row.key == key and row.status == "pending"]
+        ids = pending or self._store.active_pulls(key)
+        if ids:
             raise PullActive(
-                f"The model '{model}' is being updated.",
+                f"The model '{model}' is being {'updated' if pending else 'pulled'}.",
                 hint="Wait for its pull, or cancel it: GET /api/providers/ollama/pulls",
-                details={"model": model, "id": pending[0].pull_id},
+                details={"model": model, "id": ids[0]},
             )
 
     def _prune(self, key: str, installed: str) -> None:
@@ -159,6 +168,10 @@ class VersionService:
             self._forget(row)
 
     def _forget(self, row: KeptVersion) -> None:
+        if full_name(row.name) in self._protected:
+            row.status = "kept"
+            self._store.save(row)
+            return
         try:
             self._ollama.delete(row.name)
         except ModelNotFound:

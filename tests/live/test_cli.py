@@ -23,12 +23,6 @@ pytestmark = pytest.mark.live
 MODEL = "smollm2:135m"
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess(tmp_path_factory.mktemp("cli") / "models") as engine:
-        yield engine
-
-
 @pytest.fixture
 def registry() -> Iterator[Registry]:
     with Registry() as registry:
@@ -81,14 +75,29 @@ def test_show_tells_what_is_known(flask: Flask) -> None:
 def test_copy_disk_and_remove_say_what_is_freed(flask: Flask) -> None:
     copied = flask("models", "cp", MODEL, "copied")
     disk = json.loads(flask("models", "disk", "--json").stdout)
+    table = flask("models", "disk").stdout
     would = flask("models", "rm", "copied", "--dry-run")
     removed = flask("models", "rm", "copied")
 
     assert copied.stdout == f"{MODEL} is now also copied:latest\n"
     assert [MODEL, "copied:latest"] in [sorted(names, reverse=True) for names in disk["duplicates"]]
+    assert "SAFE TO REMOVE" in table
+    assert "Of its use nothing is known" in table
     assert "copied:latest: would free 0 B" in would.stdout
     assert "copied:latest: freed 0 B" in removed.stdout
     assert "copied" not in flask("models", "list").stdout
+
+
+def test_remove_refuses_a_protected_model_and_says_how_to_go_on(flask: Flask) -> None:
+    (Path(flask.env["BACKEND_DATA_DIR"]) / "settings.json").write_text(
+        '{"protected_models": ["SMOLLM2:135m"]}'
+    )
+
+    refused = flask("models", "rm", MODEL)
+
+    assert refused.returncode == 1
+    assert "protected" in refused.stderr
+    assert "PUT /api/settings" in refused.stderr
 
 
 def test_running_lists_what_is_in_memory(flask: Flask, engine: EngineProcess) -> None:

@@ -24,20 +24,6 @@ STORY = "Write a very long story about the sea, at least 2000 words."
 SHORT = "Say hello in five words."
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess(tmp_path_factory.mktemp("chat") / "models") as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory, engine: EngineProcess) -> Iterator[BackendProcess]:
-    with BackendProcess(
-        tmp_path_factory.mktemp("chat") / "data", engine.url, ("--enable", "ollama")
-    ) as backend:
-        yield backend
-
-
 def _conversation(backend: BackendProcess, **values: Any) -> str:
     id: str = backend.post("/api/conversations", values).json()["id"]
     return id

@@ -31,19 +31,6 @@ SHORT = {"message": "Say hello in five words.", "temperature": 0}  # 12 tokens
 LONG_STORY = {"message": STORY, "stream": True, "temperature": 0, "seed": 7}
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess(tmp_path_factory.mktemp("live") / "models") as engine:
-        yield engine
-
-
-@pytest.fixture(scope="session")
-def backend(tmp_path_factory: pytest.TempPathFactory, engine: EngineProcess) -> Iterator[BackendProcess]:
-    data_dir = tmp_path_factory.mktemp("live") / "data"
-    with BackendProcess(data_dir, engine.url, ("--ollama", "auto", "--enable", "ollama")) as backend:
-        yield backend
-
-
 @pytest.fixture
 def registry() -> Iterator[Registry]:
     with Registry() as registry:

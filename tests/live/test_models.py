@@ -24,20 +24,6 @@ MODEL = "smollm2:135m"
 HELLO = {"message": "Say hello in five words.", "temperature": 0}
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with EngineProcess(tmp_path_factory.mktemp("models") / "models") as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory, engine: EngineProcess) -> Iterator[BackendProcess]:
-    data_dir = tmp_path_factory.mktemp("models") / "data"
-    environ = {"OLLAMA_MODELS": str(engine.models_dir), "BACKEND_MAX_UPLOAD": "200000000"}
-    with BackendProcess(data_dir, engine.url, ("--enable", "ollama"), **environ) as backend:
-        yield backend
-
-
 @pytest.fixture(autouse=True)
 def _only_the_seed(backend: BackendProcess) -> Iterator[None]:
     """Leave the models as they were."""

@@ -306,6 +306,23 @@ def test_more_pulls_than_allowed_wait_their_turn(
     assert len(ids) == len(set(ids)) == 3
 
 
+def test_pull_that_is_too_fast_rests_and_goes_on_from_there(
+    backend: BackendProcess, engine: EngineProcess, registry: Registry, weights: str
+) -> None:
+    def limit(bytes_per_second: int | None) -> None:
+        body = {"pulls": {"max_bytes_per_second": bytes_per_second}}
+        assert requests.put(f"{backend.url}/api/settings", json=body, timeout=30).status_code == 200
+
+    limit(2_000_000)
+    id = _start(backend, registry)["id"]
+    wait_until(lambda: _pull(backend, id)["attempts"] > 1, 60)
+    limit(None)
+    _wait_for_end(backend, id)
+
+    _assert_honest(list(_events(backend, id)))
+    assert registry.bytes_served[weights] - SIZE < LOST_AT_MOST
+
+
 @contextmanager
 def _paused_pull(backend: BackendProcess, registry: Registry) -> Iterator[str]:
     id = _start(backend, registry)["id"]

@@ -119,6 +119,24 @@ def test_create_from_a_model_answers_with_its_log(client: FlaskClient, wire: res
     }
 
 
+def test_create_over_another_model_wants_to_be_told_so(
+    client: FlaskClient, wire: responses.RequestsMock
+) -> None:
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    replay(wire, "POST", BASE + "/api/create", "create_from_model")
+    taken = {**DERIVED, "model": "SMOLLM2:135m"}
+
+    refused = client.post(f"{OLLAMA}/create", json=taken)
+    done = client.post(f"{OLLAMA}/create", json={**taken, "overwrite": True})
+
+    assert refused.status_code == 409
+    assert refused.json is not None
+    assert refused.json["error_type"] == "model_exists"
+    assert "overwrite" in refused.json["hint"]
+    assert done.status_code == 200
+    wire.assert_call_count(f"{BASE}/api/create", 1)
+
+
 def test_create_as_a_stream_is_progress_and_one_done(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
@@ -209,6 +227,7 @@ def test_create_from_a_model_that_is_not_here_is_404_and_pulls_nothing(
         ({"parameters": {"stop": [1]}}, "parameters"),
         ({"parameters": {"mirostat": 1}}, "parameters"),
         ({"stream": "yes"}, "stream"),
+        ({"overwrite": "yes"}, "overwrite"),
         ({"nope": 1}, "nope"),
     ],
 )

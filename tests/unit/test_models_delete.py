@@ -13,6 +13,9 @@ import responses
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.db import KeptVersion
+from app.services.model_uses import full_name
+from app.services.versions import VersionStore
 from app.settings import Settings
 from tests.models_folder import Folder
 from tests.registry import digest_of
@@ -60,6 +63,8 @@ def test_delete_frees_only_what_no_other_model_uses(
         "dry_run": False,
         "freed_bytes": len(SYSTEM),
         "shared_bytes": len(WEIGHTS) + len(CONFIG),
+        "deleted_versions": [],
+        "kept_versions": [],
         "estimated": False,
         "layers": [
             {
@@ -108,6 +113,8 @@ def test_delete_is_estimated_where_the_folder_is_elsewhere(
         "dry_run": True,
         "freed_bytes": freed,
         "shared_bytes": shared,
+        "deleted_versions": [],
+        "kept_versions": [],
         "estimated": True,
     }
 
@@ -146,6 +153,87 @@ def test_delete_of_bad_input_is_400_before_anything_is_sent(
 
     assert response.status_code == 400
     assert len(wire.calls) == 0
+
+
+PROTECTED = ["LIBRARY/SmolLM2:135M", "registry.ollama.ai/library/base:latest"]
+
+
+@pytest.mark.parametrize("path", ["smollm2:135m", "SMOLLM2:135m?dry_run=true", "library/base"])
+def test_delete_of_a_protected_model_is_409_before_anything_is_sent(
+    client: FlaskClient, wire: responses.RequestsMock, path: str
+) -> None:
+    client.put("/api/settings", json={"protected_models": PROTECTED})
+
+    response = client.delete(f"{MODELS}/{path}")
+
+    assert response.status_code == 409
+    assert response.json is not None
+    assert response.json["error_type"] == "model_protected"
+    assert "PUT /api/settings" in response.json["hint"]
+    assert len(wire.calls) == 0
+
+
+def test_protected_models_are_names(client: FlaskClient) -> None:
+    refused = client.put("/api/settings", json={"protected_models": ["a b"]})
+    kept: Any = client.put("/api/settings", json={"protected_models": ["a:1"]}).json
+
+    assert refused.status_code == 400
+    assert kept["protected_models"] == ["a:1"]
+
+
+FORMER = "base:latest-prev-0123456789ab"
+
+
+@pytest.fixture
+def updated(
+    local_client: FlaskClient, wire: responses.RequestsMock, folder: Folder
+) -> responses.RequestsMock:
+    """An Ollama with a model whose former version is kept, and another whose copy is gone."""
+    store = VersionStore(local_client.application.extensions["services"].database)
+    for name in (FORMER, "base:latest-prev-ffffffffffff"):
+        row = KeptVersion(name=name, model="base:latest", key=full_name("base"), digest="", status="kept")
+        store.save(row)
+    models = [folder.add("base:latest", CONFIG, WEIGHTS), folder.add(FORMER, CONFIG, SYSTEM)]
+    wire.get(f"{BASE}/api/tags", json={"models": models})
+    wire.assert_all_requests_are_fired = False
+    replay(wire, "GET", BASE + "/api/ps", "ps_none")
+    replay(wire, "DELETE", BASE + "/api/delete", "delete_ok")
+    return wire
+
+
+def test_delete_names_the_former_version_that_stays(
+    local_client: FlaskClient, updated: responses.RequestsMock
+) -> None:
+    answer: Any = local_client.delete(f"{MODELS}/base").json
+
+    assert (answer["deleted_versions"], answer["kept_versions"]) == ([], [FORMER])
+    updated.assert_call_count(f"{BASE}/api/delete", 1)
+
+
+def test_delete_with_its_versions_deletes_them_all_and_forgets_them(
+    local_client: FlaskClient, updated: responses.RequestsMock
+) -> None:
+    told: Any = local_client.delete(f"{MODELS}/base?versions=true&dry_run=true").json
+    answer: Any = local_client.delete(f"{MODELS}/base?versions=true").json
+
+    deleted = [call.request.body for call in updated.calls if call.request.method == "DELETE"]
+    store = VersionStore(local_client.application.extensions["services"].database)
+    assert (told["deleted_versions"], told["kept_versions"]) == ([FORMER], [])
+    assert told["freed_bytes"] == len(CONFIG) + len(WEIGHTS) + len(SYSTEM)
+    assert answer["deleted_versions"] == [FORMER]
+    assert deleted == [b'{"model": "base:latest"}', f'{{"model": "{FORMER}"}}'.encode()]
+    assert FORMER not in {row.name for row in store.all()}
+
+
+def test_delete_with_its_versions_deletes_nothing_when_one_of_them_is_protected(
+    local_client: FlaskClient, updated: responses.RequestsMock
+) -> None:
+    local_client.put("/api/settings", json={"protected_models": [FORMER]})
+
+    refused = local_client.delete(f"{MODELS}/base?versions=true")
+
+    assert refused.status_code == 409
+    updated.assert_call_count(f"{BASE}/api/delete", 0)
 
 
 FAULTS = [

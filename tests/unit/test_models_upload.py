@@ -49,6 +49,7 @@ def test_upload_is_sent_to_ollama_and_made_a_model(
         received.append((request.headers["Content-Length"], request.body))
         return 201, {}, ""
 
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     wire.head(BLOB, status=404)
     wire.add_callback("POST", BLOB, take)
     replay(wire, "POST", BASE + "/api/create", "create_gguf_stream")
@@ -72,12 +73,31 @@ def test_upload_is_sent_to_ollama_and_made_a_model(
 def test_upload_of_what_ollama_has_already_is_not_sent_again(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     wire.head(BLOB, status=200)
     replay(wire, "POST", BASE + "/api/create", "create_gguf_stream")
 
     got = events(_upload(client, stream="true"))
 
     assert [name for name, _ in got] == ["progress"] * 7 + ["done"]
+
+
+def test_upload_over_another_model_wants_to_be_told_so(
+    client: FlaskClient, wire: responses.RequestsMock
+) -> None:
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    wire.head(BLOB, status=200)
+    replay(wire, "POST", BASE + "/api/create", "create_gguf_stream")
+
+    refused = _upload(client, model="smollm2:135m")
+    asked_before = [call.request.path_url for call in wire.calls]
+    done = _upload(client, model="smollm2:135m", overwrite="true")
+
+    assert refused.status_code == 409
+    assert refused.json is not None
+    assert refused.json["error_type"] == "model_exists"
+    assert asked_before == ["/api/tags"]  # the file is not even sent on
+    assert done.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -151,6 +171,7 @@ UPLOAD_FAULTS = [
 def test_upload_reports_upstream_fault(
     client: FlaskClient, wire: responses.RequestsMock, answer: dict[str, Any], status: int
 ) -> None:
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
     wire.head(BLOB, status=404)
     wire.post(BLOB, **answer)
 

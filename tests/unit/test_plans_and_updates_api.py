@@ -11,7 +11,10 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
+from app.db import KeptVersion
+from app.services.model_uses import full_name
 from app.services.registry import MANIFEST_TYPE
+from app.services.versions import VersionStore
 
 OLLAMA = "http://gpu.test:11434"
 REGISTRY = "https://registry.ollama.ai/v2/library"
@@ -134,6 +137,29 @@ def test_bad_input_is_400_and_names_the_field(
     assert response.status_code == 400
     assert response.json is not None
     assert field in response.json["details"]
+
+
+@pytest.mark.parametrize("query", ["nope=1", "refresh=maybe", "refresh=true&Refresh=true"])
+def test_updates_refuse_a_query_that_they_do_not_know(client: FlaskClient, query: str) -> None:
+    assert client.get(f"{API}/updates?{query}").status_code == 400
+
+
+def test_rollback_is_refused_while_the_model_is_pulled(
+    client: FlaskClient, remote: responses.RequestsMock
+) -> None:
+    services = client.application.extensions["services"]
+    row = KeptVersion(name="a:1-prev-1", model="a:1", key=full_name("a:1"), digest="old", status="kept")
+    VersionStore(services.database).save(row)
+    pull = services.pull_store.join("a:1", full_name("a:1"), insecure=False)
+    services.pull_store.claim(pull.id, "a worker", 1)
+
+    response = client.post(f"{API}/rollback", json={"model": "A:1"})
+
+    assert response.status_code == 409
+    assert response.json is not None
+    assert response.json["error_type"] == "pull_active"
+    assert response.json["details"]["id"] == pull.id
+    assert not any(call.request.path_url == "/api/copy" for call in remote.calls)
 
 
 @pytest.mark.parametrize("path", ["updates", "rollback"])

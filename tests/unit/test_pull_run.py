@@ -31,6 +31,7 @@ from tests.raw_server import Connection, raw_server
 BASE = "http://ollama.test"
 MANIFEST = "http://127.0.0.1:1/v2/library/a/manifests/latest"
 NAME = "127.0.0.1:1/library/a:latest"
+PULLS = "/api/providers/ollama/pulls"
 TIMEOUTS = Timeouts(connect=1, first_byte=2, idle=2, list=1, pull=2)
 LAYER = {"status": "pulling a", "digest": "sha256:" + "a" * 64, "total": 100, "completed": 50}
 
@@ -214,6 +215,34 @@ def test_pull_out_of_the_window_waits_unless_it_is_wanted_now(client: FlaskClien
     assert queued["pulls"][0]["status"] == "queued"  # type: ignore[index]
     assert pulls_before == []
     assert at_once.status_code == 200
+
+
+def test_pull_that_was_wanted_now_and_failed_is_resumed_now(client: FlaskClient, point: Any) -> None:
+    hour = datetime.now().astimezone().hour
+    window = {"from": f"{(hour + 2) % 24:02}:00", "to": f"{(hour + 3) % 24:02}:00"}
+    client.put("/api/settings", json={"pulls": {"window": window}})
+    lines = [b'{"error":"pull model manifest: file does not exist"}', b'{"status":"success"}']
+
+    def fail_once(connection: Connection) -> None:
+        connection.send_head("application/x-ndjson")
+        if b"/api/pull" in connection.request:
+            connection.send_chunk(lines.pop(0) + b"\n")
+        else:
+            connection.send_chunk(b'{"models": []}')
+        connection.end()
+
+    with raw_server(fail_once) as server:
+        point(f"{server.url}/v1")
+        body = {"model": NAME, "now": True, "background": True}
+        failed: Any = client.post("/api/providers/ollama/pull", json=body).json
+        assert "event: error" in client.get(f"{PULLS}/{failed['id']}/events").text
+
+        resumed: Any = client.post(f"{PULLS}/{failed['id']}/resume").json
+        store = client.application.extensions["services"].pull_store
+
+        assert resumed["id"] != failed["id"]
+        assert store.get(resumed["id"]).anytime is True
+        assert "event: done" in client.get(f"{PULLS}/{resumed['id']}/events").text
 
 
 def test_pull_that_stalls_is_asked_for_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.db import KeptVersion, utc_now
+from app.db import Database, KeptVersion, utc_now
 from app.model_name import ModelName
+from app.services.model_uses import full_name
+from app.services.ollama import OllamaService
+from app.services.providers import Provider
 from app.services.registry import MANIFEST_TYPE, Layer, Manifest, RegistryService
 from app.services.updates import changed_kinds, choose, is_current
 from app.services.upstream import UpstreamSession
-from app.services.versions import kept_name, superfluous
+from app.services.versions import VersionService, VersionStore, kept_name, superfluous
 from app.settings import Timeouts
 
 IMAGE = "application/vnd.ollama.image."
@@ -192,3 +196,32 @@ def test_superfluous_are_those_beyond_the_limit_and_the_installed_one(
     found = superfluous(versions(*kept), digest("i"), limit)
 
     assert [row.name[0] for row in found] == list(thrown_away)
+
+
+def test_former_version_that_is_protected_is_not_thrown_away(
+    wire: responses.RequestsMock, tmp_path: Path
+) -> None:
+    models = [
+        {"name": name, "size": 1, "digest": mark * 64, "modified_at": "2026-01-01T00:00:00Z"}
+        for name, mark in [("a:1", "0"), ("a:1-prev-1", "1"), ("a:1-prev-2", "2")]
+    ]
+    wire.get("http://ollama.test/api/tags", json={"models": models})
+    wire.delete("http://ollama.test/api/delete")
+    database = Database("", tmp_path)
+    database.migrate()
+    store = VersionStore(database)
+    for mark in "12":
+        name, past = f"a:1-prev-{mark}", utc_now() - timedelta(days=1)
+        row = KeptVersion(name=name, model="a:1", key=full_name("a:1"), digest=mark * 64, created_at=past)
+        store.save(row)
+    provider = Provider("ollama", name="Ollama", kind="ollama", base_url="http://ollama.test/v1")
+
+    with UpstreamSession() as session:
+        ollama = OllamaService(session, provider, Timeouts())
+        VersionService(store, ollama, 0, ["A:1-prev-1"]).settle()
+
+    assert [call.request.body for call in wire.calls if call.request.method == "DELETE"] == [
+        b'{"model": "a:1-prev-2"}'
+    ]
+    assert [row.name for row in store.all()] == ["a:1-prev-1"]
+    database.close()

@@ -1,0 +1,103 @@
+"""Requests that a client may send again without their being done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, null, update
+from sqlalchemy.exc import IntegrityError
+
+from app.db import Database, IdempotencyKey, utc_now
+from app.errors import IdempotencyKeyReused
+
+Json = dict[str, Any]
+
+KEPT_FOR = timedelta(hours=24)
+LEASE = timedelta(seconds=60)
+"""How long doing a request may take; then whoever did it is thought dead, and the next one does it."""
+
+_POLL = 0.05  # seconds between two looks at what another request does
+
+
+class IdempotencyService:
+    """The keys that clients gave, and what was answered; they are good for all processes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def once(self, scope: str, key: str | None, request: Json, do: Callable[[], Json]) -> Json:
+        """Return what *do* returned for the first request with this *key*, doing it if this is the first.
+
+        An equal request that comes meanwhile waits for the first one's answer. What *do* raises is not
+        kept: the next request tries again.
+
+        :param scope: what the key is for: the same key for something else is another one
+        :param key: None to do it whatever was done before
+        :param request: what is asked, in JSON
+        :param do: takes less than :data:`LEASE`
+        :raises IdempotencyKeyReused: when the first request with this key was another one
+        """
+        if key is None:
+            return do()
+        name, fingerprint = f"{scope}:{key}", _fingerprint(request)
+        while (claimed := self._claim(name, fingerprint)) is None:
+            row = self._find(name)
+            if row is not None and row.fingerprint != fingerprint:
+                raise IdempotencyKeyReused(
+                    "This Idempotency-Key was sent before, with another request.",
+                    hint="Send a new key with each new request, and the same one only with the same body.",
+                )
+            if row is not None and row.answer is not None:
+                return row.answer
+            time.sleep(_POLL)
+        try:
+            answer = do()
+        except BaseException:
+            self._release(name, claimed)
+            raise
+        self._keep(name, claimed, answer)
+        return answer
+
+    def prune(self) -> None:
+        """Forget the keys that are too old."""
+        with self._database.session() as session:
+            session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEPT_FOR))
+
+    def _claim(self, name: str, fingerprint: str) -> datetime | None:
+        """Take the key for this request, and return when; None when another one has it."""
+        now = utc_now()
+        is_dead = IdempotencyKey.answer.is_(null()) & (IdempotencyKey.created_at < now - LEASE)
+        is_over = is_dead | (IdempotencyKey.created_at < now - KEPT_FOR)
+        try:
+            with self._database.session() as session:
+                session.execute(delete(IdempotencyKey).where(IdempotencyKey.key == name, is_over))
+                session.add(IdempotencyKey(key=name, fingerprint=fingerprint, created_at=now))
+        except IntegrityError:
+            return None
+        return now
+
+    def _find(self, name: str) -> IdempotencyKey | None:
+        with self._database.session() as session:
+            return session.get(IdempotencyKey, name)
+
+    def _keep(self, name: str, claimed: datetime, answer: Json) -> None:
+        with self._database.session() as session:
+            mine = update(IdempotencyKey).where(
+                IdempotencyKey.key == name, IdempotencyKey.created_at == claimed
+            )
+            session.execute(mine.values(answer=answer))
+
+    def _release(self, name: str, claimed: datetime) -> None:
+        with self._database.session() as session:
+            session.execute(
+                delete(IdempotencyKey).where(IdempotencyKey.key == name, IdempotencyKey.created_at == claimed)
+            )
+
+
+def _fingerprint(request: Json) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
