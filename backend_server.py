@@ -10,17 +10,15 @@ from dataclasses import replace
 from typing import NoReturn
 
 import click
-import waitress
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import create_app, logs
 from app.errors import ServiceError
 from app.extensions import Services
+from app.server import serve
 from app.services.launcher import Launcher
 from app.settings import Settings, SettingsError
-
-_LIMIT_FOR_OTHERS = 1 << 30  # bytes
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,7 +51,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
         threading.Thread(
             target=_prepare, args=(services, launcher, ollama, listener), name="start", daemon=True
         ).start()
-        _serve(app, settings, listener)
+        serve(app, settings, listener)
     finally:
         launcher.stop()
         services.close()
@@ -137,25 +135,6 @@ def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket
             """-d '{"enabled":true}'"""
         )
     services.clients.warm_up()
-
-
-def _body_limit(settings: Settings) -> int:
-    """Return how much waitress may put on the disk of a body before the app sees who sends it."""
-    limit = settings.max_upload + 1  # the app itself refuses what is over, with its own error body
-    return limit if settings.is_loopback else min(limit, _LIMIT_FOR_OTHERS)
-
-
-def _serve(app: Flask, settings: Settings, listener: socket.socket) -> None:
-    waitress.serve(
-        app,
-        sockets=[listener],
-        threads=settings.threads,
-        max_request_body_size=_body_limit(settings),
-        channel_request_lookahead=1,  # lets a view see that its client left
-        clear_untrusted_proxy_headers=True,
-        ident=None,
-        _quiet=True,
-    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _RESOURCES = (
     "chat",
+    "embeddings",
+    "openai_v1",
     "models",
     "running",
     "creations",

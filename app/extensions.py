@@ -24,6 +24,8 @@ from app.services.conversation_chat import ConversationChat
 from app.services.conversation_store import ConversationStore
 from app.services.creations import CreationService
 from app.services.disk import DiskService
+from app.services.embeddings import EmbeddingService
+from app.services.front_door import FrontDoorService
 from app.services.idempotency import IdempotencyService
 from app.services.jobs import Jobs
 from app.services.last_models import LastModels
@@ -42,6 +44,7 @@ from app.services.pull_feed import PullFeeds
 from app.services.pull_store import PullStore
 from app.services.pulls import PullService, check_registry
 from app.services.registry import RegistryService
+from app.services.relay import RelayService
 from app.services.removal import RemovalService
 from app.services.schedule import Occasions
 from app.services.stops import Stops
@@ -268,6 +271,35 @@ class Services:
         if call.is_done:
             self.model_uses.touch(call.provider.id, call.model)
         self.usage.record(call.record())
+
+    @property
+    def relay(self) -> RelayService:
+        """The service that passes requests on as they are."""
+        return RelayService(
+            self.providers,
+            self.preferences,
+            self.clients,
+            self.ollama_for,
+            self.model_uses.touch,
+            self.usage.record,
+            self.circuits,
+        )
+
+    @property
+    def front_door(self) -> FrontDoorService:
+        """The service for clients of OpenAI's API."""
+        return FrontDoorService(
+            self.providers,
+            self.preferences,
+            self.clients,
+            lambda provider, timeouts: OllamaService(self.session, provider, timeouts),
+            self.relay,
+        )
+
+    @property
+    def embeddings(self) -> EmbeddingService:
+        """The service that makes embeddings."""
+        return EmbeddingService(self.preferences, self.relay)
 
 
 def make_services(settings: Settings) -> Services:

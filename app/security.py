@@ -16,7 +16,7 @@ from app.settings import Settings, is_loopback
 
 BODY_LIMIT = 1_000_000
 CHAT_BODY_LIMIT = 16_000_000
-LARGE_BODY_ENDPOINTS = ("chat.", "conversations.import_conversations")
+LARGE_BODY_ENDPOINTS = ("chat.", "embeddings.", "openai_v1.", "conversations.import_conversations")
 UPLOAD_ENDPOINT = "creations.create_model"
 UPLOAD_TYPE = "application/octet-stream"
 

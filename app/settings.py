@@ -58,7 +58,7 @@ class Settings:
     redis_url: str = field(default="", repr=False)
     max_pulls: int = 2
     max_upload: int = 50_000_000_000
-    threads: int = 64
+    threads: int = 600
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
     environ: Mapping[str, str | None] = field(default_factory=dict, repr=False)

@@ -6,18 +6,24 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Response, g, request
 
-from app.errors import ServiceError, error_body
+from app.errors import ServiceError
+from app.openai_errors import openai_error
 
 log = logging.getLogger(__name__)
 
 Event = tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], int]
 """A name, the data, and the number by which a client can come back, where there is one."""
+
+ErrorEvent = Callable[[ServiceError, str], bytes]
+"""Makes the event of an error and a request's id."""
+
+Batch = TypeVar("Batch", bound=Sequence[Any])
 
 PING_INTERVAL = 10.0
 """Seconds of silence after which a comment keeps the connection alive."""
@@ -39,16 +45,30 @@ def last_event(events: Generator[Sequence[Event], None, None]) -> dict[str, Any]
 
     :raises ClientGone: when the client does not wait for it
     """
-    data: dict[str, Any] = {}
+    return _last(events)[-1][1]
+
+
+def whole(chunks: Generator[bytes, None, None]) -> Response:
+    """Answer with the only one of *chunks* that is not empty, which is JSON.
+
+    :raises ClientGone: when the client does not wait for it
+    """
+    return Response(_last(chunks), mimetype="application/json")
+
+
+def _last(batches: Generator[Batch, None, None]) -> Batch:
+    last: Batch | None = None
     try:
-        for batch in _while_connected(events, request.environ):
-            data = batch[-1][1] if batch else data
+        for batch in _while_connected(batches, request.environ):
+            last = batch or last
     except ClientLeft as exc:
         log.info("%s the client left", g.request_id)
         raise ClientGone("The client left.") from exc
     finally:
-        events.close()
-    return data
+        batches.close()
+    if last is None:
+        raise AssertionError("nothing was answered")
+    return last
 
 
 def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
@@ -56,39 +76,50 @@ def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
 
     What the generator raises before its first event is raised here, and keeps its HTTP status.
     """
+    return byte_stream(_encoded(events), _error_event)
+
+
+def byte_stream(chunks: Generator[bytes, None, None], error_event: ErrorEvent) -> Response:
+    """Answer with *chunks* of an event stream; an empty one is a chance to look after the client.
+
+    What the generator raises before its first chunk is raised here, and keeps its HTTP status.
+
+    :param error_event: makes the last chunk of what the generator raises later
+    """
     environ = request.environ
     try:
-        first = next((batch for batch in _while_connected(events, environ) if batch), None)
+        first = next((chunk for chunk in _while_connected(chunks, environ) if chunk), None)
     except ClientLeft:
-        events.close()
+        chunks.close()
         log.info("%s the client left before the answer began", g.request_id)
         return Response(status=499)
     except BaseException:
-        events.close()
+        chunks.close()
         raise
     if first is None:  # the client has seen it all; this status tells an EventSource to stop asking
         return Response(status=204)
     response = Response(
-        _body(first, events, environ, g.request_id),
+        _body(first, chunks, error_event, environ, g.request_id),
         mimetype="text/event-stream",
         headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
     )
-    response.call_on_close(events.close)  # also when the body was never begun
+    response.call_on_close(chunks.close)  # also when the body was never begun
     return response
 
 
 def _body(
-    first: Sequence[Event],
-    events: Generator[Sequence[Event], None, None],
+    first: bytes,
+    chunks: Generator[bytes, None, None],
+    error_event: ErrorEvent,
     environ: dict[str, Any],
     request_id: str,
 ) -> Iterator[bytes]:
     try:
-        yield encode(first)
+        yield first
         written = time.monotonic()
-        for batch in _while_connected(events, environ):
-            if batch:
-                yield encode(batch)
+        for chunk in _while_connected(chunks, environ):
+            if chunk:
+                yield chunk
                 written = time.monotonic()
             elif time.monotonic() - written > PING_INTERVAL:
                 yield b": ping\n\n"
@@ -98,12 +129,35 @@ def _body(
     except GeneratorExit:  # the server noticed first
         log.info("%s the client left in mid-stream", request_id)
         raise
+    except ServiceError as exc:
+        log.info("%s %s in mid-stream: %s", request_id, exc.error_type, exc.message)
+        yield error_event(exc, request_id)
     except Exception:  # the stream's outermost edge: it must not end without a terminal event
         log.exception("%s the stream failed", request_id)
-        body = error_body("The server failed. Its log says more.", "internal_error", request_id)
-        yield encode([("error", body)])
+        yield error_event(ServiceError("The server failed. Its log says more."), request_id)
+    finally:
+        chunks.close()
+
+
+def _encoded(events: Generator[Sequence[Event], None, None]) -> Generator[bytes, None, None]:
+    try:
+        for batch in events:
+            yield encode(batch)
     finally:
         events.close()
+
+
+def _error_event(error: ServiceError, request_id: str) -> bytes:
+    return encode([("error", error.body(request_id))])
+
+
+def openai_error_event(error: ServiceError, request_id: str) -> bytes:
+    """Return *error* as OpenAI's clients find it in a stream.
+
+    It begins with the end of the event before it, which may have been cut.
+    """
+    body = openai_error(error.body(request_id), error.status)
+    return b"\n\ndata: " + json.dumps(body, allow_nan=False).encode("ascii") + b"\n\n"
 
 
 def encode(events: Iterable[Event]) -> bytes:
@@ -118,8 +172,8 @@ def _id(number: int | None = None) -> str:
     return "" if number is None else f"id: {number}\n"
 
 
-def _while_connected(events: Iterable[Sequence[Event]], environ: dict[str, Any]) -> Iterator[Sequence[Event]]:
-    for batch in events:
+def _while_connected(batches: Iterable[Batch], environ: dict[str, Any]) -> Iterator[Batch]:
+    for batch in batches:
         if not batch and client_left(environ):
             raise ClientLeft
         yield batch

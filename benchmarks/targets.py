@@ -179,7 +179,7 @@ def _gunicorn(folder: Path, upstream: int) -> Target | None:
     if not program.exists():
         return None
     port = free_port()
-    flags = ["-k", "gthread", "--threads", "512", "--worker-connections", "2000", "--backlog", "1024"]
+    flags = ["-k", "gthread", "--threads", "600", "--worker-connections", "2000", "--backlog", "1024"]
     command = [sys.executable, str(program), *flags, "-b", f"127.0.0.1:{port}", "app.wsgi:app"]
     env = _data_folder(folder / "gunicorn", upstream)
     return Target("gunicorn app.wsgi", command, port, folder, "/api/health", True, env, __version__)

@@ -16,12 +16,15 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from app.errors import ServiceError, error_body
+from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
 
 log = logging.getLogger(__name__)
 
 _NO_JSON = "The body is not valid JSON."
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half a character, unless the other half is beside it
+# Python reads these, though they are no JSON: numbers that are none, and half a character (unless the
+# other half is beside it).
+_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity")
 
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 
@@ -35,8 +38,8 @@ class Parser(FlaskParser):
         """Return the body's JSON value; whatever cannot be one is bad input."""
         try:
             value = super().load_json(req, schema)
-            if _SURROGATE.search(req.get_data(cache=True)):
-                json.dumps(value, ensure_ascii=False).encode()
+            if _SUSPECT.search(req.get_data(cache=True)):
+                json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError) as exc:
             message = "The body holds half a character." if isinstance(exc, UnicodeError) else _NO_JSON
             self.handle_error(
@@ -66,8 +69,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 def answer_service_error(error: ServiceError) -> Response:
     """Answer what a service raised."""
     log.info("%s %s: %s", g.request_id, error.error_type, error.message)
-    response = jsonify(error.body(g.request_id))
-    response.status_code = error.status
+    response = _answer(error.body(g.request_id), error.status)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return response
@@ -83,8 +85,7 @@ def answer_http_error(error: HTTPException) -> Response:
         message, hint = _explain(error)
         slug = _SLUGS.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
         body = error_body(message, slug, g.request_id, hint=hint)
-    response = jsonify(body)
-    response.status_code = status
+    response = _answer(body, status)
     for name, value in error.get_headers():
         if name in {"Allow", "Retry-After"}:
             response.headers[name] = value
@@ -100,8 +101,13 @@ def answer_unexpected_error(error: Exception) -> Response:
         g.request_id,
         hint=f"Look for {g.request_id} in the log, and report it as a bug.",
     )
-    response = jsonify(body)
-    response.status_code = HTTPStatus.INTERNAL_SERVER_ERROR
+    return _answer(body, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _answer(body: dict[str, Any], status: int) -> Response:
+    """Answer with an error *body*, in the shape that the client expects."""
+    response = jsonify(openai_error(body, status) if speaks_openai(request.path) else body)
+    response.status_code = status
     return response
 
 

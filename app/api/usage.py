@@ -19,6 +19,6 @@ blp = Blueprint("usage", __name__, url_prefix="/api/usage", description="Calls, 
 def get_usage(query: dict[str, Any]) -> dict[str, Any]:
     """Sum up the calls of some days, by day, provider and model
 
-    Days are those of UTC. Percentiles are of the newest 100,000 calls of each line.
+    Days are those of UTC. Percentiles are of the newest 100,000 calls of each day and model.
     """
     return services.usage.report(**query)

@@ -85,7 +85,7 @@ def _response(part: Object) -> Object:
 
 def _reply(services: Services, body: Object, messages: list[Any], shape: Any) -> Response:
     """Do what the *body* asks for; *shape* puts a part of the answer into the route's form."""
-    keep_alive = _keep_alive(body)
+    keep_alive = keep_alive_of(body)
     model = wire.find_model(services.store, body.get("model", ""))
     stamp = {"model": body["model"], "created_at": gojson.now()}
     idle = {**shape({"content": ""}), "done": True}
@@ -97,7 +97,7 @@ def _reply(services: Services, body: Object, messages: list[Any], shape: Any) ->
     with missing_weights(body["model"]):
         check_abilities(services.store, model, body)
     if not messages:
-        with missing_weights(body["model"]), _lease(services, model, keep_alive, options):
+        with missing_weights(body["model"]), lease(services, model, keep_alive, options):
             pass
         done = {"created_at": gojson.now(), "done_reason": "load"}
         return wire.json_response(stamp | idle | done)
@@ -109,7 +109,8 @@ def _reply(services: Services, body: Object, messages: list[Any], shape: Any) ->
     return wire.json_response(_joined(list(shaped), shape))
 
 
-def _keep_alive(body: Object) -> float | None:
+def keep_alive_of(body: Object) -> float | None:
+    """Read ``keep_alive`` in seconds; raises ApiError, in Go's words."""
     if "keep_alive" not in body:
         return None
     try:
@@ -158,7 +159,8 @@ def _has_images(body: Object) -> bool:
     )
 
 
-def _lease(services: Services, model: Model, keep_alive: float | None, options: Object) -> Any:
+def lease(services: Services, model: Model, keep_alive: float | None, options: Object) -> Any:
+    """Hold *model* in memory, as the request's *options* want it, for as long as its client waits."""
     num_ctx = options.get("num_ctx")
     return services.scheduler.lease(
         model,
@@ -193,8 +195,8 @@ def _answer(
 ) -> Iterator[Object]:
     """Yield the parts of the runner's answer in native words; the first one after it began."""
     metrics, gone = Metrics(), wire.client_gone()
-    lease = _lease(services, model, keep_alive, options)
-    with missing_weights(str(model.name)), lease as loaded:
+    leased = lease(services, model, keep_alive, options)
+    with missing_weights(str(model.name)), leased as loaded:
         metrics.load_duration = time.perf_counter_ns() - metrics.started
         path = "/v1/chat/completions"
         with post(loaded.runner, path, request, services.departures, gone) as answer:

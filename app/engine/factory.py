@@ -14,6 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from app.engine import wire
 from app.engine.chat import chat_routes
 from app.engine.child import LoadError
+from app.engine.embed import embed_routes
 from app.engine.native import native_routes
 from app.engine.openai_api import openai_routes
 from app.engine.relay import DIED
@@ -35,7 +36,12 @@ def create_app(services: Services, *, loopback: bool = True) -> Flask:
     app.url_map.strict_slashes = False
     _configure_guards(app, loopback=loopback)
     _configure_errors(app)
-    for blueprint in (native_routes(services), chat_routes(services), openai_routes(services)):
+    for blueprint in (
+        native_routes(services),
+        chat_routes(services),
+        embed_routes(services),
+        openai_routes(services),
+    ):
         app.register_blueprint(blueprint)
     return app
 

@@ -1,4 +1,4 @@
-"""``/v1``: chat completions, completions and embeddings, passed through to the runner as bytes."""
+"""``/v1``: chat completions and completions, passed through to the runner as bytes; embeddings; models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from app.engine import gojson, openai_body, wire
+from app.engine import embed, gojson, openai_body, wire
 from app.engine.answers import events, upstream_message
 from app.engine.chat import missing_weights
 from app.engine.child import LoadError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from app.engine.gojson import Object
     from app.engine.scheduler import Loaded
-    from app.engine.store import Model, ModelStore
+    from app.engine.store import Model
     from app.engine.wire import Services
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
@@ -48,7 +48,8 @@ def openai_routes(services: Services) -> Blueprint:
     @blp.post("/v1/embeddings")
     def embeddings() -> Response:
         body = _read_body(openai_body.check_embeddings)
-        return _relay(services, body, "/v1/embeddings", openai_body.embeddings)
+        found = embed.embeddings(services, body, embed.texts_of(body["input"]))
+        return _json(embed.openai_answer(body, found))
 
     return blp
 
@@ -132,7 +133,7 @@ def _relay(
     typed = str(body.get("model") or "")
     if not typed:
         raise ApiError(400, "model is required")
-    model, gone = _find(services.store, typed, path), wire.client_gone()
+    model, gone = wire.find_model(services.store, typed), wire.client_gone()
     sent = translate(services, model, body)
     with ExitStack() as stack:
         loaded = stack.enter_context(_lease(services, model, typed, gone))
@@ -147,17 +148,6 @@ def _relay(
         response = Response(_stream(first, parts, rename), content_type="text/event-stream")
         response.call_on_close(stack.pop_all().close)
         return response
-
-
-def _find(store: ModelStore, typed: str, path: str) -> Model:
-    """Find the model; embeddings have a wording of their own (``v1_embeddings_unknown``)."""
-    try:
-        return wire.find_model(store, typed)
-    except ApiError as exc:
-        if exc.status == 404 and path == "/v1/embeddings":
-            message = f'model "{typed}" not found, try pulling it first'
-            raise ApiError(404, message) from exc
-        raise
 
 
 @contextmanager

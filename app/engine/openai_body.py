@@ -31,6 +31,11 @@ _CHAT = _SAMPLING | {
     "reasoning_effort": Field("string", "*string"),
 }
 _COMPLETION = _SAMPLING | {"prompt": Field("string"), "suffix": Field("string")}
+_EMBEDDINGS = {
+    "model": Field("string"),
+    "dimensions": Field("int"),
+    "encoding_format": Field("string"),
+}
 _KEPT = ("seed", "frequency_penalty", "presence_penalty", "stream", "stream_options")
 _MODEL_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep")
 _PART_TYPES = ("text", "image_url", "input_audio")  # also the name of the part's content
@@ -85,7 +90,7 @@ def check_completion(raw: bytes) -> Object:
 
 def check_embeddings(raw: bytes) -> Object:
     """Decode an embedding's body; raises as `check_chat`."""
-    body = gojson.decode(raw, "EmbedRequest", {"model": Field("string")})
+    body = gojson.decode(raw, "EmbedRequest", _EMBEDDINGS)
     if not body.get("input"):
         raise BadBodyError("invalid input")
     return body
@@ -112,11 +117,6 @@ def chat(services: Services, model: Model, body: Object) -> Object:
 def completion(services: Services, model: Model, body: Object) -> Object:
     """Build the runner's body of a completion."""
     return _sampling(services, model, body) | {"prompt": body.get("prompt", "")}
-
-
-def embeddings(services: Services, model: Model, body: Object) -> Object:  # noqa: ARG001
-    """Build the runner's body of an embedding."""
-    return {key: body[key] for key in ("input", "encoding_format", "dimensions") if key in body}
 
 
 def _sampling(services: Services, model: Model, body: Object) -> Object:

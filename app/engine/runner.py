@@ -52,6 +52,8 @@ def parameters(params: Any, order: dict[str, Any]) -> Any:
     params.n_ctx = order["num_ctx"] * order["parallel"]  # shared out: every slot has num_ctx
     params.embedding = order["embedding"]
     params.n_batch = 512  # between two batches of a long prompt it sees that its client left
+    if order["embedding"]:  # a text is pooled in one piece
+        params.n_batch = params.n_ubatch = order["num_ctx"]
     if order.get("chat_template"):
         params.chat_template = order["chat_template"]
     # Left unset, llama.cpp takes every core of the machine, which is 16 times slower in a container

@@ -14,6 +14,7 @@ from app.schemas.models import UtcDateTime
 ROLES = ("user", "assistant", "system", "tool")
 STATUSES = ("complete", "pending", "failed", "cut", "stopped")
 
+MAX_IMPORTED = 100_000  # messages: others wait meanwhile to write
 _MAX_DEPTH = 32  # of lists and objects in each other
 
 
@@ -181,9 +182,7 @@ class ExportedConversationSchema(ConversationFieldsSchema):
     title = fields.Str(load_default="", validate=validate.Length(max=200))
     created_at = UtcDateTime(load_default=None, validate=_check_time)
     updated_at = UtcDateTime(load_default=None, validate=_check_time)
-    messages = fields.List(
-        fields.Nested(ExportedMessageSchema), required=True, validate=validate.Length(max=100_000)
-    )
+    messages = fields.List(fields.Nested(ExportedMessageSchema), required=True)
 
 
 class ImportSchema(RequestSchema):
@@ -195,11 +194,21 @@ class ImportSchema(RequestSchema):
 
     @pre_load
     def _one_or_many(self, data: Any, **_: Any) -> Any:
-        if isinstance(data, list):
-            return {"conversations": data}
         if isinstance(data, dict) and "messages" in data:
-            return {"conversations": [data]}
+            data = [data]
+        if isinstance(data, list):
+            data = {"conversations": data}
+        if _count(data) > MAX_IMPORTED:
+            raise ValidationError(f"At most {MAX_IMPORTED:,} messages at once.", "conversations")
         return data
+
+
+def _count(data: Any) -> int:
+    """Return the number of messages in an import that nobody has looked at yet."""
+    conversations = data.get("conversations") if isinstance(data, dict) else None
+    conversations = conversations if isinstance(conversations, list) else []
+    found = [one.get("messages") for one in conversations if isinstance(one, dict)]
+    return sum(len(messages) for messages in found if isinstance(messages, list))
 
 
 class ImportResultSchema(UpstreamSchema):

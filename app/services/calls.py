@@ -79,7 +79,7 @@ class Calls:
             if body.get(name) is None and not (name == "max_tokens" and provider.is_ollama):
                 body[name] = preferences.get(name)
         if provider.is_ollama:
-            body = _with_defaults(body, model, preferences["model_defaults"])
+            body = with_defaults(body, model, preferences["model_defaults"])
         is_native = provider.is_ollama and any(body.get(name) is not None for name in _NATIVE)
         route = self._native(provider) if is_native else self._openai(provider)
         request, notices = route.request(body)
@@ -135,7 +135,7 @@ def _messages(body: Json, default_prompt: str) -> list[Json]:
     return messages
 
 
-def _with_defaults(body: Json, model: str, defaults: Json) -> Json:
+def with_defaults(body: Json, model: str, defaults: Json) -> Json:
     """Return *body* with what the settings say of *model* where it says nothing."""
     found: Json = next((values for name, values in defaults.items() if _is_same(name, model)), {})
     options = dict(body.get("options") or {})

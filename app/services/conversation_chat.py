@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.errors import ServiceError, UpstreamRejected, kept
-from app.services.calls import new_messages
+from app.services.calls import new_messages, with_defaults
 from app.services.chat import ChatService, Events
 from app.services.conversation_context import fit
 from app.services.conversation_store import ConversationStore, Ticket
@@ -20,6 +20,7 @@ USUAL_WINDOW = 4096
 """Tokens that Ollama looks at where nobody says otherwise and the model is not loaded yet."""
 
 _NO_LIMIT = 10**9
+_IN_MESSAGES = ("message", "images", "system_prompt")
 _IN_DATA = ("thinking", "tool_calls", "finish_reason")
 
 
@@ -57,15 +58,16 @@ class ConversationChat:
         provider = body.get("provider") or conversation["provider"] or self._default_provider()
         model = body.get("model") or (conversation["model"] if not body.get("provider") else None)
         asked = {**body, "provider": provider, "model": model}
-        if body.get("system_prompt") is None and conversation["system_prompt"] is not None:
-            asked["system_prompt"] = conversation["system_prompt"]
+        prompts = (body.get("system_prompt"), conversation["system_prompt"])
+        default = self._preferences.all()["system_prompt"]
+        asked["system_prompt"] = next((prompt for prompt in prompts if prompt is not None), default)
         new = new_messages(asked)
         self._providers.get_enabled(provider)
-        before = self._store.turns(id)
         ticket = self._store.begin(id, new, provider, model or "")
         record = _Record(provider, model or "")
         try:
-            for batch in self._within_window(asked, [*before, *new], request_id):
+            said = [turn for turn in self._store.turns(id) if turn["seq"] < ticket.seq]
+            for batch in self._within_window(asked, _with_prompt(asked, said), request_id):
                 record.take(batch)
                 self._store.touch(ticket, record.text)
                 yield [(name, _with_id(name, data, id)) for name, data in batch]
@@ -78,7 +80,7 @@ class ConversationChat:
     def _within_window(self, body: Json, messages: list[Json], request_id: str) -> Events:
         """Ask with as many of *messages* as fit; with fewer where the provider says that they do not."""
         window = self._window(body)
-        unsaid = {name: value for name, value in body.items() if name not in {"message", "images"}}
+        unsaid = {name: value for name, value in body.items() if name not in _IN_MESSAGES}
         last_dropped = -1
         for share in (1, 2, 4):
             chosen, dropped = fit(messages, window=window // share, reserve=window // share // 4)
@@ -87,6 +89,7 @@ class ConversationChat:
             last_dropped = dropped
             asked = {
                 **unsaid,
+                "system_prompt": "",
                 "messages": [_plain(message) for message in chosen],
                 "dropped_messages": dropped,
             }
@@ -105,7 +108,8 @@ class ConversationChat:
             return _NO_LIMIT
         model = body["model"] or provider.model
         loaded = self._windows.loaded(provider, model)
-        wanted = (body.get("options") or {}).get("num_ctx")
+        defaults = self._preferences.all()["model_defaults"]
+        wanted = with_defaults(body, model, defaults).get("options", {}).get("num_ctx")
         return max(loaded or 0, wanted or 0) or USUAL_WINDOW
 
     def _default_provider(self) -> str:
@@ -170,6 +174,13 @@ class _Record:
         self.provider, self.model, self.usage = data["provider"], data["model"], data["usage"]
         self._parts = [data["response"]]
         self.data = {name: data[name] for name in _IN_DATA if data.get(name)}
+
+
+def _with_prompt(body: Json, said: list[Json]) -> list[Json]:
+    """Put the system prompt before what was *said*, unless that begins with one."""
+    if not body["system_prompt"] or said[0]["role"] == "system":
+        return said
+    return [{"role": "system", "content": body["system_prompt"]}, *said]
 
 
 def _plain(message: Json) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 Json = dict[str, Any]
@@ -22,8 +22,9 @@ def fit(
     """Return the *messages* to send, in order, and how many were left out because they do not fit.
 
     A turn is a message of the user with all that answers it. The system's messages and the newest turn are
-    always kept; of the other turns, the oldest are left out until the estimate is at most *window* -
-    *reserve*. Turns that no text answers are left out before, and are not counted.
+    always kept; of the other turns, the oldest are left out, a quarter of the room at a time, until the
+    estimate is at most *window* - *reserve*. Turns that no text answers are left out before, and are not
+    counted.
 
     :param messages: as :meth:`~app.services.conversation_store.ConversationStore.turns` returns them, with
         the newest message of the user at the end
@@ -32,16 +33,26 @@ def fit(
     """
     turns = _turns(messages)
     past = [turn for turn in turns[:-1] if _is_answered(turn)]
-    kept = turns[-1:]
+    newest = turns[-1:]
     system = [message for message in messages if message["role"] == "system"]
-    left = window - reserve - sum(estimate(m, chars_per_token) for m in chain(system, *kept))
-    while past:
-        left -= sum(estimate(message, chars_per_token) for message in past[-1])
-        if left < 0:
-            break
-        kept.insert(0, past.pop())
-    wanted = {id(message) for message in chain(system, *kept)}
-    return [message for message in messages if id(message) in wanted], sum(map(len, past))
+    sizes = [sum(estimate(message, chars_per_token) for message in turn) for turn in past]
+    room = window - reserve - sum(estimate(m, chars_per_token) for m in chain(system, *newest))
+    first = _first_that_stays(sizes, over=sum(sizes) - room, step=max(1, (window - reserve) // 4))
+    wanted = {id(message) for message in chain(system, *past[first:], *newest)}
+    return [message for message in messages if id(message) in wanted], sum(map(len, past[:first]))
+
+
+def _first_that_stays(sizes: list[int], *, over: int, step: int) -> int:
+    """Return how many of the oldest turns go, when they are *over* tokens too large.
+
+    What is sent begins only at a turn before which another *step* of tokens ended, so that it begins the
+    same for several turns: a model server keeps what it has read, and reads anew what begins otherwise.
+    """
+    if over <= 0:
+        return 0
+    ends = [0, *accumulate(sizes)]
+    enough = [number for number, end in enumerate(ends) if end >= over] or [len(sizes)]
+    return next((n for n in enough if ends[n] // step > ends[n - 1] // step), enough[0])
 
 
 def estimate(message: Json, chars_per_token: float = CHARS_PER_TOKEN) -> int:

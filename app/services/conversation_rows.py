@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationNotFound
@@ -93,10 +94,18 @@ def insert(session: Session, whole: Json) -> Json:
     conversation = Conversation(**{**values, **stored_values(texts), "title": title, "id": uuid.uuid4().hex})
     session.add(conversation)
     session.flush()
-    for seq, message in enumerate(whole["messages"], 1):
-        kept = {**message, **stored_content(message["content"], message["data"])}
-        kept["status"] = "cut" if message["status"] == "pending" else message["status"]
-        session.add(ConversationMessage(conversation_id=conversation.id, **{**kept, "seq": seq}))
+    messages = [
+        {
+            **message,
+            **stored_content(message["content"], message["data"]),
+            "conversation_id": conversation.id,
+            "seq": seq,
+            "status": "cut" if message["status"] == "pending" else message["status"],
+        }
+        for seq, message in enumerate(whole["messages"], 1)
+    ]
+    if messages:
+        session.execute(sql_insert(ConversationMessage), messages)
     return summary(conversation, len(whole["messages"]))
 
 

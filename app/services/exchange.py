@@ -11,7 +11,7 @@ from typing import Any
 from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.services.call import Call
 from app.services.model_choice import ModelChoice
-from app.services.reader import Body, Register, SilentUpstream, read, read_all
+from app.services.reader import Body, Register, read_all, read_events
 from app.services.windows import Windows
 from app.settings import Timeouts
 
@@ -130,21 +130,15 @@ class Exchange:
             )
 
     def _read(self) -> Generator[bytes, None, None]:
-        """Yield the bytes of a stream, as long as events come in time: comments alone are no answer."""
+        """Yield the bytes of a stream, until it is to stop."""
         timeouts, answer = self._timeouts, self._call.answer
-        deadline = time.monotonic() + timeouts.first_byte
-        seen = 0
-        chunks = read(
-            self._open, first_byte=timeouts.first_byte, idle=max(timeouts.idle, timeouts.first_byte)
+        chunks = read_events(
+            self._open, lambda: answer.events, first_byte=timeouts.first_byte, idle=timeouts.idle
         )
         try:
             for data in chunks:
                 yield data
                 self._check_stop()
-                if answer.events > seen:
-                    seen, deadline = answer.events, time.monotonic() + timeouts.idle
-                elif time.monotonic() > deadline:
-                    raise SilentUpstream
         finally:
             chunks.close()
 

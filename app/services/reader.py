@@ -11,8 +11,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from queue import Empty, Full, Queue
+from queue import Empty, SimpleQueue
 from typing import Protocol
+
+from app.services.threads import Threads
 
 TICK = 0.5
 """Seconds after which a silent upstream gives the taker a turn."""
@@ -22,6 +24,9 @@ SIZE_LIMIT = 64_000_000
 """Bytes that no answer or event has."""
 
 _BACKLOG = 1000  # reads that may wait for the taker
+_ROOM_POLL = 0.01  # seconds
+
+_threads = Threads("upstream reader")
 
 
 class Body(Protocol):
@@ -56,12 +61,12 @@ class _Reader:
     """Opens and reads an answer in a thread of its own."""
 
     def __init__(self, open_body: Callable[[Register], Body]) -> None:
-        self.items: Queue[_Item] = Queue(_BACKLOG)
+        self.items: SimpleQueue[_Item] = SimpleQueue()
         self._open_body = open_body
         self._connection: socket.socket | None = None
         self._over = False
         self._lock = threading.Lock()
-        threading.Thread(target=self._read, name="upstream reader", daemon=True).start()
+        _threads.run(self._read)
 
     def hang_up(self) -> None:
         """End the opening or reading at once; nothing happens when it is over already."""
@@ -69,9 +74,6 @@ class _Reader:
             over, self._over = self._over, True
             if not over and self._connection is not None:
                 _shut_down(self._connection)
-        with contextlib.suppress(Empty):  # a reader that waits for room goes on, and ends
-            while True:
-                self.items.get_nowait()
 
     def _register(self, connection: socket.socket) -> None:
         with self._lock:
@@ -103,10 +105,9 @@ class _Reader:
 
     def _put(self, item: _Item) -> None:
         """Hand over *item*; wait while the taker is far behind, unless nobody takes any more."""
-        while not self._over:
-            with contextlib.suppress(Full):
-                self.items.put(item, timeout=TICK)
-                return
+        while self.items.qsize() >= _BACKLOG and not self._over:
+            time.sleep(_ROOM_POLL)  # the client is slower than the upstream: no haste
+        self.items.put(item)
 
 
 def read(
@@ -143,6 +144,28 @@ def read(
         reader.hang_up()
 
 
+def read_events(
+    open_body: Callable[[Register], Body], events: Callable[[], int], *, first_byte: float, idle: float
+) -> Generator[bytes, None, None]:
+    """Do as :func:`read`, as long as *events* come in time: comments alone are no answer.
+
+    :param events: tells how many the taker has found in the bytes so far
+    """
+    deadline = time.monotonic() + first_byte
+    seen = 0
+    chunks = read(open_body, first_byte=first_byte, idle=max(idle, first_byte))
+    try:
+        for data in chunks:
+            yield data
+            found = events()
+            if found > seen:
+                seen, deadline = found, time.monotonic() + idle
+            elif time.monotonic() > deadline:
+                raise SilentUpstream
+    finally:
+        chunks.close()
+
+
 def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generator[bytes, None, None]:
     """Open an answer and yield the whole of it in the end; ``b""`` in each half second until then.
 
@@ -169,7 +192,7 @@ def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generato
     yield b"".join(parts)
 
 
-def _take(queue: Queue[_Item]) -> list[_Item]:
+def _take(queue: SimpleQueue[_Item]) -> list[_Item]:
     """Return everything that is there; wait for one tick when that is nothing."""
     items: list[_Item] = []
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta, timezone
+from statistics import fmean
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import DateTime, select, type_coerce
 
 from app.db import Database
 from app.schemas.usage import GROUPS
@@ -16,11 +18,11 @@ from app.tables import CallRow
 Json = dict[str, Any]
 
 SAMPLES = 100_000
-"""Percentiles are those of a group's newest calls, at most so many; sums are of all."""
+"""Times are those of the newest calls of each day, provider and model, at most so many; sums are of all."""
 
-_NO_FAILURES = {"ok", "stopped", "client_left"}
+_STOPPED = {"stopped", "client_left"}
 _COLUMNS = (
-    CallRow.at,
+    type_coerce(CallRow.at, DateTime),  # in UTC: a time with its zone costs more than all the rest
     CallRow.provider,
     CallRow.model,
     CallRow.outcome,
@@ -31,11 +33,6 @@ _COLUMNS = (
     CallRow.tokens_per_second,
     CallRow.time_to_first_token,
 )
-_KEYS: dict[str, Callable[[Any], str]] = {
-    "day": lambda row: str(row.at.date()),
-    "provider": lambda row: str(row.provider),
-    "model": lambda row: str(row.model),
-}
 
 
 def report(
@@ -56,60 +53,75 @@ def report(
     chosen += [CallRow.provider == provider] if provider is not None else []
     chosen += [CallRow.model == model] if model is not None else []
     query = select(*_COLUMNS).where(*chosen).order_by(CallRow.at.desc(), CallRow.id.desc())
-    groups: dict[tuple[str, ...], _Sum] = {}
-    totals = _Sum()
+    sums: defaultdict[tuple[str, ...], _Sum] = defaultdict(_Sum)
     with database.session() as session:
-        for row in session.execute(query.execution_options(yield_per=5000)):
-            key = tuple(_KEYS[name](row) for name in names)
-            groups.setdefault(key, _Sum()).add(row)
-            totals.add(row)
-    usage = [{**dict(zip(names, key, strict=True)), **groups[key].shown()} for key in sorted(groups)]
-    return {"from": since, "to": until, "usage": usage, "totals": totals.shown()}
+        for at, its_provider, its_model, *rest in session.execute(query.execution_options(yield_per=5000)):
+            sums[str(at.date()), its_provider, its_model].add(*rest)
+    lines = _merged(sums, [GROUPS.index(name) for name in names])
+    usage = [{**dict(zip(names, key, strict=True)), **lines[key].shown()} for key in sorted(lines)]
+    return {"from": since, "to": until, "usage": usage, "totals": _merged(sums, [])[()].shown()}
 
 
 class _Sum:
     """The sum of some calls."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys(
-            ("calls", "failures", "stopped", "prompt_tokens", "completion_tokens", "estimated"), 0
-        )
-        self._latencies = array("d")
-        self._speeds = array("d")
-        self._first_tokens = array("d")
-        self._speed_sum = 0.0
-        self._speed_count = 0
+        self.calls = self.failures = self.stopped = self.estimated = 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self.latencies, self.speeds, self.first_tokens = array("d"), array("d"), array("d")
 
-    def add(self, row: Any) -> None:
-        """Count a call."""
-        counts = self._counts
-        counts["calls"] += 1
-        counts["failures"] += row.outcome not in _NO_FAILURES
-        counts["stopped"] += row.outcome in _NO_FAILURES and row.outcome != "ok"
-        counts["prompt_tokens"] += row.prompt_tokens or 0
-        counts["completion_tokens"] += row.completion_tokens or 0
-        counts["estimated"] += row.estimated
-        if row.outcome == "ok":  # how long a failure took says nothing of the model
-            _keep(self._latencies, row.latency)
-        _keep(self._speeds, row.tokens_per_second)
-        _keep(self._first_tokens, row.time_to_first_token)
-        if row.tokens_per_second is not None:
-            self._speed_sum += row.tokens_per_second
-            self._speed_count += 1
+    def add(
+        self,
+        outcome: str,
+        prompt: int | None,
+        completion: int | None,
+        estimated: bool,
+        latency: float,
+        speed: float | None,
+        first_token: float | None,
+    ) -> None:
+        """Add a call."""
+        self.calls += 1
+        self.stopped += outcome in _STOPPED
+        self.failures += outcome not in _STOPPED and outcome != "ok"
+        self.prompt_tokens += prompt or 0
+        self.completion_tokens += completion or 0
+        self.estimated += estimated
+        if self.calls > SAMPLES:
+            return
+        if outcome == "ok":  # how long a failure took says nothing of the model
+            self.latencies.append(latency)
+        if speed is not None:
+            self.speeds.append(speed)
+        if first_token is not None:
+            self.first_tokens.append(first_token)
+
+    def merge(self, other: _Sum) -> None:
+        """Add the calls of *other*."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
     def shown(self) -> Json:
         """Return the sum as it is answered."""
-        mean = self._speed_sum / self._speed_count if self._speed_count else None
-        latencies, speeds = sorted(self._latencies), sorted(self._speeds)
+        latencies, speeds = sorted(self.latencies), sorted(self.speeds)
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         return {
-            **self._counts,
+            **counts,
             "latency_p50": percentile(latencies, 50),
             "latency_p95": percentile(latencies, 95),
-            "tokens_per_second_mean": mean,
+            "tokens_per_second_mean": fmean(speeds) if speeds else None,
             "tokens_per_second_p50": percentile(speeds, 50),
             "tokens_per_second_p95": percentile(speeds, 95),
-            "time_to_first_token_p50": percentile(sorted(self._first_tokens), 50),
+            "time_to_first_token_p50": percentile(sorted(self.first_tokens), 50),
         }
+
+
+def _merged(sums: dict[tuple[str, ...], _Sum], positions: list[int]) -> defaultdict[tuple[str, ...], _Sum]:
+    """Return *sums* by those parts of their keys that are at *positions*."""
+    merged: defaultdict[tuple[str, ...], _Sum] = defaultdict(_Sum)
+    for key, found in sums.items():
+        merged[tuple(key[position] for position in positions)].merge(found)
+    return merged
 
 
 def percentile(ordered: list[float], percent: float) -> float | None:
@@ -120,11 +132,6 @@ def percentile(ordered: list[float], percent: float) -> float | None:
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
-def _keep(samples: array[float], value: float | None) -> None:
-    if value is not None and len(samples) < SAMPLES:
-        samples.append(value)
 
 
 def _begin(day: date) -> datetime:

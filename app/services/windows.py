@@ -15,7 +15,7 @@ from app.services.providers import Provider
 Json = dict[str, Any]
 
 _FRESH = 30.0  # seconds for which a window is believed
-_SMALLEST = 2048
+_SMALLEST = 256
 
 
 class Windows:

@@ -32,6 +32,7 @@ JUNK = [
     b'{"seed": ' + b"9" * 5000 + b"}",
     b'{"message": "\\ud800"}',
     b'{"name": "\\ud83d", "base_url": "http://x"}',
+    b'{"messages": [{}], "prompt": "x", "input": "x", "temperature": NaN}',
 ]
 
 
@@ -49,12 +50,28 @@ def _assert_error_body(response: TestResponse, status: int) -> dict[str, Any]:
     assert response.content_type == "application/json"
     body = response.json
     assert body is not None
+    if f"{response.request.path}/".startswith("/v1/"):
+        return _assert_openai_error(response, body)
     assert set(body) <= {"error", "error_type", "hint", "details", "request_id"}
     assert body["error"][0].isupper() or body["error"][0].islower()
     assert re.fullmatch(r"[a-z][a-z0-9_]*", body["error_type"])
     assert body["request_id"] == response.headers["X-Request-ID"]
     assert "Traceback" not in response.text
     return body
+
+
+def _assert_openai_error(response: TestResponse, body: dict[str, Any]) -> dict[str, Any]:
+    """Check the shape that OpenAI's clients read; return it in ours."""
+    assert set(body) == {"error"}
+    error = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*_error", error["type"])
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", error["code"])
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert response.headers["X-Request-ID"]
+    assert "Traceback" not in response.text
+    return {"error": error["message"], "error_type": error["code"], "hint": error["message"]}
 
 
 def test_every_api_route_is_documented(app: Flask, client: FlaskClient) -> None:
@@ -83,6 +100,17 @@ def test_every_field_of_a_body_is_described_or_speaks_for_itself(client: FlaskCl
         "details",
         "request_id",
     }
+
+
+def test_routes_for_openai_clients_document_their_own_error(client: FlaskClient) -> None:
+    spec = client.get("/api/openapi.json").json
+    assert spec is not None
+
+    for path, operations in spec["paths"].items():
+        for operation in (inner for method, inner in operations.items() if method != "parameters"):
+            error = operation["responses"]["default"]
+            schema = error.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref")
+            assert (schema == "#/components/schemas/OpenAIError") is path.startswith("/v1"), path
 
 
 def test_docs_come_from_this_machine_alone(client: FlaskClient) -> None:
@@ -168,14 +196,23 @@ def test_the_key_opens_the_door(settings: Settings, headers: dict[str, str]) -> 
 
 
 def test_unknown_address_is_404_with_the_error_body(client: FlaskClient) -> None:
-    assert _assert_error_body(client.get("/api/nope"), 404)["error_type"] == "not_found"
+    for path in ("/api/nope", "/v1", "/v1/nope", "/v1nope"):
+        assert _assert_error_body(client.get(path), 404)["error_type"] == "not_found"
 
 
 def test_root_leads_to_the_docs(client: FlaskClient) -> None:
     assert client.get("/", follow_redirects=True).request.path == "/api/docs"
 
 
-@pytest.mark.parametrize(("path", "limit"), [("/api/chat", CHAT_BODY_LIMIT), ("/api/providers", BODY_LIMIT)])
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("/api/chat", CHAT_BODY_LIMIT),
+        ("/api/embeddings", CHAT_BODY_LIMIT),
+        ("/v1/chat/completions", CHAT_BODY_LIMIT),
+        ("/api/providers", BODY_LIMIT),
+    ],
+)
 def test_body_over_the_limit_is_413_and_one_under_it_is_read(
     client: FlaskClient, path: str, limit: int
 ) -> None:

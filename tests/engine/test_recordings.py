@@ -17,7 +17,7 @@ from tests.wire import FOLDER, recording
 pytestmark = pytest.mark.live
 
 # Routes that the engine does not have
-OTHER_ROUTES = ("push_", "embed", "v1_messages", "v1_responses", "queue_busy_")
+OTHER_ROUTES = ("push_", "v1_messages", "v1_responses", "queue_busy_")
 # Recordings of a state that the tests of their own bring about
 OTHER_STATES = {
     "blob_post_again", "chat_native_blob_missing", "chat_native_client_disconnect",

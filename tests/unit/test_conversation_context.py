@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -49,11 +50,25 @@ def test_fit_keeps_the_system_and_the_newest_and_stays_in_the_budget(
 
 
 @given(messages(), st.integers(0, 3000))
-def test_fit_leaves_out_less_when_there_is_more_room(said: list[Json], window: int) -> None:
-    _, dropped = fit(said, window=window, reserve=0)
-    _, dropped_later = fit(said, window=window + 500, reserve=0)
+def test_fit_leaves_nothing_out_that_has_room(said: list[Json], window: int) -> None:
+    everything, _ = fit(said, window=10**9, reserve=0)
+    kept, dropped = fit(said, window=window, reserve=0)
 
-    assert dropped_later <= dropped
+    if sum(map(estimate, everything)) <= window:
+        assert (kept, dropped) == (everything, 0)
+
+
+def test_fit_changes_the_beginning_seldom() -> None:
+    said = [message for number in range(60) for message in turn(f"{number} " + "x" * 100, "y" * 20)]
+    starts = []
+
+    for length in range(0, len(said), 2):
+        kept, _ = fit([*said[:length], {"role": "user", "content": "now"}], window=1000, reserve=250)
+        starts.append(kept[0]["content"])
+        assert length < 30 or sum(map(estimate, kept)) > 500
+
+    changes = sum(one != other for one, other in itertools.pairwise(starts[20:]))
+    assert changes < 15
 
 
 def test_fit_leaves_out_the_oldest_turns_whole() -> None:

@@ -63,9 +63,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables."""
-    for table in ("conversation_search", "conversation_search_titles"):
-        if _has_fts5():
-            op.execute(f"drop table {table}")
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("drop table if exists conversation_search")
+        op.execute("drop table if exists conversation_search_titles")
     for table in ("calls", "conversation_messages", "conversations"):
         op.drop_table(table)
 

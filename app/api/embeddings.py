@@ -1,0 +1,28 @@
+"""``/api/embeddings``: vectors of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import g
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.schemas.base import ErrorSchema
+from app.schemas.embeddings import EmbeddingRequestSchema, EmbeddingResponseSchema
+from app.streaming import last_event
+
+blp = Blueprint("embeddings", __name__, url_prefix="/api/embeddings", description="Vectors of texts")
+
+
+@blp.post("")
+@blp.arguments(EmbeddingRequestSchema, example={"input": ["The sky", "The sea"], "model": "nomic-embed-text"})
+@blp.response(200, EmbeddingResponseSchema)
+@blp.alt_response(400, schema=ErrorSchema, description="Bad input, or the model cannot embed")
+@blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
+def embed(body: dict[str, Any]) -> dict[str, Any]:
+    """Embed texts
+
+    The vectors come in the order of the texts.
+    """
+    return last_event(services.embeddings.embed(body, g.request_id))

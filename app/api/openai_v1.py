@@ -1,0 +1,98 @@
+"""``/v1``: what clients of OpenAI's API already speak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, g
+
+from app.api.base import Blueprint
+from app.extensions import services
+from app.openai_errors import PREFIX
+from app.schemas.openai_v1 import (
+    OpenAIAnswerSchema,
+    OpenAIChatSchema,
+    OpenAICompletionSchema,
+    OpenAIEmbeddingSchema,
+    OpenAIErrorSchema,
+    OpenAIModelListSchema,
+    OpenAIModelSchema,
+)
+from app.streaming import byte_stream, openai_error_event, whole
+
+Json = dict[str, Any]
+
+
+class OpenAIBlueprint(Blueprint):
+    """Views whose failures have OpenAI's shape, also in the API docs."""
+
+    def _prepare_response_doc(self, doc: Json, doc_info: Json, **kwargs: Any) -> Json:
+        doc = super()._prepare_response_doc(doc, doc_info, **kwargs)
+        content = {"application/json": {"schema": OpenAIErrorSchema}}
+        doc["responses"]["default"] = {"description": "The error, as OpenAI shapes it", "content": content}
+        return doc
+
+
+blp = OpenAIBlueprint(
+    "openai_v1",
+    __name__,
+    url_prefix=PREFIX,
+    description="The same models, for clients that speak OpenAI's API",
+)
+
+
+@blp.post("/chat/completions")
+@blp.arguments(
+    OpenAIChatSchema,
+    example={"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
+)
+@blp.response(200, OpenAIAnswerSchema)
+def create_chat_completion(body: Json) -> Response:
+    """Answer a conversation
+
+    All other parameters are passed on as they are. With `"stream": true` the provider's chunks are passed
+    back as they come; what fails in mid-stream is an event `{"error": ...}`, and then there is no `[DONE]`.
+    """
+    return _answer("chat/completions", body)
+
+
+@blp.post("/completions")
+@blp.arguments(OpenAICompletionSchema, example={"model": "llama3.2", "prompt": "Once upon a time"})
+@blp.response(200, OpenAIAnswerSchema)
+def create_completion(body: Json) -> Response:
+    """Continue a text
+
+    Parameters and streams are passed on and back as those of chat completions.
+    """
+    return _answer("completions", body)
+
+
+@blp.post("/embeddings")
+@blp.arguments(OpenAIEmbeddingSchema, example={"model": "nomic-embed-text", "input": "The sky"})
+@blp.response(200, OpenAIAnswerSchema)
+def create_embedding(body: Json) -> Response:
+    """Make vectors of texts"""
+    return _answer("embeddings", body)
+
+
+@blp.get("/models")
+@blp.response(200, OpenAIModelListSchema)
+def list_openai_models() -> Json:
+    """List the models of all enabled providers
+
+    Those of the default provider have their bare names, others read `provider/model`. A provider that
+    does not answer within seconds is left out.
+    """
+    return services.front_door.list_models()
+
+
+@blp.get("/models/<path:model>")
+@blp.response(200, OpenAIModelSchema)
+def get_openai_model(model: str) -> Json:
+    """Show one model"""
+    return services.front_door.get_model(model)
+
+
+def _answer(endpoint: str, body: Json) -> Response:
+    chunks = services.front_door.ask(endpoint, body, g.request_id)
+    return byte_stream(chunks, openai_error_event) if body.get("stream") else whole(chunks)

@@ -1,0 +1,67 @@
+"""Embeddings: what is asked and what is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate
+
+from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+
+MAX_TEXTS = 2048
+
+
+class TextsField(fields.Field[Any]):
+    """One text or a list of texts, none of them empty; loaded as a list."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[str]:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+            raise ValidationError("Give a text, or a list of texts that are not empty.")
+        if not 1 <= len(texts) <= MAX_TEXTS:
+            raise ValidationError(f"Give 1 to {MAX_TEXTS} texts.")
+        return texts
+
+
+class EmbeddingRequestSchema(RequestSchema):
+    """What is to be embedded, and by whom."""
+
+    input = TextsField(
+        required=True, metadata={"description": f"A text, or a list of 1 to {MAX_TEXTS} texts"}
+    )
+    provider = fields.Str(
+        validate=not_blank("Provider"),
+        metadata={"description": "A provider's id; else the default of the settings"},
+    )
+    model = fields.Str(
+        allow_none=True,
+        validate=[not_blank("Model"), validate.Length(max=300)],
+        metadata={"description": "A model that embeds; else the first installed one, or the configured one"},
+    )
+    dimensions = fields.Int(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(1, 2**31 - 1),
+        metadata={"description": "The length of each vector, where the model lets one choose"},
+    )
+
+
+class EmbeddingUsageSchema(UpstreamSchema):
+    """How many tokens were read; null where the provider does not tell."""
+
+    prompt_tokens = fields.Int(allow_none=True)
+    total_tokens = fields.Int(allow_none=True)
+
+
+class EmbeddingResponseSchema(UpstreamSchema):
+    """One vector for each text, in the same order."""
+
+    # Checked by the service; millions of numbers are not looked at a second time.
+    embeddings = fields.Raw(
+        metadata={"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+    )
+    provider = fields.Str(metadata={"description": "Who answered"})
+    model = fields.Str(metadata={"description": "Which model answered"})
+    usage = fields.Nested(EmbeddingUsageSchema)
+    response_time = fields.Float(metadata={"description": "Seconds from request to answer"})
+    request_id = fields.Str()

@@ -1,0 +1,103 @@
+"""What clients of OpenAI's API send and get. What is not known here is passed on as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import INCLUDE, ValidationError, fields, validate
+
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema
+
+_MODEL = "`provider/model`, or a model of the default provider; when there is none, the model of its settings"
+
+
+class PromptField(fields.Field[Any]):
+    """A text, or a list of texts or tokens; not empty."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(value, str | list) or not value:
+            raise ValidationError("Give a text or a list that is not empty.")
+        return value
+
+
+class PassedOnSchema(RequestSchema):
+    """A body of which all but a few fields is the provider's business."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    model = fields.Str(allow_none=True, validate=validate.Length(max=400), metadata={"description": _MODEL})
+
+
+class StreamableSchema(PassedOnSchema):
+    """A body whose answer may come as it is made."""
+
+    stream = StrictBool(
+        allow_none=True, metadata={"description": "Answer as a stream of chunks that ends with `[DONE]`"}
+    )
+
+
+class OpenAIChatSchema(StreamableSchema):
+    """``POST /v1/chat/completions``."""
+
+    messages = fields.List(
+        fields.Dict(),
+        required=True,
+        validate=validate.Length(1),
+        metadata={"description": "The conversation"},
+    )
+
+
+class OpenAICompletionSchema(StreamableSchema):
+    """``POST /v1/completions``."""
+
+    prompt = PromptField(required=True, metadata={"description": "What is to be continued"})
+
+
+class OpenAIEmbeddingSchema(PassedOnSchema):
+    """``POST /v1/embeddings``."""
+
+    input = PromptField(required=True, metadata={"description": "What is to be embedded"})
+
+
+class OpenAIAnswerSchema(UpstreamSchema):
+    """An answer of the provider, byte for byte."""
+
+    id = fields.Str()
+    object = fields.Str()
+    created = fields.Int()
+    model = fields.Str(metadata={"description": "As the provider calls it"})
+    choices = fields.List(fields.Dict())
+    data = fields.List(fields.Dict(), metadata={"description": "Embeddings"})
+    usage = fields.Dict()
+
+
+class OpenAIModelSchema(UpstreamSchema):
+    """A model."""
+
+    id = fields.Str(metadata={"description": "The name to ask for it by"})
+    object = fields.Str()
+    created = fields.Int(metadata={"description": "Seconds since 1970; 0 where the provider tells none"})
+    owned_by = fields.Str()
+
+
+class OpenAIModelListSchema(UpstreamSchema):
+    """The models of all enabled providers that answer."""
+
+    object = fields.Str()
+    data = fields.List(fields.Nested(OpenAIModelSchema))
+
+
+class OpenAIErrorDetailSchema(UpstreamSchema):
+    """What went wrong."""
+
+    message = fields.Str(metadata={"description": "What is wrong and how to mend it"})
+    type = fields.Str(metadata={"description": "OpenAI's name for the kind of error"})
+    param = fields.Str(allow_none=True, metadata={"description": "The field at fault"})
+    code = fields.Str(metadata={"description": "Our `error_type`; see docs/errors.md"})
+
+
+class OpenAIErrorSchema(UpstreamSchema):
+    """The body of every failure below ``/v1``."""
+
+    error = fields.Nested(OpenAIErrorDetailSchema)

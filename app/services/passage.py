@@ -1,0 +1,80 @@
+"""A request to a provider's OpenAI API, and what is kept of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from app.services.answer import count
+from app.services.openai_client import ResponseBody
+from app.services.providers import Provider
+from app.services.reader import Register
+from app.services.usage import CallRecord
+
+if TYPE_CHECKING:
+    import openai
+
+Json = dict[str, Any]
+
+# The parameters that the client's methods insist on; the body has the real ones.
+_METHODS: dict[str, tuple[Callable[[openai.OpenAI], Callable[..., Any]], Json]] = {
+    "chat/completions": (lambda c: c.chat.completions.with_streaming_response.create, {"messages": []}),
+    "completions": (lambda c: c.completions.with_streaming_response.create, {"prompt": ""}),
+    "embeddings": (
+        lambda c: c.embeddings.with_streaming_response.create,
+        {"input": "", "encoding_format": "float"},  # as OpenAI does when nothing is said
+    ),
+}
+
+
+@dataclass
+class Passage:
+    """One request on its way through.
+
+    :param model: as the provider calls it; empty for the provider's own choice
+    :param check: raises when an answer that came in one piece is not what was asked for
+    """
+
+    endpoint: str
+    provider_id: str
+    model: str
+    body: Json
+    request_id: str
+    check: Callable[[Provider, Json], None] | None = None
+    usage: Json = field(default_factory=dict)
+    outcome: str = "ok"
+    started: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is to come as it is made."""
+        return bool(self.body.get("stream")) and self.endpoint != "embeddings"
+
+    def open(self, client: openai.OpenAI, register: Register) -> ResponseBody:
+        """Send it."""
+        method, needed = _METHODS[self.endpoint]
+        body = {**needed, **self.body, "model": self.model}
+        return ResponseBody(method(client), {**needed, "model": self.model, "extra_body": body}, register)
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes so far."""
+        return round(time.monotonic() - self.started, 6)
+
+    def record(self) -> CallRecord:
+        """Return what is kept of it."""
+        return CallRecord(
+            provider=self.provider_id,
+            model=self.model,
+            endpoint=self.endpoint,
+            prompt_tokens=count(self.usage.get("prompt_tokens")),
+            completion_tokens=count(self.usage.get("completion_tokens")),
+            latency=self.seconds,
+            time_to_first_token=self.first_token,
+            outcome=self.outcome,
+            streamed=self.streamed,
+            request_id=self.request_id,
+        )

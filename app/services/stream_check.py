@@ -1,0 +1,122 @@
+"""Whether an OpenAI event stream that passes through is whole, without reading each of its events."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from app.errors import UpstreamError
+from app.services.openai_client import error_message
+from app.services.reader import SIZE_LIMIT
+from app.services.upstream import clean, cut_off, invalid_response
+
+Json = dict[str, Any]
+
+_DATA = re.compile(rb"^data:", re.MULTILINE)
+_DONE = re.compile(rb"^data: ?\[DONE\][ \t\r]*\n", re.MULTILINE)
+# Inside a text quotes are escaped, so these match keys alone.
+_FINISHED = re.compile(rb'"finish_reason":\s*"')
+_FAILED = re.compile(rb'"finish_reason":\s*"error"|"error":\s*["{]')
+_BLANK_LINES = (b"\n\n", b"\n\r\n")  # they end an event
+_USAGE = b'"usage":'
+
+
+class StreamCheck:
+    """Lets the events of a stream through, and knows in the end whether it was whole.
+
+    :param name: the provider's, for messages
+    :param secret: never to be shown in one
+    :param choices: how many answers were asked for
+    """
+
+    def __init__(self, name: str, secret: str = "", choices: int = 1) -> None:
+        self.events = 0
+        self.done = False
+        self.error: UpstreamError | None = None
+        self._name = name
+        self._secret = secret
+        self._unfinished = choices
+        self._rest = b""
+        self._usage_event = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; return those that the client may have, up to the :attr:`error` in them.
+
+        Half an event is kept back until its other half comes: a client can do nothing with it.
+        """
+        data = self._rest + data
+        end = max(data.rfind(blank) + len(blank) if blank in data else 0 for blank in _BLANK_LINES)
+        block, self._rest = data[:end], data[end:]
+        if len(self._rest) > SIZE_LIMIT:
+            self.error = invalid_response(self._name, "an event is far too large")
+        if found := _DONE.search(block):
+            self.done = True
+            block = block[: found.end()] + b"\n"
+        if _FAILED.search(block):
+            block = self._until_failure(block)
+        self.events += len(_DATA.findall(block))
+        self._unfinished -= len(_FINISHED.findall(block))
+        if (at := block.rfind(_USAGE)) >= 0:
+            self._usage_event = block[block.rfind(b"\n", 0, at) + 1 : block.find(b"\n", at)]
+        return block
+
+    def end(self) -> bytes:
+        """Take note that the stream is over; return as :meth:`feed` what is still to be sent.
+
+        A terminator that alone is missing is added.
+        """
+        rest, self._rest = self._rest, b""
+        block = b""
+        if rest.strip() == b"data: [DONE]" or _event(rest) is not None:  # all but its last newline came
+            block = self.feed(rest + b"\n\n")
+        if self.done or self.error:
+            return block
+        if self._unfinished > 0:
+            self.error = cut_off(self._name)
+            return block
+        self.done = True
+        return block + b"\n\ndata: [DONE]\n\n"
+
+    @property
+    def usage(self) -> Json:
+        """The tokens, as the last event that has any tells them."""
+        usage = (_event(self._usage_event) or {}).get("usage")
+        return usage if isinstance(usage, dict) else {}
+
+    def _until_failure(self, block: bytes) -> bytes:
+        """Return what comes before the first event in *block* that is an error."""
+        start = position = 0
+        for line in block.splitlines(keepends=True):
+            if not line.strip():
+                start = position
+            event = _event(line) or {}
+            if event.get("error") or _has_failed(event):
+                self.done = False
+                message = clean(error_message(event), self._secret) or "it did not say why"
+                self.error = UpstreamError(
+                    f"{self._name} failed while answering: {message}",
+                    hint="Ask again, or use another model.",
+                )
+                return block[:start]
+            position += len(line)
+        return block
+
+
+def _event(line: bytes) -> Json | None:
+    """Return the object that a line of data holds."""
+    if not line.startswith(b"data:"):
+        return None
+    try:
+        event = json.loads(line[5:])
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _has_failed(event: Json) -> bool:
+    """Tell whether an answer ended for an error (OpenRouter)."""
+    choices = event.get("choices")
+    return isinstance(choices, list) and any(
+        isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices
+    )
