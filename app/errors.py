@@ -240,7 +240,7 @@ class ModelExists(ServiceError):
 
 
 class ModelProtected(ServiceError):
-    """The settings say that this model is not to be deleted."""
+    """The settings say that this model is neither to be deleted nor replaced."""
 
     status = HTTPStatus.CONFLICT
     error_type = "model_protected"

@@ -38,6 +38,7 @@ from app.services.ollama import OllamaService, check_name
 from app.services.openai_client import OpenAIClients
 from app.services.plan import PlanService
 from app.services.preferences import PreferenceStore
+from app.services.protection import Protection
 from app.services.providers import Provider, ProviderStore
 from app.services.pull_feed import PullFeeds
 from app.services.pull_store import PullStore
@@ -95,13 +96,17 @@ class Services:
         """The service for the installed models."""
         ollama = self.ollama
         last = LastModels(self.settings.data_dir / "models.json", ollama.provider.native_url)
-        return ModelLibrary(ollama, last)
+        return ModelLibrary(ollama, last, self._protection)
+
+    @property
+    def _protection(self) -> Protection:
+        return Protection(self.preferences.all()["protected_models"])
 
     @property
     def removal(self) -> RemovalService:
         """The service that deletes models."""
-        protected = self.preferences.all()["protected_models"]
-        return RemovalService(self.ollama, self.settings.environ, VersionStore(self.database), protected)
+        versions = VersionStore(self.database)
+        return RemovalService(self.ollama, self.settings.environ, versions, self._protection)
 
     @property
     def memory(self) -> MemoryService:
@@ -112,7 +117,7 @@ class Services:
     def creations(self) -> CreationService:
         """The service that makes models."""
         ollama = self.ollama
-        return CreationService(ollama, UploadService(ollama, self.settings.data_dir))
+        return CreationService(ollama, UploadService(ollama, self.settings.data_dir), self._protection)
 
     @property
     def pull_store(self) -> PullStore:

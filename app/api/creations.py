@@ -43,7 +43,9 @@ _FILE = {UPLOAD_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 )
 @blp.response(200, CreatedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="The model of `from` is not installed")
-@blp.alt_response(409, schema=ErrorSchema, description="The name is taken, and `overwrite` is not true")
+@blp.alt_response(
+    409, schema=ErrorSchema, description="The name is taken, and `overwrite` is not true, or protected"
+)
 @blp.alt_response(413, schema=ErrorSchema, description="The file is larger than BACKEND_MAX_UPLOAD")
 @blp.alt_response(500, schema=ErrorSchema, description="Ollama could not make it; `details` tell why")
 @blp.doc(requestBody={"content": _FILE})

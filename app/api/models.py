@@ -62,7 +62,7 @@ def delete_model(query: dict[str, Any], model: str) -> dict[str, Any]:
 @blp.arguments(CopySchema, example={"source": "llama3.2:1b", "destination": "mine"})
 @blp.response(200, CopiedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
-@blp.alt_response(409, schema=ErrorSchema, description="The second name is taken")
+@blp.alt_response(409, schema=ErrorSchema, description="The second name is taken, or protected")
 def copy_model(body: dict[str, Any]) -> dict[str, Any]:
     """Give a model a second name; its layers are shared"""
     return services.library.copy(**body)

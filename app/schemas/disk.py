@@ -18,7 +18,9 @@ class ModelDiskSchema(UpstreamSchema):
     last_used_at = UtcDateTime(
         allow_none=True, metadata={"description": "Through this server; null where it never was"}
     )
-    protected = fields.Bool(metadata={"description": "Whether the settings forbid to delete it"})
+    protected = fields.Bool(
+        metadata={"description": "Whether the settings forbid to delete or to replace it"}
+    )
     safe_to_remove = fields.Bool(
         metadata={"description": "Whether nobody seems to need it, as far as this server sees"}
     )

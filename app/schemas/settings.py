@@ -146,7 +146,7 @@ class SettingsSchema(RequestSchema):
     protected_models = fields.List(
         fields.Str(validate=_check_name),
         validate=validate.Length(max=1000),
-        metadata={"description": "Models that are not deleted"},
+        metadata={"description": "Models that are not deleted, nor replaced by a copy or a new one"},
     )
     keep_versions = fields.Int(
         strict=True,

@@ -6,7 +6,8 @@ from collections.abc import Generator
 from typing import Any
 
 from app.errors import InvalidRequest, ServiceError
-from app.services.ollama import OllamaService, check_name, find_model, model_exists
+from app.services.ollama import OllamaService, check_name, find_model
+from app.services.protection import Protection
 from app.services.uploads import Upload, UploadService
 
 Json = dict[str, Any]
@@ -16,8 +17,9 @@ Events = Generator[list[tuple[str, Json]], None, None]
 class CreationService:
     """Makes models on one Ollama server."""
 
-    def __init__(self, ollama: OllamaService, uploads: UploadService) -> None:
+    def __init__(self, ollama: OllamaService, uploads: UploadService, protection: Protection) -> None:
         self._ollama = ollama
+        self._protection = protection
         self._uploads = uploads
 
     def from_model(self, wanted: Json) -> Json:
@@ -35,7 +37,7 @@ class CreationService:
         listed = self._ollama.list()["models"]
         if find_model(listed, origin) is None:
             raise self._ollama.model_not_found(str(origin))
-        _check_free(wanted, listed)
+        self._check_free(wanted, listed)
         return {**order, "from": str(origin)}
 
     def from_file(self, wanted: Json, upload: Upload, size: int | None) -> Json:
@@ -49,10 +51,13 @@ class CreationService:
         _refuse(wanted, "origin", "Make it from a model or from a file, not from both.")
 
         def check() -> None:
-            _check_free(wanted, self._ollama.list()["models"])
+            self._check_free(wanted, self._ollama.list()["models"])
 
         digest = self._uploads.push(upload, size, wanted.get("digest"), check)
         return {**order, "files": {"model.gguf": digest}}
+
+    def _check_free(self, wanted: Json, listed: list[Json]) -> None:
+        self._protection.check_free(check_name(wanted["model"]), listed, overwrite=wanted["overwrite"])
 
     def create(self, order: Json) -> Json:
         """Make the model, and return how it went."""
@@ -85,12 +90,6 @@ def _order(wanted: Json) -> Json:
         key: wanted[key] for key in ("system", "template", "parameters", "license") if key in wanted
     }
     return {"model": str(check_name(wanted["model"])), **changes}
-
-
-def _check_free(wanted: Json, listed: list[Json]) -> None:
-    name = check_name(wanted["model"])
-    if not wanted["overwrite"] and find_model(listed, name):
-        raise model_exists(name)
 
 
 def _created(order: Json, log: list[Json]) -> Json:

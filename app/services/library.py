@@ -10,8 +10,9 @@ from app.model_name import ModelName
 from app.schemas.running import MemorySchema
 from app.services.last_models import LastModels
 from app.services.memory import in_memory
-from app.services.ollama import OllamaService, check_name, find_model, model_exists
+from app.services.ollama import OllamaService, check_name, find_model
 from app.services.parameters import parse_parameters
+from app.services.protection import Protection
 
 Json = dict[str, Any]
 
@@ -22,8 +23,9 @@ class ModelLibrary:
     :param last: the last list that it answered
     """
 
-    def __init__(self, ollama: OllamaService, last: LastModels) -> None:
+    def __init__(self, ollama: OllamaService, last: LastModels, protection: Protection) -> None:
         self._ollama = ollama
+        self._protection = protection
         self._last = last
 
     def list(
@@ -82,12 +84,12 @@ class ModelLibrary:
 
         :raises ModelNotFound: when it is not installed
         :raises ModelExists: when the second name is taken
+        :raises ModelProtected: when what has it must not be replaced
         """
         old, new = check_name(source), check_name(destination)
         listed = self._ollama.list()["models"]
         self._find(listed, old)
-        if not overwrite and find_model(listed, new):
-            raise model_exists(new)
+        self._protection.check_free(new, listed, overwrite=overwrite)
         self._ollama.copy(str(old), str(new))
         return {"source": str(old), "destination": str(new), "copied": True}
 

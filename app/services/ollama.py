@@ -8,7 +8,6 @@ from typing import IO
 from app.errors import (
     CreateFailed,
     InvalidModelName,
-    ModelExists,
     ModelNotFound,
     NotFound,
     PullFailed,
@@ -204,15 +203,6 @@ def _key(listed: str) -> ModelName | None:
         return ModelName.parse(listed).key
     except ValueError:  # Ollama's business
         return None
-
-
-def model_exists(name: ModelName) -> ModelExists:
-    """Say that the name of a new model is taken, and what to do about it."""
-    return ModelExists(
-        f"There is a model '{name}' already.",
-        hint='Choose another name, or add "overwrite": true to replace it.',
-        details={"model": str(name)},
-    )
 
 
 def create_failed(model: str, message: str) -> CreateFailed:

@@ -83,10 +83,10 @@ class PullRun:
             status = str(stopped)
             log.info("pull of %s: %s", self.pull.model, status)
             if status != "lost":
-                self.store.settle(self.pull.id, self.owner, status, self.progress)
+                self._settle(status)
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
-            self.store.settle(self.pull.id, self.owner, "failed", self.progress, kept(exc))
+            self._settle("failed", kept(exc))
         except SQLAlchemyError:  # it may pass: the pull is taken up again when the database is back
             log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
         except Exception:  # the job's outermost edge: nobody must wait for ever for a pull that is gone
@@ -95,8 +95,12 @@ class PullRun:
             self.store.settle(self.pull.id, self.owner, "failed", None, kept(fault))
         else:
             self.progress.finish()
-            self.store.settle(self.pull.id, self.owner, "done", self.progress)
+            self._settle("done")
             log.info("pull of %s done", self.pull.model)
+
+    def _settle(self, status: str, error: dict[str, Any] | None = None) -> None:
+        id, owner = self.pull.id, self.owner
+        self.store.settle(id, owner, status, self.progress, error, attempts=self.attempts)
 
     def _learn_total(self) -> None:
         """Ask the registry for the sizes; where it does not tell, they are learned on the way."""

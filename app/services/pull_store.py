@@ -135,6 +135,8 @@ class PullStore:
         status: str,
         progress: Progress | None,
         error: Json | None = None,
+        *,
+        attempts: int | None = None,
     ) -> None:
         """Let *owner* give the pull up as *status*, with its last progress.
 
@@ -145,7 +147,7 @@ class PullStore:
             if pull.owner != owner or pull.status != "running":
                 return
             if progress is not None:
-                _copy(pull, progress, 0.0, pull.attempts)
+                _copy(pull, progress, 0.0, pull.attempts if attempts is None else attempts)
             pull.error = error
             if status not in FINISHED or status == "cancelled":
                 status = "queued" if pull.wanted == "running" else pull.wanted

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import ModelProtected
 from app.model_name import ModelName
 from app.services.footprint import Footprint
 from app.services.local_store import LocalStore
 from app.services.memory import MemoryService
 from app.services.model_uses import full_name
 from app.services.ollama import OllamaService, check_name, find_model
+from app.services.protection import Protection
 from app.services.versions import VersionStore
 
 Json = dict[str, Any]
@@ -23,13 +23,12 @@ class RemovalService:
     """Deletes models of one Ollama server.
 
     :param environ: where the models folder may be named
-    :param protected: names of the models that are not deleted
     """
 
     ollama: OllamaService
     environ: Mapping[str, str | None]
     versions: VersionStore
-    protected: Collection[str] = ()
+    protection: Protection
 
     def delete(self, model: str, *, dry_run: bool = False, versions: bool = False) -> Json:
         """Delete *model*, and tell how many bytes the disk has back.
@@ -40,7 +39,7 @@ class RemovalService:
         :raises ModelProtected: when it is protected; then nothing is deleted
         """
         name = check_name(model)
-        self._check(str(name))
+        self.protection.check(str(name))
         listed = self.ollama.list()["models"]
         entry = find_model(listed, name)
         if entry is None:
@@ -48,7 +47,7 @@ class RemovalService:
         former = self._former(name, listed)
         going = [entry, *former] if versions else [entry]
         for each in going:
-            self._check(each["name"])
+            self.protection.check(each["name"])
         digests = {m["digest"] for m in listed}
         footprint = Footprint(LocalStore.find(self.ollama.provider, self.environ, digests), going, listed)
         if not dry_run:
@@ -72,11 +71,3 @@ class RemovalService:
         MemoryService(self.ollama).release(check_name(model))
         self.ollama.delete(model)
         self.versions.delete(str(check_name(model)))
-
-    def _check(self, model: str) -> None:
-        if full_name(model) in {full_name(name) for name in self.protected}:
-            raise ModelProtected(
-                f"The model '{model}' is protected and is not deleted.",
-                hint="Take it out of `protected_models` first: PUT /api/settings",
-                details={"model": model, "protected_models": [*self.protected]},
-            )

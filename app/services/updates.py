@@ -45,7 +45,7 @@ class UpdateService:
         answers = self.answers.of(names, refresh=refresh)
         store = self.plans.store
         here = {full_name(name): manifest for name, manifest in store.models().items()} if store else {}
-        previous = self.versions.previous(listed)
+        previous = self.versions.previous({key: model["digest"] for key, model in listed.items()})
         pinned = {full_name(name) for name in self.pinned}
         found = []
         for key, model in models.items():

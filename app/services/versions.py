@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -139,10 +139,18 @@ class VersionService:
             "previous": newer.name if newer else None,
         }
 
-    def previous(self, installed: Iterable[str]) -> dict[str, str]:
-        """Return the version that a rollback of each model leads to, of those that are *installed*."""
-        there = set(installed)
-        rows = [row for row in self._store.all() if row.status == "kept" and full_name(row.name) in there]
+    def previous(self, installed: Mapping[str, str]) -> dict[str, str]:
+        """Return the version that a rollback of each model leads to.
+
+        :param installed: the digests of the installed models, by their full names
+        """
+        rows = [
+            row
+            for row in self._store.all()
+            if row.status == "kept"
+            and full_name(row.name) in installed
+            and row.digest != installed.get(row.key)
+        ]
         return {row.key: row.name for row in reversed(rows)}  # the newest last, so that it stays
 
     def names(self) -> set[str]:

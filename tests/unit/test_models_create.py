@@ -137,6 +137,22 @@ def test_create_over_another_model_wants_to_be_told_so(
     wire.assert_call_count(f"{BASE}/api/create", 1)
 
 
+@pytest.mark.parametrize(("path", "body"), [("create", DERIVED), ("copy", COPY)])
+def test_protected_model_is_not_replaced(
+    client: FlaskClient, wire: responses.RequestsMock, path: str, body: dict[str, Any]
+) -> None:
+    replay(wire, "GET", BASE + "/api/tags", "tags_models")
+    client.put("/api/settings", json={"protected_models": ["LLAMA3.2:1b"]})
+    name = "destination" if path == "copy" else "model"
+
+    response = client.post(f"{OLLAMA}/{path}", json={**body, name: "llama3.2:1B", "overwrite": True})
+
+    assert response.status_code == 409
+    assert response.json is not None
+    assert response.json["error_type"] == "model_protected"
+    assert {call.request.path_url for call in wire.calls} == {"/api/tags"}
+
+
 def test_create_as_a_stream_is_progress_and_one_done(
     client: FlaskClient, wire: responses.RequestsMock
 ) -> None:

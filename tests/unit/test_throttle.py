@@ -86,7 +86,6 @@ def test_pull_that_is_too_fast_hangs_up_rests_and_ends(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(pull_run, "LEAD", 0.1)
-    monkeypatch.setattr(pull_run, "REPORT_INTERVAL", 0.0)
     client.put("/api/settings", json={"pulls": {"max_bytes_per_second": 10_000}})
     here = [0]
 

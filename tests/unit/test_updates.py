@@ -217,11 +217,16 @@ def test_former_version_that_is_protected_is_not_thrown_away(
     provider = Provider("ollama", name="Ollama", kind="ollama", base_url="http://ollama.test/v1")
 
     with UpstreamSession() as session:
-        ollama = OllamaService(session, provider, Timeouts())
-        VersionService(store, ollama, 0, ["A:1-prev-1"]).settle()
+        versions = VersionService(store, OllamaService(session, provider, Timeouts()), 0, ["A:1-prev-1"])
+        versions.settle()
 
     assert [call.request.body for call in wire.calls if call.request.method == "DELETE"] == [
         b'{"model": "a:1-prev-2"}'
     ]
     assert [row.name for row in store.all()] == ["a:1-prev-1"]
+    here = {full_name("a:1-prev-1"): "1" * 64}
+    assert versions.previous({**here, full_name("a:1"): "0" * 64}) == {full_name("a:1"): "a:1-prev-1"}
+    assert (
+        versions.previous({**here, full_name("a:1"): "1" * 64}) == {}
+    )  # it is in force: nothing to go back to
     database.close()
