@@ -36,7 +36,12 @@ def test_conversation_of_100_turns_outgrows_the_window_without_an_error(backend:
     answers = []
 
     for turn in range(100):
-        asked = {"message": f"{turn}: the ship sailed on", "conversation_id": id, "options": options, "temperature": 0}
+        asked = {
+            "message": f"{turn}: the ship sailed on",
+            "conversation_id": id,
+            "options": options,
+            "temperature": 0,
+        }
         answers.append(backend.post("/api/chat", asked))
 
     assert {answer.status_code for answer in answers} == {200}
