@@ -1,0 +1,1 @@
+"""How the services of an app are put together."""

@@ -1,0 +1,78 @@
+"""The services for chats, conversations and OpenAI's API."""
+
+from __future__ import annotations
+
+from app.services.call import Call
+from app.services.calls import Calls
+from app.services.chat import ChatService
+from app.services.compare import CompareService
+from app.services.conversation_chat import ConversationChat
+from app.services.conversation_store import ConversationStore
+from app.services.embeddings import EmbeddingService
+from app.services.front_door import FrontDoorService
+from app.services.model_choice import ModelChoice
+from app.services.ollama import OllamaService
+from app.services.relay import RelayService
+from app.wiring.shared import Shared
+
+
+class ChatServices(Shared):
+    """What the views of chats call."""
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """The chats that are kept."""
+        return ConversationStore(self.database)
+
+    @property
+    def chat(self) -> ChatService:
+        """The service that answers chats."""
+        timeouts = self.preferences.timeouts
+        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for, self.windows)
+        choice = ModelChoice(self.ollama_for, self.clients, timeouts)
+        return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
+
+    @property
+    def conversation_chat(self) -> ConversationChat:
+        """The service that answers chats, and keeps those of a conversation."""
+        return ConversationChat(self.chat, self.conversations, self.windows, self.providers, self.preferences)
+
+    @property
+    def compare(self) -> CompareService:
+        """The service that asks several models at once."""
+        return CompareService(self.chat, self.stops)
+
+    def _note_call(self, call: Call) -> None:
+        """Keep what is to be known of a call that is over."""
+        if call.is_done:
+            self.model_uses.touch(call.provider.id, call.model)
+        self.usage.record(call.record())
+
+    @property
+    def relay(self) -> RelayService:
+        """The service that passes requests on as they are."""
+        return RelayService(
+            self.providers,
+            self.preferences,
+            self.clients,
+            self.ollama_for,
+            self.model_uses.touch,
+            self.usage.record,
+            self.circuits,
+        )
+
+    @property
+    def front_door(self) -> FrontDoorService:
+        """The service for clients of OpenAI's API."""
+        return FrontDoorService(
+            self.providers,
+            self.preferences,
+            self.clients,
+            lambda provider, timeouts: OllamaService(self.session, provider, timeouts),
+            self.relay,
+        )
+
+    @property
+    def embeddings(self) -> EmbeddingService:
+        """The service that makes embeddings."""
+        return EmbeddingService(self.preferences, self.relay)

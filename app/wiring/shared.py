@@ -1,0 +1,67 @@
+"""What all services of an app share: its stores, its connections, its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from app.db import Database
+from app.services.circuit import Circuits
+from app.services.jobs import Jobs
+from app.services.model_uses import ModelUses
+from app.services.ollama import OllamaService
+from app.services.openai_client import OpenAIClients
+from app.services.preferences import PreferenceStore
+from app.services.providers import Provider, ProviderStore
+from app.services.pull_feed import PullFeeds
+from app.services.stops import Stops
+from app.services.upstream import UpstreamSession
+from app.services.usage import UsageLog
+from app.services.windows import Windows
+from app.settings import Settings, Timeouts
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What an app has one of."""
+
+    settings: Settings
+    providers: ProviderStore
+    preferences: PreferenceStore
+    clients: OpenAIClients
+    session: UpstreamSession
+    database: Database
+    jobs: Jobs
+    model_uses: ModelUses
+    usage: UsageLog
+    feeds: PullFeeds
+    windows: Windows
+    circuits: Circuits
+    stops: Stops
+
+    def ollama_for(self, provider: Provider) -> OllamaService:
+        """Return the service for an Ollama provider."""
+        return OllamaService(self.session, provider, self.preferences.timeouts)
+
+    def hasty_ollama_for(self, provider: Provider) -> OllamaService:
+        """Return the same for what is good to know and not worth a wait."""
+        return OllamaService(self.session, provider, self.hasty)
+
+    @property
+    def ollama(self) -> OllamaService:
+        """The service for the provider `ollama`."""
+        return self.ollama_for(self.providers.get("ollama"))
+
+    @property
+    def hasty(self) -> Timeouts:
+        """The timeouts for what is good to know and not worth a wait."""
+        return replace(self.preferences.timeouts, connect=1, list=2)
+
+    def close(self) -> None:
+        """Stop the workers, and close all connections."""
+        self.jobs.stop()
+        self.stops.close()
+        self.model_uses.close()
+        self.usage.close()
+        self.clients.close()
+        self.session.close()
+        self.database.close()
