@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 
 import waitress
@@ -10,6 +11,8 @@ from flask import Flask
 from waitress.task import Task, ThreadedTaskDispatcher
 
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _LIMIT_FOR_OTHERS = 1 << 30  # bytes
 _IDLE_CONNECTIONS = 1000  # kept open by clients, beside those that are served
@@ -27,10 +30,15 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
 
     def add_task(self, task: Task) -> None:
         """Let a thread serve *task*."""
-        idle = len(self.threads) - self.stop_count - self.active_count
-        if len(self.queue) >= idle and len(self.threads) < self._limit:
-            self.set_thread_count(len(self.threads) + 1)
-        super().add_task(task)
+        with self.lock:
+            self.queue.append(task)
+            self.queue_cv.notify()
+            idle = len(self.threads) - self.stop_count - self.active_count
+            waiting, running = len(self.queue) - idle, len(self.threads)
+        if waiting > 0 and running < self._limit:
+            self.set_thread_count(running + 1)
+        elif waiting > 0:
+            log.warning("%d requests wait for a thread: BACKEND_THREADS is %d", waiting, self._limit)
 
 
 def serve(app: Flask, settings: Settings, listener: socket.socket) -> None:

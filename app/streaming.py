@@ -29,6 +29,9 @@ PING_INTERVAL = 10.0
 """Seconds of silence after which a comment keeps the connection alive."""
 
 
+_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # json.dumps() makes one per call
+
+
 class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
@@ -163,8 +166,7 @@ def openai_error_event(error: ServiceError, request_id: str) -> bytes:
 def encode(events: Iterable[Event]) -> bytes:
     """Return *events* as they are written; JSON in ASCII, for a lone surrogate has no UTF-8."""
     return "".join(
-        f"{_id(*number)}event: {name}\ndata: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n"
-        for name, data, *number in events
+        f"{_id(*number)}event: {name}\ndata: {_json(data)}\n\n" for name, data, *number in events
     ).encode("ascii")
 
 

@@ -90,9 +90,11 @@ def _start(target: Target, rounds: int) -> Json:
     for _ in range(rounds):
         target.stop()
         seconds.append(target.start())
-    figures: Json = {"start": min(seconds), "memory_start": target.memory()}
+    target.settle()
+    figures: Json = {"start": min(seconds), "memory_rest": target.memory()}
     first = asyncio.run(measure.latency(target.port, target.ask, Size(chats=1)))
     figures["first_chat"] = first["chat"]
+    target.settle()
     figures["memory_chat"] = target.memory()
     return {"name": target.name, "version": target.version, "figures": figures, "rounds": []}
 

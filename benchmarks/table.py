@@ -15,12 +15,13 @@ _COLUMNS = (
     ("relay", "tokens/s", 0),
     ("relay_many", "tokens/s in 16", 0),
     ("failed", "slow failed", 0),
+    ("late", "slow late s", 1),
     ("slow_cpu", "slow CPU s", 1),
-    ("memory_start", "MB at start", 0),
+    ("memory_rest", "MB at rest", 0),
     ("memory_chat", "MB after a chat", 0),
     ("start", "start s", 2),
 )
-_COMPARED = ("chat", "requests", "first_token", "relay", "relay_many", "memory_chat", "start")
+_COMPARED = ("chat", "requests", "first_token", "relay", "relay_many", "memory_rest", "start")
 _MORE_IS_BETTER = {"requests", "relay", "relay_many"}
 _LABELS = {name: label for name, label, _ in _COLUMNS}
 

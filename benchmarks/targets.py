@@ -25,6 +25,7 @@ LITELLM = Path(os.environ.get("BENCH_LITELLM", ROOT / "benchmarks" / ".litellm")
 
 _START_LIMIT = 120.0  # seconds
 _POLL = 0.005
+_REST = 0.05  # CPU seconds in a second
 
 _NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
@@ -87,6 +88,13 @@ class Target:
                 raise RuntimeError(f"{self.name} does not start:\n{told}")
             time.sleep(_POLL)
         return time.perf_counter() - started
+
+    def settle(self) -> None:
+        """Wait until it rests: what it loads after its first answer belongs to its weight."""
+        before = None
+        while (now := self.cpu()) is not None and (before is None or now - before > _REST):
+            before = now
+            time.sleep(1)
 
     def stop(self) -> None:
         """Stop it."""
