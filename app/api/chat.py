@@ -29,7 +29,7 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 
 
 @blp.post("")
-@blp.arguments(ChatRequestSchema, example={"message": "Why is the sky blue?"})
+@blp.arguments(ChatRequestSchema(), example={"message": "Why is the sky blue?"})
 @blp.response(200, ChatResponseSchema)
 @blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")

@@ -50,11 +50,10 @@ class OpenAIRoute:
     def open(self, model: str, request: Json, register: Register) -> Body:
         """Send a request and return its open answer."""
         client = self._clients.get(self._provider, self._timeouts)
-        create = client.chat.completions.with_streaming_response.create
         if request.get("stream"):
             request = {**request, "stream_options": {"include_usage": True}}
         with self.translated(model):
-            body = ResponseBody(create, {"model": model, **request}, register)
+            body = ResponseBody(client, "/chat/completions", {"model": model, **request}, register)
         if not request.get("stream") or "text/event-stream" in body.content_type:
             return body
         if "json" in body.content_type:

@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# The parameters that the client's methods insist on; the body has the real ones.
-_METHODS: dict[str, tuple[Callable[[openai.OpenAI], Callable[..., Any]], Json]] = {
-    "chat/completions": (lambda c: c.chat.completions.with_streaming_response.create, {"messages": []}),
-    "completions": (lambda c: c.completions.with_streaming_response.create, {"prompt": ""}),
-    "embeddings": (
-        lambda c: c.embeddings.with_streaming_response.create,
-        {"input": "", "encoding_format": "float"},  # as OpenAI does when nothing is said
-    ),
-}
-
 
 @dataclass
 class Passage:
@@ -55,9 +45,10 @@ class Passage:
 
     def open(self, client: openai.OpenAI, register: Register) -> ResponseBody:
         """Send it."""
-        method, needed = _METHODS[self.endpoint]
-        body = {**needed, **self.body, "model": self.model}
-        return ResponseBody(method(client), {**needed, "model": self.model, "extra_body": body}, register)
+        body = {**self.body, "model": self.model}
+        if self.endpoint == "embeddings":  # as OpenAI does when nothing is said
+            body.setdefault("encoding_format", "float")
+        return ResponseBody(client, f"/{self.endpoint}", body, register)
 
     @property
     def seconds(self) -> float:

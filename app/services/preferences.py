@@ -42,7 +42,7 @@ class PreferenceStore:
 
     def __init__(self, path: Path, timeouts: Timeouts) -> None:
         self._file = JsonFile(path, _check_stored)
-        self._timeouts = timeouts
+        self._timeouts = asdict(timeouts)
 
     @property
     def damage(self) -> str:
@@ -53,7 +53,7 @@ class PreferenceStore:
     def all(self) -> Json:
         """Return the settings in force."""
         stored = self._file.read()
-        timeouts = {**asdict(self._timeouts), **stored.get("timeouts", {})}
+        timeouts = {**self._timeouts, **stored.get("timeouts", {})}
         updates = {**_UPDATES, **stored.get("updates", {})}
         pulls = {**_PULLS, **stored.get("pulls", {})}
         usage = {**_USAGE, **stored.get("usage", {})}
