@@ -28,9 +28,10 @@ _COMPARE = {
 blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats with a model")
 
 
+# Instances, not classes: a class is made anew for each request.
 @blp.post("")
 @blp.arguments(ChatRequestSchema(), example={"message": "Why is the sky blue?"})
-@blp.response(200, ChatResponseSchema)
+@blp.response(200, ChatResponseSchema())
 @blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
 @blp.alt_response(429, schema=ErrorSchema, description="The provider wants fewer requests")

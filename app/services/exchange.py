@@ -68,7 +68,10 @@ class Exchange:
                 with call.route.translated(call.model):
                     for data in chunks:
                         for delta in answer.feed(data):
-                            batch.append(("delta", delta))  # kept when feed raises  # noqa: PERF401
+                            batch.append(("delta", delta))  # kept when feed raises
+                            if not has_begun:  # the first token does not wait for those behind it
+                                yield self._begin(batch)
+                                has_begun, batch = True, []
                         if answer.done:
                             break
                         if answer.events and not has_begun:
