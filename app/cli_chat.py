@@ -46,9 +46,9 @@ def chat(
     after the message. Otherwise a conversation begins, which is kept.
     """
     try:
-        chosen = provider or services.preferences.all()["default_provider"]
-        services.providers.enable(chosen)  # whoever asks it here, wants it
-        asked = {"provider": chosen, "model": model, "system_prompt": system}
+        conversation = _find(conversation) if conversation else None
+        services.providers.enable(_provider(provider, conversation))  # whoever asks it here, wants it
+        asked = {"provider": provider, "model": model, "system_prompt": system}
         piped = "" if sys.stdin.isatty() else sys.stdin.read()
         message = "\n\n".join(filter(str.strip, (" ".join(words), piped)))
         if message:
@@ -65,7 +65,7 @@ def chat(
 
 def _answer_once(body: Json, conversation: str | None, *, as_json: bool) -> None:
     if conversation:
-        body["conversation_id"] = _find(conversation)
+        body["conversation_id"] = conversation
     try:
         done = _show(body, quiet=as_json)
     except KeyboardInterrupt:
@@ -81,7 +81,7 @@ class _Talk:
 
     def __init__(self, asked: Json, conversation: str | None) -> None:
         self._asked = asked
-        self._id = _find(conversation) if conversation else None
+        self._id = conversation
 
     def run(self) -> None:
         """Ask and answer until the user leaves."""
@@ -152,6 +152,12 @@ def _show(body: Json, *, quiet: bool = False) -> Json:
     if not quiet:
         click.echo()
     return last
+
+
+def _provider(named: str | None, conversation: str | None) -> str:
+    kept = services.conversations.get(conversation, limit=0)["provider"] if conversation else None
+    found: str = named or kept or services.preferences.all()["default_provider"]
+    return found
 
 
 def _find(conversation: str) -> str:

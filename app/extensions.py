@@ -9,6 +9,8 @@ from werkzeug.local import LocalProxy
 
 from app.db import Database
 from app.services.circuit import Circuits
+from app.services.conversation_store import ConversationStore
+from app.services.heartbeats import Heartbeats
 from app.services.jobs import Jobs
 from app.services.model_uses import ModelUses
 from app.services.openai_client import OpenAIClients
@@ -56,6 +58,7 @@ def make_services(settings: Settings) -> Services:
         windows=Windows(lambda provider: services.hasty_ollama_for(provider)),
         circuits=Circuits(),
         stops=Stops(database),
+        heartbeats=Heartbeats(ConversationStore(database)),
         usage=UsageLog(database),
     )
     return services

@@ -13,7 +13,7 @@ from app.services.providers import Provider
 from app.services.reader import Body, Register
 from app.services.route import Route
 from app.services.usage import CallRecord
-from app.services.windows import context, least_tokens
+from app.services.windows import context
 
 Json = dict[str, Any]
 
@@ -35,12 +35,14 @@ class Call:
     request_id: str
     route: Route
     answer: Answer
+    is_native: bool = False
     notices: list[str] = field(default_factory=list)
     first_error: ServiceError | None = None
     error: ServiceError | None = None
     started: float = field(default_factory=time.monotonic)
     first_token_at: float | None = None
     ended_at: float | None = None
+    reads: int = 0  # that brought something of the answer
     is_done: bool = False
     loaded_before: int | None = None
 
@@ -70,13 +72,14 @@ class Call:
         """Send the request."""
         return self.route.open(self.model, self.request, register)
 
-    def start(self) -> Json:
-        """Return what a stream begins with."""
-        start: Json = {
-            "request_id": self.request_id,
-            "provider": self.provider.id,
-            "model": self.model,
-        }
+    def start(self, *, is_early: bool = False) -> Json:
+        """Return what a stream begins with.
+
+        :param is_early: whether the provider has said nothing yet: another model may have to be chosen
+        """
+        start: Json = {"request_id": self.request_id, "provider": self.provider.id}
+        if not is_early or self.model_is_named:
+            start["model"] = self.model
         return {**start, **self._remarks()}
 
     def result(self, window: int | None) -> Json:
@@ -86,20 +89,19 @@ class Call:
         """
         answer, response, thinking = self.answer, self.text, "".join(self.answer.thoughts)
         usage = measure(response, answer.usage)
-        self.ended_at = time.monotonic()
         found: Json = {
             "response": response,
             "provider": self.provider.id,
             "model": self.model,
             "tokens": usage["completion_tokens"],
-            "response_time": round(self.ended_at - self.started, 3),
+            "response_time": round(self.seconds, 3),
             "usage": usage,
             "finish_reason": answer.finish_reason or "stop",
             "request_id": self.request_id,
             **self.timing(),
         }
         dropped = self.body.get("dropped_messages", 0)
-        found["context"] = context(least_tokens(self.body["messages"]), usage, window, dropped)
+        found["context"] = context(self.body["messages"], usage, window, dropped)
         if thinking:
             found["thinking"] = thinking
             found |= self._of_thinking(found)
@@ -117,10 +119,12 @@ class Call:
         if self.is_streamed and self.first_token_at is not None:
             found["time_to_first_token"] = round(self.first_token_at - self.started, 4)
         begun = self.first_token_at if self.is_streamed else self.started
-        seconds = (self.ended_at or time.monotonic()) - begun if begun is not None else 0.0
         usage = self.answer.usage
-        if usage and usage["completion_tokens"] > 1 and seconds > 0:
-            found["tokens_per_second"] = round(usage["completion_tokens"] / seconds, 1)
+        # What came all at once tells nothing of how fast it was made.
+        is_measured = not self.is_streamed or self.reads > 1
+        if begun is not None and is_measured and usage and usage["completion_tokens"] > 1:
+            seconds = (self.ended_at or time.monotonic()) - begun
+            found["tokens_per_second"] = round(usage["completion_tokens"] / max(seconds, 1e-6), 1)
         return {**found, **self.answer.timing}
 
     def record(self) -> CallRecord:
@@ -135,7 +139,7 @@ class Call:
             outcome="stopped" if self.outcome == "chat_stopped" else self.outcome,
             prompt_tokens=usage["prompt_tokens"],
             completion_tokens=usage["completion_tokens"],
-            estimated=usage["estimated"],
+            estimated=usage["estimated"] and self.is_done,
             time_to_first_token=timing.get("time_to_first_token"),
             tokens_per_second=timing.get("tokens_per_second"),
             load_time=timing.get("load_time"),

@@ -14,7 +14,6 @@ from app.services.openai_route import OpenAIRoute
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
 from app.services.route import OLLAMA_ONLY
-from app.services.windows import Windows
 
 Json = dict[str, Any]
 
@@ -32,13 +31,11 @@ class Calls:
         preferences: PreferenceStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
-        windows: Windows,
     ) -> None:
         self._providers = providers
         self._preferences = preferences
         self._clients = clients
         self._ollama_for = ollama_for
-        self._windows = windows
 
     def all(self, body: Json, request_id: str) -> Iterator[Call]:
         """Yield the call of the provider asked for, then the one of the fallback, where there is one.
@@ -85,7 +82,7 @@ class Calls:
         request, notices = route.request(body)
         if body.get("stream"):
             request["stream"] = True
-        call = Call(
+        return Call(
             provider,
             model,
             bool(named),
@@ -95,20 +92,9 @@ class Calls:
             request_id,
             route,
             route.new_answer(),
+            is_native,
             notices,
         )
-        if is_native:
-            self._choose_window(call)
-        return call
-
-    def _choose_window(self, call: Call) -> None:
-        options = call.request.get("options", {})
-        call.loaded_before = self._windows.loaded(call.provider, call.model)
-        window = self._windows.for_request(call.provider, call.model, options.get("num_ctx"))
-        if window is not None:
-            call.request["options"] = {**options, "num_ctx": window}
-        if window != call.loaded_before:
-            self._windows.forget(call.provider, call.model)
 
     def _native(self, provider: Provider) -> NativeRoute:
         return NativeRoute(self._ollama_for(provider))

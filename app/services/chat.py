@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from app.errors import (
+    ChatStopped,
     RateLimited,
     ServiceError,
     UpstreamBusy,
@@ -73,7 +74,7 @@ class ChatService:
                 except ServiceError as exc:
                     is_announced |= exchange.is_announced
                     may_go_on = first_error is None and isinstance(exc, _FALLBACK_AFTER)
-                    first_error = first_error or exc
+                    first_error = _joined(first_error, exc, request_id)
                     if not may_go_on:
                         break
                 else:
@@ -85,8 +86,8 @@ class ChatService:
             yield [("error", first_error.body(request_id))]
 
     def _one(self, call: Call, exchange: Exchange) -> Events:
+        self._circuits.check(call.provider)
         try:
-            self._circuits.check(call.provider)
             yield from exchange.events() if call.is_streamed else exchange.whole()
             self._circuits.worked(call.provider)
         except ServiceError as exc:
@@ -102,3 +103,11 @@ class ChatService:
         :raises ChatNotRunning: when none is
         """
         self._stops.stop(request_id)
+
+
+def _joined(first: ServiceError | None, second: ServiceError, request_id: str) -> ServiceError:
+    """Return the error to report: the first one, which tells of the fallback's; but a stop is a stop."""
+    if first is None or isinstance(second, ChatStopped):
+        return second
+    first.details = {**first.details, "fallback_error": second.body(request_id)}
+    return first

@@ -37,13 +37,15 @@ class Circuits:
 
         :raises ServiceError: while its circuit is open, the error that opened it
         """
+        now = time.monotonic()
         with self._lock:
             failure = self._failures.get(_key(provider))
-        if failure is None:
-            return
-        ago = time.monotonic() - failure.at
-        if ago >= OPEN_FOR:  # one may try; when it fails, the circuit opens again
-            return
+            if failure is None:
+                return
+            ago = now - failure.at
+            if ago >= OPEN_FOR:  # this one may try; the others wait for what it finds
+                self._failures[_key(provider)] = _Failure(now, failure.error)
+                return
         left = OPEN_FOR - ago
         raise type(failure.error)(
             f"{failure.error.message} That was {ago:.0f} s ago; it is asked again in {left:.0f} s.",
@@ -51,6 +53,12 @@ class Circuits:
             details={**failure.error.details, "circuit": "open", "retry_in": round(left, 1)},
             retry_after=left,
         )
+
+    def is_open(self, provider: Provider) -> bool:
+        """Tell whether *provider* is not asked at the moment."""
+        with self._lock:
+            failure = self._failures.get(_key(provider))
+        return failure is not None and time.monotonic() - failure.at < OPEN_FOR
 
     def failed(self, provider: Provider, error: ServiceError, seconds: float) -> None:
         """Take note of *error*, known after so many *seconds*; with a reason, there was no connection."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ServiceError, UpstreamRejected, kept
 from app.services.calls import new_messages, with_defaults
 from app.services.chat import ChatService, Events
-from app.services.conversation_context import fit
+from app.services.circuit import Circuits
+from app.services.conversation_context import estimate, fit
 from app.services.conversation_store import ConversationStore, Ticket
 from app.services.exchange import Event
+from app.services.heartbeats import Heartbeats
 from app.services.preferences import PreferenceStore
 from app.services.providers import ProviderStore
 from app.services.windows import Windows
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -20,6 +28,7 @@ USUAL_WINDOW = 4096
 """Tokens that Ollama looks at where nobody says otherwise and the model is not loaded yet."""
 
 _NO_LIMIT = 10**9
+_LENGTH = re.compile(r"context|too long|too large|length|exceed|maximum|tokens", re.IGNORECASE)
 _IN_MESSAGES = ("message", "images", "system_prompt")
 _IN_DATA = ("thinking", "tool_calls", "finish_reason")
 
@@ -34,12 +43,16 @@ class ConversationChat:
         windows: Windows,
         providers: ProviderStore,
         preferences: PreferenceStore,
+        heartbeats: Heartbeats,
+        circuits: Circuits,
     ) -> None:
         self._chat = chat
         self._store = store
         self._windows = windows
         self._providers = providers
         self._preferences = preferences
+        self._heartbeats = heartbeats
+        self._circuits = circuits
 
     def answer(self, body: Json, request_id: str) -> Events:
         """Answer *body* as :meth:`~app.services.chat.ChatService.answer` does.
@@ -56,7 +69,8 @@ class ConversationChat:
             return
         conversation = self._store.get(id, limit=0)
         provider = body.get("provider") or conversation["provider"] or self._default_provider()
-        model = body.get("model") or (conversation["model"] if not body.get("provider") else None)
+        is_its_own = body.get("provider") in {None, conversation["provider"]}
+        model = body.get("model") or (conversation["model"] if is_its_own else None)
         asked = {**body, "provider": provider, "model": model}
         prompts = (body.get("system_prompt"), conversation["system_prompt"])
         default = self._preferences.all()["system_prompt"]
@@ -66,21 +80,27 @@ class ConversationChat:
         ticket = self._store.begin(id, new, provider, model or "")
         record = _Record(provider, model or "")
         try:
-            said = [turn for turn in self._store.turns(id) if turn["seq"] < ticket.seq]
-            for batch in self._within_window(asked, _with_prompt(asked, said), request_id):
-                record.take(batch)
-                self._store.touch(ticket, record.text)
-                yield [(name, _with_id(name, data, id)) for name, data in batch]
+            with self._heartbeats.of(ticket, record.text):
+                said = [turn for turn in self._store.turns(id) if turn["seq"] < ticket.seq]
+                for batch in self._within_window(asked, _with_prompt(asked, said), request_id):
+                    record.take(batch)
+                    if record.status:  # kept before the client knows: its next question comes at once
+                        self._keep(ticket, record, batch)
+                    yield [(name, _with_id(name, data, id)) for name, data in batch]
         except ServiceError as exc:
             record.fail(kept(exc))
             raise
+        except (GeneratorExit, KeyboardInterrupt):
+            record.status = record.status or "stopped"
+            raise
         finally:
-            self._keep(ticket, record)
+            self._keep(ticket, record, [])
 
     def _within_window(self, body: Json, messages: list[Json], request_id: str) -> Events:
         """Ask with as many of *messages* as fit; with fewer where the provider says that they do not."""
         window = self._window(body)
         unsaid = {name: value for name, value in body.items() if name not in _IN_MESSAGES}
+        error: UpstreamRejected | None = None
         last_dropped = -1
         for share in (1, 2, 4):
             chosen, dropped = fit(messages, window=window // share, reserve=window // share // 4)
@@ -97,9 +117,13 @@ class ConversationChat:
                 yield from self._chat.answer(asked, request_id)
             except UpstreamRejected as exc:
                 error = exc
+                if not _is_about_length(exc):
+                    break
+                window = min(window, sum(map(estimate, messages)))
             else:
                 return
-        raise error
+        if error is not None:
+            raise error
 
     def _window(self, body: Json) -> int:
         """Return the tokens that the model looks at; a very large number where nothing is known of that."""
@@ -107,7 +131,8 @@ class ConversationChat:
         if not provider.is_ollama:
             return _NO_LIMIT
         model = body["model"] or provider.model
-        loaded = self._windows.loaded(provider, model)
+        is_away = self._circuits.is_open(provider)  # then nobody asks it anything
+        loaded = None if is_away else self._windows.loaded(provider, model)
         defaults = self._preferences.all()["model_defaults"]
         wanted = with_defaults(body, model, defaults).get("options", {}).get("num_ctx")
         return max(loaded or 0, wanted or 0) or USUAL_WINDOW
@@ -116,17 +141,27 @@ class ConversationChat:
         found: str = self._preferences.all()["default_provider"]
         return found
 
-    def _keep(self, ticket: Ticket, record: _Record) -> None:
-        self._store.finish(
-            ticket,
-            status=record.status,
-            content=record.text(),
-            data=record.data,
-            usage=record.usage,
-            error=record.error,
-            provider=record.provider,
-            model=record.model,
-        )
+    def _keep(self, ticket: Ticket, record: _Record, batch: list[Event]) -> None:
+        """Keep the answer, once; the last event of *batch* says so where that fails."""
+        if record.is_kept:
+            return
+        record.is_kept = True
+        try:
+            self._store.finish(
+                ticket,
+                status=record.status or "failed",  # a fault of this program
+                content=record.text(),
+                data=record.data(),
+                usage=record.usage,
+                error=record.error,
+                provider=record.provider,
+                model=record.model,
+            )
+        except SQLAlchemyError:
+            log.exception("an answer of the conversation %s could not be kept", ticket.conversation_id)
+            if batch:
+                said = f"{batch[-1][1].get('notice', '')} The conversation could not keep this answer."
+                batch[-1][1]["notice"] = said.strip()
 
 
 class _Record:
@@ -135,16 +170,22 @@ class _Record:
     def __init__(self, provider: str, model: str) -> None:
         self.provider = provider
         self.model = model
-        self.status = "stopped"  # unless something else is said: the client left
-        self.data: Json = {}
+        self.status = ""  # until it is over
+        self.is_kept = False
         self.usage: Json | None = None
         self.error: Json | None = None
         self._parts: list[str] = []
         self._thoughts: list[str] = []
+        self._more: Json = {}
 
     def text(self) -> str:
         """Return what the model has said."""
         return "".join(self._parts)
+
+    def data(self) -> Json:
+        """Return what there is beside the text."""
+        thoughts = "".join(self._thoughts)
+        return {**({"thinking": thoughts} if thoughts else {}), **self._more}
 
     def take(self, batch: list[Event]) -> None:
         """Take note of events."""
@@ -152,8 +193,10 @@ class _Record:
             if name == "delta":
                 self._parts.append(data.get("content", ""))
                 self._thoughts.append(data.get("thinking", ""))
+                if "tool_calls" in data:
+                    self._more["tool_calls"] = [*self._more.get("tool_calls", ()), *data["tool_calls"]]
             elif name == "start":
-                self.provider, self.model = data["provider"], data["model"]
+                self.provider, self.model = data["provider"], data.get("model", self.model)
             elif name == "done":
                 self._complete(data)
             elif name == "error":
@@ -166,14 +209,17 @@ class _Record:
             self.status = "stopped"
         else:
             self.status = "cut" if self.text() else "failed"
-        if any(self._thoughts):
-            self.data = {"thinking": "".join(self._thoughts)}
 
     def _complete(self, data: Json) -> None:
         self.status = "complete"
         self.provider, self.model, self.usage = data["provider"], data["model"], data["usage"]
         self._parts = [data["response"]]
-        self.data = {name: data[name] for name in _IN_DATA if data.get(name)}
+        self._more = {name: data[name] for name in _IN_DATA if data.get(name)}
+
+
+def _is_about_length(error: UpstreamRejected) -> bool:
+    """Tell whether a provider refuses a chat for its length; there is no status of its own for that."""
+    return error.details.get("upstream_status") == 413 or bool(_LENGTH.search(error.message))
 
 
 def _with_prompt(body: Json, said: list[Json]) -> list[Json]:

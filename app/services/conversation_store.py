@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
@@ -37,7 +35,6 @@ class Ticket:
     conversation_id: str
     seq: int
     owner: str
-    touched: float = field(default_factory=time.monotonic)
 
 
 class ConversationStore:
@@ -156,20 +153,14 @@ class ConversationStore:
             )
             return ticket
 
-    def touch(self, ticket: Ticket, so_far: Callable[[], str] | None = None) -> None:
-        """Say that the answer is still being made; to be called every few seconds, or more often.
-
-        Writes only every :data:`HEARTBEAT` seconds, then also the text *so_far*: it survives a crash.
-        """
-        if time.monotonic() - ticket.touched < HEARTBEAT:
-            return
-        ticket.touched = time.monotonic()
-        content = {"content": rows.storable(so_far())} if so_far else {}
+    def touch(self, ticket: Ticket, so_far: str) -> None:
+        """Say that the answer is still being made, and keep the text *so_far*: it survives a crash."""
+        values = {"heartbeat_at": utc_now(), "content": rows.storable(so_far)}
         try:
             with self._database.session() as session:
-                session.execute(_of(ticket).values(heartbeat_at=utc_now(), **content))
-        except SQLAlchemyError:  # the answer goes on; the next sign may get through
-            log.warning("an answer could not say that it is being made", exc_info=True)
+                session.execute(_of(ticket).values(**values))
+        except SQLAlchemyError as exc:  # the answer goes on; the next sign may get through
+            log.warning("an answer could not say that it is being made: %s", type(exc).__name__)
 
     def finish(
         self,

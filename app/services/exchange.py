@@ -22,6 +22,13 @@ ANNOUNCE_AFTER = 2.0
 """Seconds without a word of the upstream after which a stream begins all the same."""
 
 
+_LOADING = {
+    True: "reads the prompt, or waits for its turn",
+    False: "is being loaded",
+    None: "has not answered yet",
+}
+
+
 class Exchange:
     """One call on its way.
 
@@ -72,12 +79,12 @@ class Exchange:
                             if not has_begun:  # the first token does not wait for those behind it
                                 yield self._begin(batch)
                                 has_begun, batch = True, []
+                                call.reads = 1
                         if answer.done:
                             break
-                        if answer.events and not has_begun:
-                            batch = self._begin(batch)
-                            has_begun = True
-                        elif not data and not has_begun:
+                        if batch:
+                            call.reads += 1
+                        elif not has_begun:
                             batch = self._announce()
                         yield batch
                         batch = []
@@ -105,24 +112,22 @@ class Exchange:
     def _announce(self) -> list[Event]:
         """Return the first events of a stream whose upstream takes its time; once."""
         call = self._call
-        waited = time.monotonic() - call.started
-        if self.is_announced or waited < ANNOUNCE_AFTER:
+        if self.is_announced or call.seconds < ANNOUNCE_AFTER:
             return []
         self.is_announced = True
-        events: list[Event] = [("start", call.start())]
+        events: list[Event] = [("start", call.start(is_early=True))]
         if call.provider.is_ollama:
             is_loaded, _ = self._windows.look(call.provider, call.model)
-            message = (
-                "reads the prompt, or waits for its turn" if is_loaded else "is being loaded into memory"
-            )
-            loading = {"model": call.model, "loaded": is_loaded, "waited": round(waited, 1)}
-            events.append(("loading", {**loading, "message": f"'{call.model}' {message}."}))
+            message = f"'{call.model}' {_LOADING[is_loaded]}."
+            loading = {"model": call.model, "loaded": is_loaded, "waited": round(call.seconds, 1)}
+            events.append(("loading", {**loading, "message": message}))
         return events
 
     def _done(self) -> Json:
         call = self._call
+        call.ended_at = time.monotonic()
         call.is_done = True
-        return call.result(self._windows.loaded(call.provider, call.model))
+        return call.result(self._windows.loaded(call.provider, call.model, seen=True))
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -152,13 +157,23 @@ class Exchange:
             choice.choose(call)
         choice.check(call)
         try:
-            return call.open(register)
+            return self._send(register)
         except ModelNotFound as exc:
             if call.model_is_named or not call.provider.is_ollama:
                 raise choice.not_found(call) from exc
             choice.choose(call)
             choice.check(call)
-            return call.open(register)
+            return self._send(register)
+
+    def _send(self, register: Register) -> Body:
+        call = self._call
+        if call.is_native:
+            options = call.request.get("options", {})
+            call.loaded_before = self._windows.loaded(call.provider, call.model)
+            window = self._windows.for_request(call.provider, call.model, options.get("num_ctx"))
+            if window is not None:
+                call.request["options"] = {**options, "num_ctx": window}
+        return call.open(register)
 
 
 def _let_end(chunks: Generator[bytes, None, None]) -> None:

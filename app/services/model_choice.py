@@ -56,8 +56,13 @@ class ModelChoice:
             return
         abilities = found.get("capabilities") or ollama.show(call.model)["capabilities"]
         missing = sorted(call.needs - set(abilities)) if abilities else []
-        if missing:
-            raise _cannot(call, missing, models)
+        if not missing:
+            return
+        able = [model["name"] for model in models if call.needs <= set(model.get("capabilities", ()))]
+        if call.model_is_named or not able:
+            raise _cannot(call, missing, able)
+        call.notices.append(f"Answered by '{able[0]}': '{call.model}' cannot {_what(missing)}.")
+        call.model = able[0]
 
     def not_found(self, call: Call) -> ServiceError:
         """Return the error for a model that the provider does not have."""
@@ -90,12 +95,14 @@ class ModelChoice:
         return names
 
 
-def _cannot(call: Call, missing: list[str], models: list[Json]) -> CapabilityMissing:
-    able = [model["name"] for model in models if call.needs <= set(model.get("capabilities", ()))]
-    what = " and ".join(_WHAT[name] for name in missing)
+def _what(missing: list[str]) -> str:
+    return " and ".join(_WHAT[name] for name in missing)
+
+
+def _cannot(call: Call, missing: list[str], able: list[str]) -> CapabilityMissing:
     hint = f"These can: {', '.join(able[:10])}." if able else "No installed model can; pull one that does."
     return CapabilityMissing(
-        f"The model '{call.model}' cannot {what}.",
+        f"The model '{call.model}' cannot {_what(missing)}.",
         hint=hint,
         details={"model": call.model, "missing": missing, "available": able},
     )

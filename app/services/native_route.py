@@ -51,8 +51,12 @@ def _message(message: Json) -> Json:
     if message.get("images"):
         found["images"] = [url.partition(",")[2] for url in message["images"]]
     if message.get("tool_calls"):
-        found["tool_calls"] = [
-            {**({"id": call["id"]} if call.get("id") else {}), "function": call["function"]}
-            for call in message["tool_calls"]
-        ]
+        found["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
     return found
+
+
+def _tool_call(call: Json) -> Json:
+    function = call["function"]
+    if isinstance(function["arguments"], str):  # a model wrote no object; Ollama takes nothing else
+        function = {**function, "arguments": {}}
+    return {**({"id": call["id"]} if call.get("id") else {}), "function": function}

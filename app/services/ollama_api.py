@@ -118,6 +118,8 @@ class OllamaApi:
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
         key = self.provider.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if kwargs.get("stream"):  # who hangs up on it must not meet another request on the same connection
+            headers["Connection"] = "close"
         with self.translated():
             response = self._session.request(
                 method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs

@@ -89,6 +89,7 @@ class ResponseBody:
         finally:
             _opening.register = None
         self._response: httpx2.Response = response
+        self._client = client  # its connections are closed with it, so it stays as long as they are used
 
     @property
     def content_type(self) -> str:

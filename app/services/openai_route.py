@@ -44,7 +44,7 @@ class OpenAIRoute:
         if body.get("think") is not None:
             request["reasoning_effort"] = _EFFORTS.get(body["think"], body["think"])
         tells_thinking = self._provider.is_ollama  # another provider may refuse a field that it does not know
-        request["messages"] = [_message(message, tells_thinking) for message in body["messages"]]
+        request["messages"] = [_message(message, tells_thinking) for message in _with_ids(body["messages"])]
         return request, notices
 
     def open(self, model: str, request: Json, register: Register) -> Body:
@@ -106,19 +106,41 @@ def _message(message: Json, tells_thinking: bool) -> Json:
         images = [{"type": "image_url", "image_url": {"url": url}} for url in message["images"]]
         found["content"] = [*text, *images]
     if message.get("tool_calls"):
-        found["tool_calls"] = [_tool_call(number, call) for number, call in enumerate(message["tool_calls"])]
+        found["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
     if message["role"] == "tool":
-        found["tool_call_id"] = message.get("tool_call_id") or message["tool_name"]
+        found["tool_call_id"] = message["tool_call_id"]
     if tells_thinking and message.get("thinking"):
         found["reasoning"] = message["thinking"]
     return found
 
 
-def _tool_call(number: int, call: Json) -> Json:
+def _with_ids(messages: list[Json]) -> list[Json]:
+    """Return *messages* with an id in each tool call, and the same in its result: OpenAI wants them."""
+    found: list[Json] = []
+    waiting: list[tuple[str, str]] = []  # the function's name and the id of calls without a result yet
+    for message in messages:
+        if message.get("tool_calls"):
+            calls = [
+                {**call, "id": call.get("id") or f"call_{len(found)}_{number}"}
+                for number, call in enumerate(message["tool_calls"])
+            ]
+            waiting += [(call["function"]["name"], call["id"]) for call in calls]
+            message = {**message, "tool_calls": calls}
+        elif message["role"] == "tool" and not message.get("tool_call_id"):
+            name = message["tool_name"]
+            match = next((call for call in waiting if call[0] == name), (name, name))
+            waiting = [call for call in waiting if call is not match]
+            message = {**message, "tool_call_id": match[1]}
+        found.append(message)
+    return found
+
+
+def _tool_call(call: Json) -> Json:
     function = call["function"]
-    arguments = json.dumps(function["arguments"])
+    given = function["arguments"]  # a text is what a model wrote that is no JSON object
+    arguments = given if isinstance(given, str) else json.dumps(given)
     return {
-        "id": call.get("id") or f"call_{number}",
+        "id": call["id"],
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }

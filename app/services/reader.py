@@ -64,13 +64,15 @@ class _Reader:
         self.items: SimpleQueue[_Item] = SimpleQueue()
         self._open_body = open_body
         self._connection: socket.socket | None = None
-        self._over = False
+        self._over = False  # the connection is no longer this answer's
+        self._left = False  # nobody takes any more
         self._lock = threading.Lock()
         _threads.run(self._read)
 
     def hang_up(self) -> None:
         """End the opening or reading at once; nothing happens when it is over already."""
         with self._lock:
+            self._left = True
             over, self._over = self._over, True
             if not over and self._connection is not None:
                 _shut_down(self._connection)
@@ -82,6 +84,7 @@ class _Reader:
                 _shut_down(connection)
 
     def _read(self) -> None:
+        end: BaseException | None = None
         try:
             body = self._open_body(self._register)
         except BaseException as exc:  # raised again where the bytes are taken  # noqa: BLE001
@@ -93,19 +96,19 @@ class _Reader:
                 self._register(connection)
             for chunk in body.chunks():
                 self._put(chunk)
-                if self._over:
+                if self._left:
                     break
-            self._put(None)
         except BaseException as exc:  # as above  # noqa: BLE001
-            self._put(exc)
+            end = exc
         finally:
             with self._lock:  # from here on the connection may serve another request
                 self._over = True
             body.close()
+        self._put(end)
 
     def _put(self, item: _Item) -> None:
         """Hand over *item*; wait while the taker is far behind, unless nobody takes any more."""
-        while self.items.qsize() >= _BACKLOG and not self._over:
+        while self.items.qsize() >= _BACKLOG and not self._left:
             time.sleep(_ROOM_POLL)  # the client is slower than the upstream: no haste
         self.items.put(item)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from app.errors import ChatNotRunning
 log = logging.getLogger(__name__)
 
 _INTERVAL = 0.5  # seconds between two looks at what other processes want
+_KEPT_FOR = timedelta(minutes=1)
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PATIENCE = 2.0  # seconds that another process has to say that the answer is its own
 
 
@@ -57,7 +60,8 @@ class Stops:
 
         :raises ChatNotRunning: when none does
         """
-        if self._stop_here(request_id) or self._stop_elsewhere(request_id):
+        may_be_one = _ID.fullmatch(request_id)
+        if may_be_one and (self._stop_here(request_id) or self._stop_elsewhere(request_id)):
             return
         raise ChatNotRunning(
             f"No answer with the request id '{request_id[:64]}' is being made.",
@@ -81,29 +85,39 @@ class Stops:
 
     def _stop_elsewhere(self, request_id: str) -> bool:
         """Leave the wish in the database, and wait until the process that it concerns has seen it."""
-        with self._database.session() as session:
-            session.execute(delete(ChatStop).where(ChatStop.created_at < utc_now() - timedelta(minutes=1)))
-            session.merge(ChatStop(request_id=request_id, is_done=False, created_at=utc_now()))
+        self._wish(request_id)
         deadline = time.monotonic() + _PATIENCE
-        is_done = False
-        while not is_done and time.monotonic() < deadline and not self._closed.wait(0.1):
+        while True:
             with self._database.session() as session:
                 found = session.get(ChatStop, request_id)
-                is_done = found is not None and found.is_done
+                if found is not None and found.is_done:
+                    return True
+            if time.monotonic() >= deadline or self._closed.wait(0.1):
+                return False
+
+    def _wish(self, request_id: str) -> None:
+        """Leave the wish; one that was fulfilled a moment ago holds for whoever asks for the same."""
+        now = utc_now()
         with self._database.session() as session:
-            session.execute(delete(ChatStop).where(ChatStop.request_id == request_id))
-        return is_done
+            session.execute(delete(ChatStop).where(ChatStop.created_at < now - _KEPT_FOR))
+            found = session.get(ChatStop, request_id)
+            if found is None or found.created_at < now - timedelta(seconds=_PATIENCE):
+                session.merge(ChatStop(request_id=request_id, is_done=False, created_at=now))
 
     def _watch(self) -> None:
         """Look for wishes of other processes, as long as answers are made in this one."""
+        is_away = False
         while not self._closed.wait(_INTERVAL):
             self._some_run.wait()
             with self._lock:
                 running = list(self._running)
             try:
                 self._fulfil(running)
-            except SQLAlchemyError:  # the database is away: the next look may tell
-                log.warning("wishes to stop answers cannot be read", exc_info=True)
+                is_away = False
+            except SQLAlchemyError as exc:  # the next look may tell
+                if not is_away:
+                    log.warning("wishes to stop answers cannot be read: %s", type(exc).__name__)
+                is_away = True
 
     def _fulfil(self, running: list[str]) -> None:
         waiting = select(ChatStop.request_id).where(ChatStop.is_done.is_(False))

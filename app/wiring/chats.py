@@ -28,14 +28,22 @@ class ChatServices(Shared):
     def chat(self) -> ChatService:
         """The service that answers chats."""
         timeouts = self.preferences.timeouts
-        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for, self.windows)
+        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for)
         choice = ModelChoice(self.ollama_for, self.clients, timeouts)
         return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
 
     @property
     def conversation_chat(self) -> ConversationChat:
         """The service that answers chats, and keeps those of a conversation."""
-        return ConversationChat(self.chat, self.conversations, self.windows, self.providers, self.preferences)
+        return ConversationChat(
+            self.chat,
+            self.conversations,
+            self.windows,
+            self.providers,
+            self.preferences,
+            self.heartbeats,
+            self.circuits,
+        )
 
     @property
     def compare(self) -> CompareService:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from app.db import Database
 from app.services.circuit import Circuits
+from app.services.heartbeats import Heartbeats
 from app.services.jobs import Jobs
 from app.services.model_uses import ModelUses
 from app.services.ollama import OllamaService
@@ -37,6 +38,7 @@ class Shared:
     windows: Windows
     circuits: Circuits
     stops: Stops
+    heartbeats: Heartbeats
 
     def ollama_for(self, provider: Provider) -> OllamaService:
         """Return the service for an Ollama provider."""
@@ -60,6 +62,7 @@ class Shared:
         """Stop the workers, and close all connections."""
         self.jobs.stop()
         self.stops.close()
+        self.heartbeats.close()
         self.model_uses.close()
         self.usage.close()
         self.clients.close()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
+from werkzeug import Response
 
 from tests.conftest import events, replay
 
@@ -380,8 +381,6 @@ def test_model_that_is_loaded_anew_is_told(client: FlaskClient, ollama: HTTPServ
     windows = iter([4096, 16384])
 
     def ps(_: Any) -> Any:
-        from werkzeug import Response
-
         running = {"name": "x:latest", "size": 1, "digest": "a" * 64, "context_length": next(windows)}
         return Response(json.dumps({"models": [running]}), content_type="application/json")
 
@@ -432,21 +431,28 @@ def _ps(server: HTTPServer, window: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "seen", "truncated"),
-    [(100, 30, False), (40_000, 2050, True), (19_000, 3900, False), (19_000, 1000, True)],
+    ("message", "seen", "truncated"),
+    [
+        pytest.param("hi " * 30, 40, False, id="fits"),
+        pytest.param("hi " * 4000, 2050, True, id="fewer-tokens-than-words"),
+        pytest.param("hi " * 5000, 4000, True, id="more-words-than-the-window"),
+        pytest.param("hello " * 3000, 3900, None, id="nobody-knows"),
+        pytest.param("-" * 800, 60, False, id="a-long-line"),
+        pytest.param("x" * 40_000, 3000, None, id="one-very-long-word"),
+    ],
 )
 def test_context_tells_what_did_not_fit(
-    client: FlaskClient, ollama: HTTPServer, length: int, seen: int, truncated: bool
+    client: FlaskClient, ollama: HTTPServer, message: str, seen: int, truncated: bool | None
 ) -> None:
     _ps(ollama, 4096)
     usage = {"prompt_tokens": seen, "completion_tokens": 10, "total_tokens": seen + 10}
     ollama.expect_request(COMPLETIONS).respond_with_json({**_answer(), "usage": usage})
 
-    answer = client.post(CHAT, json={"message": "x" * length, "model": "x"}).json
+    answer = client.post(CHAT, json={"message": message, "model": "x"}).json
 
     assert answer is not None
     assert answer["context"] == {"used": seen + 10, "window": 4096, "truncated": truncated}
-    assert ("num_ctx" in answer.get("notice", "")) is truncated
+    assert ("num_ctx" in answer.get("notice", "")) is (truncated is True)
 
 
 def test_context_is_null_where_nothing_is_known(client: FlaskClient, ollama: HTTPServer) -> None:
@@ -536,3 +542,77 @@ def test_chat_of_bad_input_is_400_and_names_the_field(
     assert response.status_code == 400
     assert response.json is not None
     assert field in response.json["details"]
+
+
+# -- windows that are not known yet
+
+
+def _stub_ps(server: HTTPServer, *windows: int | None) -> None:
+    """Let ``/api/ps`` tell these windows of `m:latest`, then the last one for ever; None: not loaded."""
+    left = list(windows)
+
+    def ps(_: Any) -> Response:
+        window = left.pop(0) if len(left) > 1 else left[0]
+        running = {"name": "m:latest", "size": 1, "digest": "a" * 64, "context_length": window}
+        return Response(json.dumps({"models": [running] if window else []}), content_type="application/json")
+
+    server.expect_request("/api/ps").respond_with_handler(ps)
+
+
+def test_window_that_was_asked_for_stays_also_under_another_spelling(
+    client: FlaskClient, ollama: HTTPServer
+) -> None:
+    _stub_ps(ollama, None, 8192)
+    ollama.expect_request(NATIVE).respond_with_json(_native())
+    sent = []
+
+    for model, options in (("m", {"num_ctx": 8192}), ("M:latest", {"num_ctx": 4096}), ("m", {"top_k": 1})):
+        client.post(CHAT, json={"message": "Hi", "model": model, "options": options})
+        sent.append(_sent(ollama, NATIVE)["options"]["num_ctx"])
+
+    assert sent == [8192, 8192, 8192]
+
+
+def test_window_of_a_model_that_was_just_loaded_is_told(client: FlaskClient, ollama: HTTPServer) -> None:
+    _stub_ps(ollama, None, 2048)
+    ollama.expect_request(NATIVE).respond_with_json(_native())
+
+    answer = client.post(CHAT, json={"message": "Hi", "model": "m", "options": {"top_k": 1}}).json
+
+    assert answer is not None
+    assert answer["context"]["window"] == 2048
+
+
+def test_model_that_cannot_is_passed_over_where_none_is_named(
+    client: FlaskClient, ollama: HTTPServer
+) -> None:
+    ollama.expect_request("/api/tags").respond_with_json(_models(("plain:1b", []), ("able:1b", ["tools"])))
+    ollama.expect_request(COMPLETIONS).respond_with_json(_answer())
+    client.patch("/api/providers/ollama", json={"model": "plain:1b"})
+
+    answer = client.post(CHAT, json={"message": "?", "tools": [TOOL]}).json
+
+    assert answer is not None
+    assert answer["model"] == "able:1b"
+    assert "cannot use tools" in answer["notice"]
+
+
+def test_tool_calls_without_ids_get_them_and_their_results_the_same(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    point(httpserver.url_for("/v1"), "openai")
+    httpserver.expect_request(COMPLETIONS).respond_with_json(_answer())
+    call = {"function": {"name": "f", "arguments": {}}}
+    turns = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [call, call]},
+        {"role": "tool", "content": "1", "tool_name": "f"},
+        {"role": "tool", "content": "2", "tool_name": "f"},
+    ]
+
+    client.post(CHAT, json={"messages": turns, "provider": "openai"})
+
+    sent = _sent(httpserver, COMPLETIONS)["messages"]
+    ids = [made["id"] for made in sent[1]["tool_calls"]]
+    assert len(set(ids)) == 2
+    assert [message["tool_call_id"] for message in sent[2:]] == ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,10 +179,13 @@ def test_answer_is_stopped_by_its_request_id(
         assert (answers[0].status_code, answers[0].json["error_type"]) == (409, "chat_stopped")
 
 
-def test_stopping_what_does_not_run_is_404(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("id", ["nobody", "x" * 100, "a%00b"])
+def test_stopping_what_does_not_run_is_404(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, id: str
+) -> None:
     monkeypatch.setattr(stops, "_PATIENCE", 0.0)
 
-    response = client.delete(f"{CHAT}/nobody")
+    response = client.delete(f"{CHAT}/{id}")
 
     assert response.status_code == 404
     assert response.json["error_type"] == "chat_not_running"  # type: ignore[index]
@@ -207,8 +211,9 @@ def test_answer_of_another_process_is_stopped(two_processes: tuple[Stops, Stops]
 
         assert stop.is_set()
         assert not untouched.is_set()
+        other.stop("a")  # whoever asks for the same a moment later is not told that it did not run
     with pytest.raises(ChatNotRunning):
-        other.stop("a")
+        other.stop("b")
 
 
 def test_two_answers_with_one_id_are_both_stopped(two_processes: tuple[Stops, Stops]) -> None:
@@ -279,3 +284,96 @@ def test_chat_with_a_provider_whose_circuit_is_open_is_answered_by_the_fallback(
     assert int(alone.headers["Retry-After"]) > 0
     assert answer is not None
     assert answer["first_error"]["details"]["circuit"] == "open"
+
+
+def test_open_circuit_lets_one_try_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(circuit.time, "monotonic", lambda: now[0])
+    circuits = Circuits()
+    circuits.failed(PROVIDER, DOWN, 3.0)
+    now[0] += 11
+
+    circuits.check(PROVIDER)
+
+    with pytest.raises(UpstreamUnavailable):
+        circuits.check(PROVIDER)
+
+
+def test_stop_during_the_fallback_is_told_as_a_stop(app: Flask, client: FlaskClient, point: Point) -> None:
+    started, hung_up = threading.Event(), threading.Event()
+    with raw_server(lambda _: None) as gone:
+        address = gone.url
+    with raw_server(_delta_then_wait(started, hung_up)) as server:
+        point(f"{address}/v1")
+        point(f"{server.url}/v1", "openai")
+        body = {"message": "Hi", "fallback_provider": "openai"}
+        thread, answers = _chat_in_thread(app, body, "fallen")
+        assert started.wait(5)
+
+        client.delete(f"{CHAT}/fallen")
+        thread.join(5)
+
+    assert answers[0].json["error_type"] == "chat_stopped"
+
+
+def test_error_of_the_fallback_is_told_beside_the_first_one(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    with raw_server(lambda _: None) as gone:
+        address = gone.url
+    point(f"{address}/v1")
+    point(httpserver.url_for("/v1"), "openai")
+    httpserver.expect_request(COMPLETIONS).respond_with_json({}, status=401)
+
+    error = client.post(CHAT, json={"message": "Hi", "fallback_provider": "openai"}).json
+
+    assert error is not None
+    assert error["error_type"] == "upstream_unavailable"
+    assert error["details"]["fallback_error"]["error_type"] == "invalid_api_key"
+
+
+def test_fallback_takes_over_after_a_chunk_without_a_word(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    point(httpserver.url_for("/v1"), "openai")
+    replay(httpserver, COMPLETIONS, "v1_chat_stream")
+
+    def only_a_role(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n')
+        connection.end()
+
+    with raw_server(only_a_role) as server:
+        point(f"{server.url}/v1")
+        body = {"message": "Hi", "stream": True, "fallback_provider": "openai"}
+
+        got = events(client.post(CHAT, json=body))
+
+    assert (got[-1][0], got[-1][1]["provider"]) == ("done", "openai")
+
+
+def test_changed_settings_leave_running_streams_alone(client: FlaskClient, point: Point) -> None:
+    go_on = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n')
+        go_on.wait(10)
+        connection.send_chunk(b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n')
+        connection.end()
+
+    with raw_server(script) as server:
+        point(f"{server.url}/v1")
+        running = client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True})
+        chunks = iter(running.response)
+        first = next(chunks)
+        point(f"{server.url}/v1", api_key="another-key-123")
+        other = client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True})
+        next(iter(other.response))
+        gc.collect()
+        go_on.set()
+        rest = b"".join(chunks)
+        other.close()
+
+    assert b"start" in first
+    assert rest.count(b"event: done") == 1

@@ -10,8 +10,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
+from sqlalchemy.exc import OperationalError
 from werkzeug import Request, Response
 
+from app.services.conversation_store import ConversationStore
 from tests.conftest import events, replay
 from tests.raw_server import Connection, raw_server
 from tests.wire import recording
@@ -262,3 +264,79 @@ def test_calls_are_kept_with_their_outcome(app: Flask, client: FlaskClient, olla
     assert usage["totals"]["calls"] == 2
     assert usage["totals"]["failures"] == 1
     assert usage["totals"]["completion_tokens"] == 14
+
+
+def test_answer_is_kept_before_the_client_knows(client: FlaskClient, ollama: HTTPServer) -> None:
+    replay(ollama, COMPLETIONS, "v1_chat_stream")
+    id = _create(client, model="x")
+    body = {"message": "One", "conversation_id": id, "stream": True}
+
+    response = client.post(CHAT, json=body)
+    chunks = iter(response.response)
+    next(chunk for chunk in chunks if b"event: done" in chunk)
+    status = _messages(client, id)[-1]["status"]
+    response.close()
+
+    assert status == "complete"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answer_that_cannot_be_kept_is_given_all_the_same(
+    client: FlaskClient, ollama: HTTPServer, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    replay(ollama, COMPLETIONS, "v1_chat_stream" if stream else "v1_chat_nostream")
+    id = _create(client, model="x")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("update", {}, Exception("the disk is gone"))
+
+    monkeypatch.setattr(ConversationStore, "finish", fail)
+
+    response = client.post(
+        CHAT, json={"message": "One", "conversation_id": id, "stream": stream}, buffered=True
+    )
+
+    got = events(response) if stream else [("done", response.json)]
+    assert [name for name, _ in got if name in {"done", "error"}] == ["done"]
+    assert got[-1][1]["response"] == HELLO
+    assert "could not keep" in got[-1][1]["notice"]
+
+
+def test_naming_its_own_provider_keeps_the_conversations_model(
+    client: FlaskClient, ollama: HTTPServer
+) -> None:
+    replay(ollama, COMPLETIONS, "v1_chat_nostream")
+    id = _create(client, provider="ollama", model="qwen3")
+
+    client.post(CHAT, json={"message": "One", "conversation_id": id, "provider": "ollama"})
+
+    assert _sent(ollama)["model"] == "qwen3"
+
+
+def test_conversation_of_another_provider_is_sent_shorter_too(
+    client: FlaskClient, httpserver: HTTPServer, point: Point
+) -> None:
+    point(httpserver.url_for("/v1"), "openai")
+    httpserver.expect_request(COMPLETIONS).respond_with_handler(_only_short(5000))
+    id = _create(client, provider="openai")
+
+    found = [
+        client.post(CHAT, json={"message": "x" * 1500, "conversation_id": id}).status_code for _ in range(6)
+    ]
+
+    assert found == [200] * 6
+
+
+def test_what_is_refused_for_another_reason_is_not_sent_again(
+    client: FlaskClient, ollama: HTTPServer
+) -> None:
+    replay(ollama, COMPLETIONS, "v1_chat_nostream")
+    id = _create(client, model="x")
+    for _ in range(4):
+        client.post(CHAT, json={"message": "x" * 500, "conversation_id": id})
+    ollama.clear()
+    ollama.expect_request(COMPLETIONS).respond_with_json({"error": {"message": "no such thing"}}, status=400)
+
+    client.post(CHAT, json={"message": "x", "conversation_id": id})
+
+    assert len([request for request, _ in ollama.log if request.path == COMPLETIONS]) == 1

@@ -15,10 +15,13 @@ from sqlalchemy import text, update
 
 from app.db import Database
 from app.errors import ConversationBusy, ConversationNotFound
+from app.services import heartbeats
 from app.services.conversation_rows import STALE_AFTER, title_of
 from app.services.conversation_search import Search
-from app.services.conversation_store import HEARTBEAT, ConversationStore, Ticket
+from app.services.conversation_store import ConversationStore, Ticket
+from app.services.heartbeats import Heartbeats
 from app.tables import ConversationMessage, utc_now
+from tests.engine.process import wait_until
 from tests.postgres import WANTED as ON_POSTGRESQL
 from tests.postgres import database_url
 
@@ -163,11 +166,9 @@ def test_touch_keeps_an_answer_alive_with_its_text_so_far(
     id = store.create()["id"]
     ticket = ask(store, id, "Why?")
     let_die(database)
-    store.touch(ticket, lambda: "too early")
     early = store.turns(id)[1]
 
-    ticket.touched -= HEARTBEAT
-    store.touch(ticket, lambda: "So fa")
+    store.touch(ticket, "So fa")
 
     assert (early["status"], early["content"]) == ("cut", "")
     assert store.turns(id)[1]["status"] == "pending"
@@ -179,8 +180,7 @@ def test_touch_after_the_end_changes_nothing(store: ConversationStore) -> None:
     ticket = ask(store, id, "Why?")
     answer(store, ticket, "So.")
 
-    ticket.touched -= HEARTBEAT
-    store.touch(ticket, lambda: "S")
+    store.touch(ticket, "S")
 
     assert store.turns(id)[1]["content"] == "So."
     assert not answer(store, ticket, "Twice.")
@@ -193,10 +193,25 @@ def test_touch_that_cannot_be_written_is_only_logged(
     with database.session() as session:
         session.execute(text("alter table conversation_messages rename to elsewhere"))
 
-    ticket.touched -= HEARTBEAT
-    store.touch(ticket)
+    store.touch(ticket, "")
 
     assert "could not say" in caplog.text
+
+
+def test_answer_being_made_is_alive_however_slow_its_client_is(
+    database: Database, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeats, "HEARTBEAT", 0.01)
+    id = store.create()["id"]
+    ticket = ask(store, id, "Why?")
+    let_die(database)
+    signs = Heartbeats(store)
+
+    with signs.of(ticket, lambda: "So fa"):
+        wait_until(lambda: store.turns(id)[1]["content"] == "So fa")
+    signs.close()
+
+    assert store.turns(id)[1]["status"] == "pending"
 
 
 def test_finish_after_a_deletion_tells_that_nothing_is_kept(store: ConversationStore) -> None:
