@@ -51,7 +51,7 @@ $(VENV)/.engine: $(BIN)/python setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.engine
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-warn-conflicts --editable '.[test]'
 	@touch $@
 
 clean:

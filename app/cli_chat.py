@@ -91,8 +91,11 @@ class _Talk:
                 while True:
                     self._take(_read_lines())
             click.echo()
-            if self._id:
-                click.echo(f"Go on with it: flask chat -c {self._id}")
+            self._say_how_to_go_on()
+
+    def _say_how_to_go_on(self) -> None:
+        if self._id:
+            click.echo(f"Go on with it: flask chat -c {self._id}")
 
     def _take(self, text: str) -> None:
         word, _, rest = text.partition(" ")
@@ -102,12 +105,15 @@ class _Talk:
             raise EOFError
         if word == "/model" and rest.strip():
             self._asked["model"] = rest.strip()
+            click.secho(f"The next question goes to {rest.strip()}.", dim=True)
         elif word == "/system":
             self._asked["system_prompt"] = rest.strip()
+            click.secho("It will behave so." if rest.strip() else "It has no system prompt.", dim=True)
         elif word == "/new":
+            self._say_how_to_go_on()
             self._id = None
         elif word.startswith("/"):
-            click.echo(_HELP)
+            click.echo(_HELP if word == "/help" else f"There is no {word}.\n{_HELP}")
         else:
             self._ask(text)
 

@@ -155,9 +155,12 @@ class SettingsSchema(RequestSchema):
     )
     model_defaults = fields.Dict(
         keys=fields.Str(validate=_check_name),
-        values=fields.Nested(ModelDefaultsSchema),
+        values=fields.Nested(ModelDefaultsSchema, allow_none=True),
         validate=validate.Length(max=1000),
-        metadata={"description": "By the model's name: its window, its time in memory, its thinking"},
+        metadata={
+            "description": "By the model's name: its window, its time in memory, its thinking. `PUT` changes "
+            "the models that it names; null takes a model out"
+        },
     )
     updates = fields.Nested(UpdateSettingsSchema)
     pulls = fields.Nested(PullSettingsSchema)

@@ -55,6 +55,13 @@ class UsageQuerySchema(RequestSchema):
             raise ValidationError("It is after the last day.", "from")
 
 
+class Rounded(fields.Float):
+    """A figure to the thousandth: more says nothing."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> float | None:
+        return None if value is None else round(value, 3)
+
+
 class UsageSumSchema(UpstreamSchema):
     """Some calls, summed up."""
 
@@ -64,12 +71,12 @@ class UsageSumSchema(UpstreamSchema):
     prompt_tokens = fields.Int()
     completion_tokens = fields.Int()
     estimated = fields.Int(metadata={"description": "Calls whose tokens were guessed"})
-    latency_p50 = fields.Float(allow_none=True, metadata={"description": "Seconds, of calls that succeeded"})
-    latency_p95 = fields.Float(allow_none=True)
-    tokens_per_second_mean = fields.Float(allow_none=True, metadata={"description": "Of each call's speed"})
-    tokens_per_second_p50 = fields.Float(allow_none=True)
-    tokens_per_second_p95 = fields.Float(allow_none=True)
-    time_to_first_token_p50 = fields.Float(allow_none=True, metadata={"description": "Seconds"})
+    latency_p50 = Rounded(allow_none=True, metadata={"description": "Seconds, of calls that succeeded"})
+    latency_p95 = Rounded(allow_none=True)
+    tokens_per_second_mean = Rounded(allow_none=True, metadata={"description": "Of each call's speed"})
+    tokens_per_second_p50 = Rounded(allow_none=True)
+    tokens_per_second_p95 = Rounded(allow_none=True)
+    time_to_first_token_p50 = Rounded(allow_none=True, metadata={"description": "Seconds"})
 
 
 class UsageGroupSchema(UsageSumSchema):

@@ -12,6 +12,7 @@ from typing import Any
 from app.errors import ChatStopped, ServiceError, error_body
 from app.services.chat import ChatService
 from app.services.exchange import Event
+from app.services.preferences import PreferenceStore
 from app.services.reader import TICK
 from app.services.stops import Stops
 
@@ -25,8 +26,9 @@ _NAMES = {"done": "answer", "error": "failed", "delta": "delta", "loading": "loa
 class CompareService:
     """Asks several models at once."""
 
-    def __init__(self, chat: ChatService, stops: Stops) -> None:
+    def __init__(self, chat: ChatService, stops: Stops, preferences: PreferenceStore) -> None:
         self._chat = chat
+        self._preferences = preferences
         self._stops = stops
 
     def answer(self, body: Json, request_id: str) -> Generator[list[Event], None, None]:
@@ -69,7 +71,8 @@ class CompareService:
         self, body: Json, request_id: str, number: int, queue: Queue[list[Event]], over: threading.Event
     ) -> None:
         """Ask one of them; a thread of its own."""
-        who = {"target": number, "provider": body.get("provider"), "model": body.get("model")}
+        provider = body.get("provider") or self._preferences.all()["default_provider"]
+        who = {"target": number, "provider": provider, "model": body.get("model")}
         try:
             with contextlib.closing(self._chat.answer(body, f"{request_id[:60]}-{number}")) as events:
                 for batch in events:

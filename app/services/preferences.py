@@ -69,12 +69,18 @@ class PreferenceStore:
         """Change some settings; of its groups too, only those given."""
 
         def change(stored: Json) -> None:
-            for group in values.keys() & {"timeouts", "updates", "pulls", "usage"}:
+            for group in values.keys() & {"timeouts", "updates", "pulls", "usage", "model_defaults"}:
                 values[group] = {**stored.get(group, {}), **values[group]}
+            if "model_defaults" in values:
+                values["model_defaults"] = _without_none(values["model_defaults"])
             stored.update(values)
 
         self._file.update(change)
         return self.all()
+
+
+def _without_none(values: Json) -> Json:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_stored(data: Json) -> None:

@@ -195,7 +195,7 @@ class ProviderStore:
             raise ProviderNotFound(
                 f"There is no provider '{id[:64]}'.",
                 hint="GET /api/providers lists them; POST /api/providers adds one.",
-                details={"provider": id[:64], "available": [*self._shipped, *stored]},
+                details={"provider": id[:64], "available": list({**self._shipped, **stored})},
             )
         return self._merge(id, stored.get(id, {}))
 

@@ -18,10 +18,10 @@ from app.errors import ChatNotRunning
 
 log = logging.getLogger(__name__)
 
-_INTERVAL = 0.5  # seconds between two looks at what other processes want
+_INTERVAL = 0.25  # seconds between two looks at what other processes want
 _KEPT_FOR = timedelta(minutes=1)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_PATIENCE = 2.0  # seconds that another process has to say that the answer is its own
+_PATIENCE = 1.0  # seconds that another process has to say that the answer is its own
 
 
 class Stops:

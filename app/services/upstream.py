@@ -156,7 +156,7 @@ def unreachable(name: str, url: str, cause: BaseException) -> UpstreamUnavailabl
     if any(isinstance(exc, socket.gaierror | UnicodeError) for exc in causes):
         reason = "dns"
         message = f"{name} cannot be reached: the host name '{host}' is not known."
-        hint = "Check the spelling of the provider's base_url and this machine's network."
+        hint = f"Check the spelling of '{host}', and this machine's network."
     elif any(isinstance(exc, ssl.SSLError) for exc in causes):
         reason = "tls"
         message = f"{name} at {url} cannot be reached: the TLS connection failed."
@@ -164,7 +164,7 @@ def unreachable(name: str, url: str, cause: BaseException) -> UpstreamUnavailabl
     else:
         reason = "connection_refused"
         message = f"{name} is not running at {url}: the connection was refused."
-        hint = _start_hint(name, host)
+        hint = _start_hint(name, host, urlsplit(url).port)
     return UpstreamUnavailable(message, hint=hint, details={"url": url, "reason": reason})
 
 
@@ -244,13 +244,14 @@ def was_cut(exc: BaseException) -> bool:
     )
 
 
-def _start_hint(name: str, host: str) -> str:
+def _start_hint(name: str, host: str, port: int | None) -> str:
     if not is_loopback(host):
         return f"Check that {name} runs on '{host}' and accepts connections from this machine."
     if name == "Ollama" and Path("/.dockerenv").exists():
         return (
-            "In a container, localhost is the container itself: set base_url to "
-            "http://host.docker.internal:11434/v1, run the container with "
+            "In a container, localhost is the container itself. For an Ollama in it, start it there, or "
+            "start this program again with `make run`. For one outside, set base_url to "
+            f"http://host.docker.internal:{port or 11434}/v1, run the container with "
             "--add-host=host.docker.internal:host-gateway and Ollama with OLLAMA_HOST=0.0.0.0."
         )
     if name == "Ollama":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from app.services.call import Call
 from app.services.calls import Calls
 from app.services.chat import ChatService
@@ -14,6 +16,8 @@ from app.services.model_choice import ModelChoice
 from app.services.ollama import OllamaService
 from app.services.relay import RelayService
 from app.wiring.shared import Shared
+
+log = logging.getLogger(__name__)
 
 
 class ChatServices(Shared):
@@ -48,13 +52,23 @@ class ChatServices(Shared):
     @property
     def compare(self) -> CompareService:
         """The service that asks several models at once."""
-        return CompareService(self.chat, self.stops)
+        return CompareService(self.chat, self.stops, self.preferences)
 
     def _note_call(self, call: Call) -> None:
         """Keep what is to be known of a call that is over."""
         if call.is_done:
             self.model_uses.touch(call.provider.id, call.model)
-        self.usage.record(call.record())
+        record = call.record()
+        self.usage.record(record)
+        log.info(
+            "%s %s/%s: %s, %s tokens in %.2f s",
+            call.request_id,
+            call.provider.id,
+            call.model.encode("unicode_escape").decode("ascii"),  # no forged lines in the log
+            record.outcome,
+            record.completion_tokens,
+            record.latency,
+        )
 
     @property
     def relay(self) -> RelayService:

@@ -298,7 +298,7 @@ def test_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], {}, "BACKEND_API_KEY"),
         ([], {"BACKEND_HOST": "::"}, "BACKEND_API_KEY"),
         ([], {"BACKEND_PORT": "x", "BACKEND_IDLE_TIMEOUT": "-1"}, "BACKEND_IDLE_TIMEOUT"),
-        (["--enable", "nope"], {}, "nope"),
+        (["--enable", "nope", "--port", "0"], {}, "nope"),
         (["--nope"], {}, "--nope"),
     ],
 )

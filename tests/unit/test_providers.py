@@ -405,3 +405,13 @@ def test_settings_of_bad_input_are_refused(
     assert response.json is not None
     assert field in response.json["details"]
     assert not Path(settings.data_dir / "settings.json").exists()
+
+
+def test_defaults_of_models_are_changed_one_by_one(client: FlaskClient) -> None:
+    client.put("/api/settings", json={"model_defaults": {"a:1": {"num_ctx": 1024}, "b:1": {"think": False}}})
+    client.put("/api/settings", json={"model_defaults": {"c:1": {"keep_alive": "5m"}, "a:1": None}})
+
+    settings = client.get("/api/settings").json
+
+    assert settings is not None
+    assert set(settings["model_defaults"]) == {"b:1", "c:1"}
