@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, pre_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.base import RequestSchema, UpstreamSchema, no_controls, not_blank
 from app.schemas.models import UtcDateTime
 
 ROLES = ("user", "assistant", "system", "tool")
@@ -63,7 +63,7 @@ class ConversationFieldsSchema(RequestSchema):
     )
     model = fields.Str(
         allow_none=True,
-        validate=[not_blank("Model"), validate.Length(max=300)],
+        validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
         metadata={"description": "Which model answers; else the provider's"},
     )
 
@@ -169,8 +169,8 @@ class ExportedMessageSchema(RequestSchema):
     data = _json_object(load_default=dict)
     status = fields.Str(load_default="complete", validate=validate.OneOf(STATUSES))
     error = _json_object(load_default=None)
-    provider = fields.Str(load_default=None, validate=validate.Length(max=80))
-    model = fields.Str(load_default=None, validate=validate.Length(max=300))
+    provider = fields.Str(load_default=None, validate=[no_controls, validate.Length(max=80)])
+    model = fields.Str(load_default=None, validate=[no_controls, validate.Length(max=300)])
     usage = _json_object(load_default=None)
     created_at = UtcDateTime(load_default=lambda: datetime.now(timezone.utc), validate=_check_time)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.base import RequestSchema, UpstreamSchema, no_controls
 
 GROUPS = ("day", "provider", "model")
 
@@ -43,8 +43,12 @@ class UsageQuerySchema(RequestSchema):
         validate=_a_date,
         metadata={"description": "The last day, in UTC; else today"},
     )
-    provider = fields.Str(load_default=None, metadata={"description": "Only its calls"})
-    model = fields.Str(load_default=None, metadata={"description": "Only calls of the model of this name"})
+    provider = fields.Str(load_default=None, validate=no_controls, metadata={"description": "Only its calls"})
+    model = fields.Str(
+        load_default=None,
+        validate=no_controls,
+        metadata={"description": "Only calls of the model of this name"},
+    )
     by = GroupsField(
         load_default=list(GROUPS), metadata={"description": "Some of `day,provider,model`; else all three"}
     )

@@ -182,6 +182,19 @@ def test_bad_input_is_400_and_names_the_field(
     assert not [request for request, _ in ollama.log if request.path == path]
 
 
+@pytest.mark.parametrize("model", ["openai/a\0b", "openai/a\x85b"])
+def test_model_that_no_database_takes_is_400_and_not_sent(
+    client: FlaskClient, httpserver: HTTPServer, point: Point, model: str
+) -> None:
+    point(httpserver.url_for("/v1"), provider="openai")
+
+    response = client.post(CHAT, json={**ASKED, "model": model})
+
+    assert response.status_code == 400
+    assert _error(response)["param"] == "model"
+    assert not httpserver.log
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_unknown_model_is_404_and_says_what_is_installed(
     client: FlaskClient, ollama: HTTPServer, stream: bool

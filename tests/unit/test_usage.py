@@ -332,6 +332,8 @@ def test_usage_is_answered_for_days_in_utc(app: Flask, client: FlaskClient) -> N
         ("from=0001-01-01", "from"),
         ("from=2026-11-20&to=2026-11-19", "from"),
         ("by=week", "by"),
+        ("model=%00", "model"),
+        ("provider=%00", "provider"),
         ("by=", "by"),
         ("by=day,,model", "by"),
         ("since=2026-11-20", "since"),
