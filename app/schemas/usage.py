@@ -67,7 +67,7 @@ class UsageSumSchema(UpstreamSchema):
     stopped = fields.Int(metadata={"description": "By the user, or because the client left"})
     prompt_tokens = fields.Int()
     completion_tokens = fields.Int()
-    estimated = fields.Int(metadata={"description": "Calls whose tokens were guessed"})
+    estimated = fields.Int(metadata={"description": "Calls that did not fail and whose tokens were guessed"})
     latency_p50 = fields.Float(allow_none=True, metadata={"description": "Seconds, of calls that succeeded"})
     latency_p95 = fields.Float(allow_none=True)
     tokens_per_second_mean = fields.Float(allow_none=True, metadata={"description": "Of each call's speed"})

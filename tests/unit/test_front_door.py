@@ -480,7 +480,7 @@ def test_each_request_is_recorded_once(
     assert (record.outcome, record.streamed, record.request_id) == (outcome, stream, "id-1")
 
 
-def test_client_that_leaves_and_provider_that_is_off_are_recorded_too(app: Flask, ollama: HTTPServer) -> None:
+def test_client_that_leaves_is_recorded_too(app: Flask, ollama: HTTPServer) -> None:
     replay(ollama, CHAT, "v1_chat_stream")
     records: list[CallRecord] = []
     relay = _relay(app, records)
@@ -488,8 +488,15 @@ def test_client_that_leaves_and_provider_that_is_off_are_recorded_too(app: Flask
     left = relay.send(Passage("chat/completions", "ollama", "x", {**ASKED, "stream": True}, "1"))
     next(chunk for chunk in left if chunk)
     left.close()
-    off = relay.send(Passage("chat/completions", "openai", "x", ASKED, "2"))
-    with pytest.raises(Exception, match="disabled"):
-        next(off)
 
-    assert [record.outcome for record in records] == ["client_left", "provider_disabled"]
+    assert [record.outcome for record in records] == ["client_left"]
+
+
+@pytest.mark.parametrize(("provider", "model"), [("openai", "x"), ("nobody", "x"), ("ollama", "a b")])
+def test_request_that_no_provider_can_be_asked_is_not_recorded(app: Flask, provider: str, model: str) -> None:
+    records: list[CallRecord] = []
+
+    with pytest.raises(ServiceError):
+        next(_relay(app, records).send(Passage("chat/completions", provider, model, ASKED, "2")))
+
+    assert not records

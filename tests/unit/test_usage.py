@@ -182,6 +182,19 @@ def test_calls_that_no_database_takes_are_lost_and_counted_and_later_ones_kept(
     assert "cannot be counted" in caplog.text
 
 
+def test_failed_calls_are_not_among_those_whose_tokens_were_guessed(database: Database) -> None:
+    keep(
+        database,
+        call(at=DAY, estimated=True, completion_tokens=5),
+        call(at=DAY, estimated=True, completion_tokens=4, outcome="stopped"),
+        call(at=DAY, estimated=True, completion_tokens=0, outcome="upstream_unavailable"),
+    )
+
+    totals = sums(database)["totals"]
+
+    assert (totals["calls"], totals["failures"], totals["estimated"]) == (3, 1, 2)
+
+
 @pytest.mark.parametrize("bad", [{"completion_tokens": 10**20}, {"latency": None}])
 def test_call_that_no_database_takes_loses_only_itself(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, bad: Json
