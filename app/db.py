@@ -105,11 +105,13 @@ def _make_engine(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=100)
     engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=20, max_overflow=100)
-    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", _prepare)
     return engine
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object) -> None:
+    """Set up a connection to SQLite, whose own lower() knows ASCII alone."""
+    connection.create_function("casefold", 1, str.casefold, deterministic=True)
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -191,7 +191,7 @@ def client_left(environ: dict[str, Any]) -> bool:
         return False
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
+    except (BlockingIOError, ValueError):  # TLS cannot peek: there a client leaves when nothing can be sent
         return False
     except OSError:
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,6 +89,12 @@ def not_blank(label: str) -> Any:
             raise ValidationError(f"{label} is required")
 
     return check
+
+
+def no_controls(value: str) -> None:
+    """Refuse a name with control characters: they are typing errors, and PostgreSQL takes no NUL."""
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise ValidationError("Give a name without control characters.")
 
 
 def check_base_url(value: str) -> None:

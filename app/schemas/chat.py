@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, StrictBool, StrictFloat, UpstreamSchema, not_blank
+from app.schemas.base import RequestSchema, StrictBool, StrictFloat, UpstreamSchema, no_controls, not_blank
 from app.schemas.messages import MAX_IMAGES, ImageField, MessageSchema, ToolSchema
 from app.schemas.options import FormatField, OptionsSchema, ThinkField
 from app.schemas.running import KeepAlive
@@ -35,7 +35,7 @@ class TargetSchema(RequestSchema):
     )
     model = fields.Str(
         allow_none=True,
-        validate=[not_blank("Model"), validate.Length(max=300)],
+        validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
         metadata={"description": "A model of the provider; else the one in its settings"},
     )
 

@@ -6,9 +6,10 @@ import math
 from datetime import datetime, timezone
 from typing import Any
 
-from marshmallow import ValidationError, fields, pre_load, validate
+from marshmallow import ValidationError, fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.base import RequestSchema, UpstreamSchema, no_controls, not_blank
+from app.schemas.messages import KeptMessageSchema
 from app.schemas.models import UtcDateTime
 
 ROLES = ("user", "assistant", "system", "tool")
@@ -63,7 +64,7 @@ class ConversationFieldsSchema(RequestSchema):
     )
     model = fields.Str(
         allow_none=True,
-        validate=[not_blank("Model"), validate.Length(max=300)],
+        validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
         metadata={"description": "Which model answers; else the provider's"},
     )
 
@@ -161,6 +162,9 @@ class WholeConversationSchema(ConversationSchema):
     has_more = fields.Bool(metadata={"description": "Whether there are messages before these"})
 
 
+_KEPT = KeptMessageSchema()
+
+
 class ExportedMessageSchema(RequestSchema):
     """A message as it is exported."""
 
@@ -169,10 +173,21 @@ class ExportedMessageSchema(RequestSchema):
     data = _json_object(load_default=dict)
     status = fields.Str(load_default="complete", validate=validate.OneOf(STATUSES))
     error = _json_object(load_default=None)
-    provider = fields.Str(load_default=None, validate=validate.Length(max=80))
-    model = fields.Str(load_default=None, validate=validate.Length(max=300))
+    provider = fields.Str(load_default=None, validate=[no_controls, validate.Length(max=80)])
+    model = fields.Str(load_default=None, validate=[no_controls, validate.Length(max=300)])
     usage = _json_object(load_default=None)
     created_at = UtcDateTime(load_default=lambda: datetime.now(timezone.utc), validate=_check_time)
+
+    @post_load
+    def _can_be_sent(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        try:
+            turn = _KEPT.load({**data["data"], "role": data["role"], "content": data["content"]})
+        except ValidationError as exc:
+            faults = dict(exc.messages_dict)
+            own = {"content": faults.pop("content")} if "content" in faults else {}
+            raise ValidationError({**own, **({"data": faults} if faults else {})}) from exc
+        kept = {name: value for name, value in turn.items() if name not in {"role", "content"}}
+        return {**data, "data": kept}
 
 
 class ExportedConversationSchema(ConversationFieldsSchema):

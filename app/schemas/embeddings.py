@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
+from app.schemas.base import RequestSchema, UpstreamSchema, no_controls, not_blank
 
 MAX_TEXTS = 2048
 
@@ -35,7 +35,7 @@ class EmbeddingRequestSchema(RequestSchema):
     )
     model = fields.Str(
         allow_none=True,
-        validate=[not_blank("Model"), validate.Length(max=300)],
+        validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
         metadata={"description": "A model that embeds; else the first installed one, or the configured one"},
     )
     dimensions = fields.Int(

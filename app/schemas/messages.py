@@ -111,6 +111,38 @@ class MessageSchema(RequestSchema):
         return {**data, "content": data["content"] or ""}
 
 
+class KeptArgumentsField(fields.Field[Any]):
+    """The arguments of a tool call as it was answered: an object, or the text that a model wrote instead."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any] | str:
+        if not isinstance(value, dict | str):
+            raise ValidationError("Give an object or a text.")
+        return value
+
+
+class KeptFunctionSchema(RequestSchema):
+    """Which function a model wanted called, however oddly it said so."""
+
+    name = fields.Str(required=True)
+    arguments = KeptArgumentsField(load_default=dict)
+    index = fields.Int(strict=True)
+
+
+class KeptCallSchema(RequestSchema):
+    """A tool call as it was answered."""
+
+    id = fields.Str()
+    type = fields.Str(validate=validate.OneOf(["function"]))
+    function = fields.Nested(KeptFunctionSchema, required=True)
+
+
+class KeptMessageSchema(MessageSchema):
+    """A message as a conversation keeps it, which a chat can send again."""
+
+    tool_calls = fields.List(fields.Nested(KeptCallSchema))
+    finish_reason = fields.Str()
+
+
 class FunctionSchema(RequestSchema):
     """A function that a model may ask for."""
 

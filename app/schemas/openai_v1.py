@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, no_controls
 
 _MODEL = "`provider/model`, or a model of the default provider; when there is none, the model of its settings"
 
@@ -26,7 +26,11 @@ class PassedOnSchema(RequestSchema):
     class Meta:
         unknown = INCLUDE
 
-    model = fields.Str(allow_none=True, validate=validate.Length(max=400), metadata={"description": _MODEL})
+    model = fields.Str(
+        allow_none=True,
+        validate=[no_controls, validate.Length(max=400)],
+        metadata={"description": _MODEL},
+    )
 
 
 class StreamableSchema(PassedOnSchema):

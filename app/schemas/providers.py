@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, check_base_url, not_blank
+from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, check_base_url, no_controls, not_blank
 
 PROVIDER_ID = r"^[a-z0-9][a-z0-9_-]{0,62}\Z"
 KINDS = ("ollama", "openai")
@@ -55,7 +55,7 @@ class ProviderFieldsSchema(RequestSchema):
         metadata={"description": "Write-only. An empty text removes it."},
     )
     model = fields.Str(
-        validate=validate.Length(max=300),
+        validate=[no_controls, validate.Length(max=300)],
         metadata={"description": "The model for requests that name none"},
     )
     base_url = _base_url_field()

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.base import RequestSchema, UpstreamSchema, no_controls
 
 GROUPS = ("day", "provider", "model")
 
@@ -43,8 +43,12 @@ class UsageQuerySchema(RequestSchema):
         validate=_a_date,
         metadata={"description": "The last day, in UTC; else today"},
     )
-    provider = fields.Str(load_default=None, metadata={"description": "Only its calls"})
-    model = fields.Str(load_default=None, metadata={"description": "Only calls of the model of this name"})
+    provider = fields.Str(load_default=None, validate=no_controls, metadata={"description": "Only its calls"})
+    model = fields.Str(
+        load_default=None,
+        validate=no_controls,
+        metadata={"description": "Only calls of the model of this name"},
+    )
     by = GroupsField(
         load_default=list(GROUPS), metadata={"description": "Some of `day,provider,model`; else all three"}
     )
@@ -70,7 +74,7 @@ class UsageSumSchema(UpstreamSchema):
     stopped = fields.Int(metadata={"description": "By the user, or because the client left"})
     prompt_tokens = fields.Int()
     completion_tokens = fields.Int()
-    estimated = fields.Int(metadata={"description": "Calls whose tokens were guessed"})
+    estimated = fields.Int(metadata={"description": "Calls that did not fail and whose tokens were guessed"})
     latency_p50 = Rounded(allow_none=True, metadata={"description": "Seconds, of calls that succeeded"})
     latency_p95 = Rounded(allow_none=True)
     tokens_per_second_mean = Rounded(allow_none=True, metadata={"description": "Of each call's speed"})

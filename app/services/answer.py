@@ -15,6 +15,9 @@ from app.services.upstream import clean, cut_off, invalid_response
 
 Json = dict[str, Any]
 
+MAX_COUNT = 2**53
+"""The largest number that every reader of JSON takes as it is, and every database too."""
+
 
 @dataclass
 class Answer(ABC):
@@ -141,7 +144,9 @@ def measure(response: str, usage: Json | None) -> Json:
 
 def count(value: object) -> int | None:
     """Return *value* when it can be a number of tokens."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= MAX_COUNT else None
 
 
 def tool_call(id: object, name: object, arguments: object) -> Json:

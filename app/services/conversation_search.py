@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.tables import Conversation, ConversationMessage
 Json = dict[str, Any]
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
+_WILDCARD = re.compile("[%_/]")
 _WORD = re.compile(r"[^\W_]+")
 # Thai to Khmer, kana, Chinese, Hangul: to the indexes, a run of such letters is one word.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -63,7 +65,9 @@ class Search:
         dialect = session.get_bind().dialect.name
         by_letters = not self.words or any(_UNSPACED.search(term) for term in self.terms)
         if by_letters or (dialect == "sqlite" and not _has_fts5(session)):
-            return self._contained(ConversationMessage.content), self._contained(Conversation.title)
+            fold = func.casefold if dialect == "sqlite" else func.lower
+            columns = ConversationMessage.content, Conversation.title
+            return self._contained(columns[0], fold), self._contained(columns[1], fold)
         query = " ".join(f'"{" ".join(words)}"' for words in self.words)
         is_sqlite = dialect == "sqlite"
         messages = _FTS5_MESSAGES if is_sqlite else _GIN_MESSAGES
@@ -86,8 +90,13 @@ class Search:
         parts.append((rest if end >= len(found) else f"{rest.rstrip()} …", False))
         return _joined(parts)
 
-    def _contained(self, column: Any) -> ColumnElement[bool]:
-        return and_(*(func.lower(column).contains(term.lower(), autoescape=True) for term in self.terms))
+    def _contained(self, column: Any, fold: Callable[[Any], Any]) -> ColumnElement[bool]:
+        """Return the condition that *column* holds all terms, whatever their case.
+
+        :param fold: the database's function that makes texts alike which differ only in case
+        """
+        escaped = [_WILDCARD.sub(r"/\g<0>", term) for term in self.terms]
+        return and_(*(fold(column).like(fold(f"%{term}%"), escape="/") for term in escaped))
 
     def _matches(self, found: str) -> list[re.Match[str]]:
         """Return where the words stand; where none does, where their letters do."""

@@ -31,7 +31,7 @@ class RelayService:
 
     :param ollama_for: makes the service for an Ollama provider
     :param used: is told the provider and the model of each answer
-    :param record: is told of each request once, however it ended
+    :param record: is told once of each request that a provider could be asked, however it ended
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class RelayService:
 
         :raises ServiceError: when it fails; for a stream, also after its first bytes
         """
+        provider = self._providers.get_enabled(passage.provider_id)
+        if passage.model and provider.is_ollama:
+            check_name(passage.model)
         with self._recorded(passage):
-            provider = self._providers.get_enabled(passage.provider_id)
-            if passage.model and provider.is_ollama:
-                check_name(passage.model)
             self._circuits.check(provider)
             parts = self._stream(provider, passage) if passage.streamed else self._whole(provider, passage)
             try:

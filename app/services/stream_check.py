@@ -36,7 +36,7 @@ class StreamCheck:
         self.error: UpstreamError | None = None
         self._name = name
         self._secret = secret
-        self._unfinished = choices
+        self._unfinished = max(1, choices)
         self._rest = b""
         self._usage_event = b""
 

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, insert
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from app.db import Database
 from app.services import usage_report
@@ -121,33 +121,39 @@ class UsageLog:
                 closing = self._closing
             if not batch:
                 return
-            if not self._write(batch):
+            if left := self._write(batch):
                 with self._changed:
-                    self._waiting.extendleft(reversed(batch))
+                    self._waiting.extendleft(reversed(left))
                 if closing:
                     return
 
     def _is_due(self) -> bool:
         return self._closing or (len(self._waiting) >= _BATCH and not self._failing)
 
-    def _write(self, batch: list[CallRecord]) -> bool:
-        """Write *batch*; return whether it is dealt with, and False to try it again."""
+    def _write(self, batch: list[CallRecord]) -> list[CallRecord]:
+        """Write *batch*, call by call where the whole fails; return those that are to be tried again."""
         try:
             with self._database.session() as session:
                 session.execute(insert(CallRow), [_row(call) for call in batch])
-        except SQLAlchemyError as exc:
-            return self._give_up(batch, exc)
-        self._failing = False
-        return True
+        except Exception as exc:  # noqa: BLE001 - the thread's outermost edge: it must not end
+            self._give_up(exc)
+            if isinstance(exc, _AWAY):
+                return batch
+            if len(batch) == 1:
+                self.lost += 1
+                return []
+        else:
+            self._failing = False
+            return []
+        for number, call in enumerate(batch):
+            if self._write([call]):
+                return batch[number:]
+        return []
 
-    def _give_up(self, batch: list[CallRecord], exc: SQLAlchemyError) -> bool:
+    def _give_up(self, exc: Exception) -> None:
         if not self._failing:  # once, however long it lasts
             log.warning("calls cannot be counted for now: %s", type(exc).__name__, exc_info=exc)
         self._failing = True
-        if isinstance(exc, _AWAY):
-            return False
-        self.lost += len(batch)
-        return True
 
 
 def _row(call: CallRecord) -> dict[str, Any]:

@@ -82,11 +82,12 @@ class _Sum:
     ) -> None:
         """Add a call."""
         self.calls += 1
+        has_failed = outcome not in _STOPPED and outcome != "ok"
         self.stopped += outcome in _STOPPED
-        self.failures += outcome not in _STOPPED and outcome != "ok"
+        self.failures += has_failed
         self.prompt_tokens += prompt or 0
         self.completion_tokens += completion or 0
-        self.estimated += estimated
+        self.estimated += estimated and not has_failed
         if self.calls > SAMPLES:
             return
         if outcome == "ok":  # how long a failure took says nothing of the model

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError, UpstreamIncomplete
-from app.services.answer import measure
+from app.services.answer import count, measure
 from app.services.openai_answer import OpenAIAnswer
 from tests.wire import recording
 
@@ -207,3 +207,13 @@ def test_measure_says_whether_it_guessed(
 
     keys = ("prompt_tokens", "completion_tokens", "total_tokens", "estimated")
     assert tuple(measured[key] for key in keys) == expected
+
+
+@pytest.mark.parametrize("value", [10**20, 2**53 + 1, -1, True, "5", 5.0, None])
+def test_what_can_be_no_number_of_tokens_is_none(value: object) -> None:
+    assert count(value) is None
+
+
+@pytest.mark.parametrize("value", [0, 7, 2**53])
+def test_number_of_tokens_is_itself(value: int) -> None:
+    assert count(value) == value

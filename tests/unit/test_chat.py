@@ -591,6 +591,7 @@ BAD = [
     ({"message": "a", "model": 5}, "model"),
     ({"message": "a", "model": "bad name!"}, "model"),
     ({"message": "a", "model": "../x"}, "model"),
+    ({"message": "a", "provider": "openai", "model": "a\0b"}, "model"),
     ({"message": "a", "system_prompt": 5}, "system_prompt"),
     ({"message": "a", "temperature": "hot"}, "temperature"),
     ({"message": "a", "temperature": -1}, "temperature"),

@@ -40,6 +40,10 @@ def message(**values: Any) -> Json:
     return exported(messages=[{"role": "user", "content": "ok"}, {"role": "user", "content": "x", **values}])
 
 
+def _call(**function: Any) -> Json:
+    return {"id": "", "type": "function", "function": {"name": "f", **function}}
+
+
 def test_conversation_is_made_read_changed_and_deleted(client: FlaskClient) -> None:
     made = client.post(URL, json={"title": "Sky", "system_prompt": "Be brief.", "provider": "ollama"})
     assert made.status_code == 201
@@ -105,6 +109,8 @@ def test_conversations_are_listed_and_searched(client: FlaskClient, store: Conve
         ("POST", "", {"title": None}, "title"),
         ("POST", "", {"system_prompt": 1}, "system_prompt"),
         ("POST", "", {"model": " "}, "model"),
+        ("POST", "", {"model": "a\0b"}, "model"),
+        ("PATCH", "/x", {"model": "a\x7f"}, "model"),
         ("POST", "", {"provider": ""}, "provider"),
         ("POST", "", {"id": "mine"}, "id"),
         ("PATCH", "/x", {"messages": []}, "messages"),
@@ -225,6 +231,9 @@ def test_import_takes_one_or_many(client: FlaskClient, wrap: Any) -> None:
         (exported(title=1), "title"),
         (exported(title="x" * 201), "title"),
         (exported(model=""), "model"),
+        (exported(model="a\0b"), "model"),
+        (message(model="a\0b"), "model"),
+        (message(provider="a\0b"), "provider"),
         (exported(nope=1), "nope"),
         (exported(created_at="yesterday"), "created_at"),
         (exported(created_at="0001-01-01T00:00:00+14:00"), "created_at"),
@@ -242,6 +251,16 @@ def test_import_takes_one_or_many(client: FlaskClient, wrap: Any) -> None:
         (message(data=json.loads('{"a":' * 40 + "1" + "}" * 40)), "data"),
         (message(error="broke"), "error"),
         (message(usage=3), "usage"),
+        (message(content=""), "content"),
+        (message(role="tool"), "tool_call_id"),
+        (message(data={"images": [5]}), "images"),
+        (message(data={"images": ["aGk="]}), "images"),
+        (message(data={"thinking": "Hm."}), "thinking"),
+        (message(data={"nope": 1}), "nope"),
+        (message(role="assistant", data={"tool_calls": [1]}), "tool_calls"),
+        (message(role="assistant", data={"tool_calls": [{}]}), "function"),
+        (message(role="assistant", data={"tool_calls": [_call(arguments=[1])]}), "arguments"),
+        (message(role="assistant", data={"finish_reason": 1}), "finish_reason"),
         (message(created_at=None), "created_at"),
         (message(seq=7), "seq"),
     ],
@@ -255,6 +274,33 @@ def test_import_of_what_is_faulty_names_the_field_and_keeps_nothing(
     assert response.json["error_type"] == "invalid_request"
     assert f'"{field}"' in json.dumps(response.json["details"])
     assert client.get(URL).json["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"role": "assistant", "content": ""},
+        {"role": "assistant", "content": "", "data": {"thinking": "Hm.", "finish_reason": "length"}},
+        {"role": "assistant", "content": "", "data": {"tool_calls": [_call(arguments={"a": 1})]}},
+        {"role": "assistant", "content": "", "data": {"tool_calls": [_call(name="", arguments="{oops")]}},
+        {"role": "tool", "content": "5", "data": {"tool_name": "f"}},
+        {"role": "user", "content": "", "data": {"images": ["data:image/gif;base64,R0lGODlh"]}},
+    ],
+)
+def test_whatever_a_chat_may_have_kept_is_imported_as_it_was(client: FlaskClient, said: Json) -> None:
+    whole = exported(messages=[{"data": {}, **said}])
+
+    imported = client.post(f"{URL}/import", json=whole)
+
+    id = imported.json["conversations"][0]["id"]
+    (found,) = client.get(f"{URL}/{id}").json["messages"]
+    assert {name: found[name] for name in ("role", "content", "data")} == {"data": {}, **said}
+
+
+def test_import_names_the_place_of_a_fault_in_the_data_of_a_message(client: FlaskClient) -> None:
+    response = client.post(f"{URL}/import", json=message(data={"images": [5]}))
+
+    assert response.json["error"].startswith("conversations.0.messages.1.data.images.0: ")
 
 
 def test_import_names_the_faulty_message_among_many(client: FlaskClient) -> None:

@@ -102,6 +102,7 @@ def test_request_without_a_model_gets_one_that_embeds(client: FlaskClient, ollam
         {"input": "a", "dimensions": 0},
         {"input": "a", "dimensions": "2"},
         {"input": "a", "model": " "},
+        {"input": "a", "model": "a\0b"},
         {"input": "a", "encoding_format": "base64"},
     ],
 )

@@ -182,6 +182,19 @@ def test_bad_input_is_400_and_names_the_field(
     assert not [request for request, _ in ollama.log if request.path == path]
 
 
+@pytest.mark.parametrize("model", ["openai/a\0b", "openai/a\x85b"])
+def test_model_that_no_database_takes_is_400_and_not_sent(
+    client: FlaskClient, httpserver: HTTPServer, point: Point, model: str
+) -> None:
+    point(httpserver.url_for("/v1"), provider="openai")
+
+    response = client.post(CHAT, json={**ASKED, "model": model})
+
+    assert response.status_code == 400
+    assert _error(response)["param"] == "model"
+    assert not httpserver.log
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_unknown_model_is_404_and_says_what_is_installed(
     client: FlaskClient, ollama: HTTPServer, stream: bool
@@ -467,7 +480,7 @@ def test_each_request_is_recorded_once(
     assert (record.outcome, record.streamed, record.request_id) == (outcome, stream, "id-1")
 
 
-def test_client_that_leaves_and_provider_that_is_off_are_recorded_too(app: Flask, ollama: HTTPServer) -> None:
+def test_client_that_leaves_is_recorded_too(app: Flask, ollama: HTTPServer) -> None:
     replay(ollama, CHAT, "v1_chat_stream")
     records: list[CallRecord] = []
     relay = _relay(app, records)
@@ -475,8 +488,15 @@ def test_client_that_leaves_and_provider_that_is_off_are_recorded_too(app: Flask
     left = relay.send(Passage("chat/completions", "ollama", "x", {**ASKED, "stream": True}, "1"))
     next(chunk for chunk in left if chunk)
     left.close()
-    off = relay.send(Passage("chat/completions", "openai", "x", ASKED, "2"))
-    with pytest.raises(Exception, match="disabled"):
-        next(off)
 
-    assert [record.outcome for record in records] == ["client_left", "provider_disabled"]
+    assert [record.outcome for record in records] == ["client_left"]
+
+
+@pytest.mark.parametrize(("provider", "model"), [("openai", "x"), ("nobody", "x"), ("ollama", "a b")])
+def test_request_that_no_provider_can_be_asked_is_not_recorded(app: Flask, provider: str, model: str) -> None:
+    records: list[CallRecord] = []
+
+    with pytest.raises(ServiceError):
+        next(_relay(app, records).send(Passage("chat/completions", provider, model, ASKED, "2")))
+
+    assert not records

@@ -48,6 +48,14 @@ def test_usage_is_the_last_one_told(size: int) -> None:
     assert check.usage == {"prompt_tokens": 13, "completion_tokens": 6, "total_tokens": 19}
 
 
+@pytest.mark.parametrize("choices", [0, -1, 1])
+def test_half_an_answer_is_incomplete_whatever_number_was_asked_for(choices: int) -> None:
+    _, check = run(DELTA, 100_000, choices)
+
+    assert check.error is not None
+    assert check.error.error_type == "upstream_incomplete"
+
+
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_stream_of_a_runner_that_was_killed_is_incomplete(size: int) -> None:
     body = recording("v1_chat_runner_killed_midstream").body

@@ -147,10 +147,9 @@ def test_calls_wait_while_the_database_is_away(
     tried = threading.Semaphore(0)
     give_up = UsageLog._give_up
 
-    def note(self: UsageLog, *args: Any) -> bool:
-        done = give_up(self, *args)
+    def note(self: UsageLog, exc: Exception) -> None:
+        give_up(self, exc)
         tried.release()
-        return done
 
     monkeypatch.setattr(UsageLog, "_give_up", note)
     monkeypatch.setattr(usage, "_AWAY", (DBAPIError,))  # whatever a missing table is called
@@ -180,6 +179,35 @@ def test_calls_that_no_database_takes_are_lost_and_counted_and_later_ones_kept(
 
     assert keep_going.lost == 1
     assert count(database) == 1
+    assert "cannot be counted" in caplog.text
+
+
+def test_failed_calls_are_not_among_those_whose_tokens_were_guessed(database: Database) -> None:
+    keep(
+        database,
+        call(at=DAY, estimated=True, completion_tokens=5),
+        call(at=DAY, estimated=True, completion_tokens=4, outcome="stopped"),
+        call(at=DAY, estimated=True, completion_tokens=0, outcome="upstream_unavailable"),
+    )
+
+    totals = sums(database)["totals"]
+
+    assert (totals["calls"], totals["failures"], totals["estimated"]) == (3, 1, 2)
+
+
+@pytest.mark.parametrize("bad", [{"completion_tokens": 10**20}, {"latency": None}])
+def test_call_that_no_database_takes_loses_only_itself(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, bad: Json
+) -> None:
+    monkeypatch.setattr(usage, "_PAUSE", 60)
+    usage_log = UsageLog(database)
+
+    for one in (call(), call(**bad), call()):
+        usage_log.record(one)
+    usage_log.close()
+
+    assert usage_log.lost == 1
+    assert count(database) == 2
     assert "cannot be counted" in caplog.text
 
 
@@ -317,6 +345,8 @@ def test_usage_is_answered_for_days_in_utc(app: Flask, client: FlaskClient) -> N
         ("from=0001-01-01", "from"),
         ("from=2026-11-20&to=2026-11-19", "from"),
         ("by=week", "by"),
+        ("model=%00", "model"),
+        ("provider=%00", "provider"),
         ("by=", "by"),
         ("by=day,,model", "by"),
         ("since=2026-11-20", "since"),
