@@ -49,7 +49,7 @@ def chat(
         conversation = _find(conversation) if conversation else None
         services.providers.enable(_provider(provider, conversation))  # whoever asks it here, wants it
         asked = {"provider": provider, "model": model, "system_prompt": system}
-        piped = "" if sys.stdin.isatty() else sys.stdin.read()
+        piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
         message = "\n\n".join(filter(str.strip, (" ".join(words), piped)))
         if message:
             _answer_once({**asked, "message": message}, conversation, as_json=as_json)
@@ -149,15 +149,20 @@ def _show(body: Json, *, quiet: bool = False) -> Json:
                 if name != "delta" or quiet:
                     continue
                 if "thinking" in data and sys.stdout.isatty():
-                    click.secho(data["thinking"], dim=True, nl=False)
+                    click.secho(_printable(data["thinking"]), dim=True, nl=False)
                     is_thinking = True
                 if "content" in data:
                     click.echo("\n\n" if is_thinking else "", nl=False)
-                    click.echo(data["content"], nl=False)
+                    click.echo(_printable(data["content"]), nl=False)
                     is_thinking = False
     if not quiet:
         click.echo()
     return last
+
+
+def _printable(text: str) -> str:
+    """Return *text* with what no terminal can show replaced: models write half a character now and then."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _provider(named: str | None, conversation: str | None) -> str:

@@ -22,9 +22,9 @@ from app.schemas.base import ErrorSchema
 log = logging.getLogger(__name__)
 
 _NO_JSON = "The body is not valid JSON."
-# Python reads these, though they are no JSON: numbers that are none, and half a character (unless the
-# other half is beside it).
-_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity")
+# Python reads these, though they are no JSON or cannot be written again: numbers that are none or too large,
+# and half a character (unless the other half is beside it).
+_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 

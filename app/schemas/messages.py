@@ -18,6 +18,10 @@ _DATA_URI = re.compile(r"data:image/(?:png|jpeg|jpg|webp|gif);base64,", re.IGNOR
 _MARKS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
+
+
 class ImageField(fields.Field[str]):
     """An image as base64 or as a data URI; kept as a data URI whose type is the image's own."""
 
@@ -42,7 +46,7 @@ class ArgumentsField(fields.Field[Any]):
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
         try:
-            parsed = json.loads(value) if isinstance(value, str) else value
+            parsed = json.loads(value, parse_constant=_refuse) if isinstance(value, str) else value
         except (ValueError, RecursionError) as exc:
             raise ValidationError("Not the JSON text of an object.") from exc
         if not isinstance(parsed, dict):

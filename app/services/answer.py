@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError
 from app.services.openai_client import error_message
 from app.services.reader import SIZE_LIMIT
 from app.services.upstream import clean, cut_off, invalid_response
+from app.services.upstream_json import parse
 
 Json = dict[str, Any]
 
@@ -105,7 +105,7 @@ class Answer(ABC):
 
     def _parse(self, data: bytes) -> Json:
         try:
-            parsed = json.loads(data)
+            parsed = parse(data)
         except (ValueError, RecursionError) as exc:
             raise invalid_response(self.name, "it is not JSON") from exc
         if not isinstance(parsed, dict):
@@ -149,11 +149,16 @@ def count(value: object) -> int | None:
     return value if 0 <= value <= MAX_COUNT else None
 
 
+def objects(value: object) -> list[Json]:
+    """Return the objects in a list; nothing of anything else."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
 def tool_call(id: object, name: object, arguments: object) -> Json:
     """Return a tool call as it is answered; arguments that are no object's JSON stay the text they are."""
     if isinstance(arguments, str):
         try:
-            parsed = json.loads(arguments or "{}")
+            parsed = parse(arguments or "{}")
         except (ValueError, RecursionError):
             parsed = None
         arguments = parsed if isinstance(parsed, dict) else arguments

@@ -117,7 +117,7 @@ def stored_values(values: Json) -> Json:
 def stored_content(content: str, data: Json) -> Json:
     """Return a message's *content* and *data* as a database can hold them."""
     # PostgreSQL takes neither NaN nor Infinity, and JSON has neither.
-    plain = json.loads(json.dumps(data), parse_constant=lambda _: None)
+    plain = json.loads(storable(json.dumps(data, ensure_ascii=False)), parse_constant=lambda _: None)
     return {"content": storable(content), "data": plain}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from app.services.answer import Answer, Json, count, tool_call
+from app.services.answer import Answer, Json, count, objects, tool_call
 from app.services.upstream import invalid_response
 
 
@@ -32,11 +32,11 @@ class NativeAnswer(Answer):
         if not isinstance(message, dict):
             raise invalid_response(self.name, "its message is no object")
         yield from self._parts(_text(message.get("content")), _text(message.get("thinking")))
-        calls = [_call(call) for call in message.get("tool_calls") or () if isinstance(call, dict)]
+        calls = [_call(call) for call in objects(message.get("tool_calls"))]
         if calls:
             self.tool_calls += calls
             yield {"tool_calls": calls}
-        self.logprobs += [entry for entry in part.get("logprobs") or () if isinstance(entry, dict)]
+        self.logprobs += objects(part.get("logprobs"))
         if part.get("done") is True:
             self._finish(part)
 

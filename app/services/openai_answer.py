@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import UpstreamError
-from app.services.answer import Answer, Json, count, tool_call
+from app.services.answer import Answer, Json, count, objects, tool_call
 from app.services.upstream import invalid_response
 
+_BOM = b"\xef\xbb\xbf"
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -43,7 +44,9 @@ class OpenAIAnswer(Answer):
 
     def _line(self, line: bytes) -> Iterator[Json]:
         if not line.startswith(b"data:"):
-            return
+            line = line.removeprefix(_BOM)
+            if not line.startswith(b"data:"):
+                return
         data = line[5:].strip()
         self.events += 1
         if data == b"[DONE]":
@@ -56,7 +59,10 @@ class OpenAIAnswer(Answer):
             delta = choice.get("delta") or {}
             if not isinstance(delta, dict):
                 raise invalid_response(self.name, "a delta is no object")
-            yield from self._parts(_plain(delta.get("content")), _thinking(delta))
+            content = delta.get("content")
+            if content is not None and not isinstance(content, str | list):
+                raise invalid_response(self.name, "its content is no text")
+            yield from self._parts(_plain(content), _thinking(delta))
             if delta.get("tool_calls"):
                 self._take_pieces(delta["tool_calls"])
             if choice.get("logprobs"):
@@ -71,10 +77,7 @@ class OpenAIAnswer(Answer):
             function = piece.get("function") if isinstance(piece, dict) else None
             if not isinstance(function, dict):
                 raise invalid_response(self.name, "a tool call names no function")
-            index = piece.get("index")
-            call = self._calls.setdefault(
-                index if isinstance(index, int) else number, {"id": "", "name": "", "arguments": ""}
-            )
+            call = self._call_of(piece, number)
             call["id"] = call["id"] or piece.get("id")
             call["name"] = call["name"] or function.get("name")
             arguments = function.get("arguments")
@@ -83,8 +86,21 @@ class OpenAIAnswer(Answer):
             elif arguments is not None:
                 call["arguments"] = arguments
 
+    def _call_of(self, piece: Json, number: int) -> Json:
+        """Return the call that *piece* belongs to; some providers number all calls alike."""
+        index = piece.get("index")
+        key = index if isinstance(index, int) else number
+        call = self._calls.get(key)
+        is_another = call and call["id"] and piece.get("id") not in {None, "", call["id"]}
+        if call is None:
+            call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
+        elif is_another:  # what is whole moves out of the way, before those that are still to come
+            self._calls[-1 - len(self._calls)] = call
+            call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
+        return call
+
     def _complete_calls(self) -> Iterator[Json]:
-        calls = [tool_call(**self._calls[index]) for index in sorted(self._calls)]
+        calls = [tool_call(**call) for _, call in sorted(self._calls.items(), key=_in_order)]
         self._calls.clear()
         self.tool_calls += calls
         return iter([{"tool_calls": calls}] if calls else ())
@@ -92,7 +108,7 @@ class OpenAIAnswer(Answer):
     def _take_logprobs(self, choice: Json) -> None:
         found = choice.get("logprobs")
         content = found.get("content") if isinstance(found, dict) else None
-        self.logprobs += [entry for entry in content or () if isinstance(entry, dict)]
+        self.logprobs += objects(content)
 
     def _finish(self, reason: object) -> None:
         if reason == "error":  # OpenRouter's, with or without the error beside it
@@ -111,6 +127,12 @@ class OpenAIAnswer(Answer):
         usage = parsed.get("usage")
         if isinstance(usage, dict) and count(usage.get("completion_tokens")) is not None:
             self.usage = {name: count(usage.get(name)) for name in _COUNTS}
+
+
+def _in_order(numbered: tuple[int, Json]) -> tuple[bool, int]:
+    """Sort by number; before those, in the order in which they came, the calls that had to move."""
+    number = numbered[0]
+    return (number >= 0, abs(number))
 
 
 def _thinking(message: Json) -> str:

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
@@ -18,7 +18,17 @@ from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import UpstreamProviderModelsSchema
 from app.services.providers import Provider
 from app.services.reader import Register, SilentUpstream, TooMuch, read_all
-from app.services.upstream import clean, cut_off, invalid_response, reject, timed_out, unreachable, was_cut
+from app.services.upstream import (
+    clean,
+    cut_off,
+    half_a_character,
+    invalid_response,
+    is_of_the_text,
+    reject,
+    timed_out,
+    unreachable,
+    was_cut,
+)
 from app.settings import Timeouts
 
 if TYPE_CHECKING:
@@ -26,6 +36,9 @@ if TYPE_CHECKING:
     import openai
 
 Json = dict[str, Any]
+
+_LONGEST_WAIT = 86400.0  # seconds; whoever says more, says nothing
+_ERROR_LIMIT = 1_000_000  # bytes
 
 _opening = threading.local()
 
@@ -132,6 +145,8 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
     except (httpx2.HTTPError, httpx2.StreamError) as exc:
         raise cut_off(provider.name) from exc
     except (httpx2.InvalidURL, UnicodeError) as exc:
+        if is_of_the_text(exc):
+            raise half_a_character() from exc
         raise unreachable(provider.name, provider.openai_url, exc) from exc
     except (TooMuch, openai.OpenAIError) as exc:
         raise invalid_response(provider.name, "it cannot be read") from exc
@@ -190,7 +205,7 @@ def _retry_after(headers: Any) -> float | None:
             seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return None
-    return seconds if math.isfinite(seconds) else None
+    return min(seconds, _LONGEST_WAIT) if math.isfinite(seconds) else None
 
 
 def _same(one: Provider, other: Provider) -> bool:
@@ -204,6 +219,7 @@ def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
     connections = openai.DefaultHttpxClient(
         timeout=timeout,
         follow_redirects=False,  # a provider must not send the conversation elsewhere
+        event_hooks={"response": [_bound_error]},
         **_transport(provider.openai_url),
     )
     client = openai.OpenAI(
@@ -216,6 +232,29 @@ def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
     )
     weakref.finalize(client, connections.close)
     return client
+
+
+def _bound_error(response: httpx2.Response) -> None:
+    """Let the body of an error end where no error goes on: the client reads all of it."""
+    import httpx2
+
+    if response.status_code < 400:
+        return
+    whole = cast("httpx2.SyncByteStream", response.stream)
+
+    class Bounded(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            left = _ERROR_LIMIT
+            for part in whole:
+                yield part[:left]
+                left -= len(part)
+                if left <= 0:
+                    return
+
+        def close(self) -> None:
+            whole.close()
+
+    response.stream = Bounded()
 
 
 def _transport(url: str) -> Json:

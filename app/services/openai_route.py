@@ -12,7 +12,7 @@ from app.services import openai_client
 from app.services.openai_answer import OpenAIAnswer
 from app.services.openai_client import OpenAIClients, ResponseBody
 from app.services.providers import Provider
-from app.services.reader import Body, Register
+from app.services.reader import SIZE_LIMIT, Body, Register, TooMuch
 from app.services.route import refuse_ollamas_own
 from app.services.upstream import invalid_response
 from app.settings import Timeouts
@@ -57,7 +57,7 @@ class OpenAIRoute:
         if not request.get("stream") or "text/event-stream" in body.content_type:
             return body
         if "json" in body.content_type:
-            return UnstreamedBody(body)
+            return UnstreamedBody(body, self.new_answer())
         body.close()
         raise invalid_response(self._provider.name, "it is not an event stream")
 
@@ -71,23 +71,31 @@ class OpenAIRoute:
 
 
 class UnstreamedBody:
-    """The answer of a provider that was asked for a stream and gave it whole, as a stream of one event."""
+    """The answer of a provider that was asked for a stream and gave it whole, as a stream of one event.
 
-    def __init__(self, body: ResponseBody) -> None:
+    :param answer: an empty one, to see whether that is an answer
+    """
+
+    def __init__(self, body: ResponseBody, answer: OpenAIAnswer) -> None:
         self._body = body
+        self._answer = answer
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the answer as an event, and the terminator."""
-        data = b"".join(self._body.chunks())
-        try:
-            answer = json.loads(data)
-            for choice in answer.get("choices") or ():
-                choice["delta"] = choice.pop("message")
-                choice["finish_reason"] = choice.get("finish_reason") or "stop"
-            data = json.dumps(answer).encode()
-        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            pass  # it is no answer: who reads the event says so
-        yield b"data: " + data.replace(b"\n", b" ") + b"\n\ndata: [DONE]\n\n"
+        """Yield the answer as an event, and the terminator.
+
+        :raises UpstreamError: when it is none
+        """
+        data = b""
+        for part in self._body.chunks():
+            data += part
+            if len(data) > SIZE_LIMIT:
+                raise TooMuch
+        self._answer.load(data)
+        answer = json.loads(data)
+        for choice in answer["choices"]:
+            choice["delta"] = choice.pop("message", None)
+            choice["finish_reason"] = choice.get("finish_reason") or "stop"
+        yield b"data: " + json.dumps(answer).encode() + b"\n\ndata: [DONE]\n\n"
 
     def connection(self) -> socket.socket | None:
         """Return the connection."""

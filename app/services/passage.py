@@ -51,6 +51,14 @@ class Passage:
         return ResponseBody(client, f"/{self.endpoint}", body, register)
 
     @property
+    def choices(self) -> int:
+        """How many answers are asked for: `n` for each prompt."""
+        number, prompts = self.body.get("n"), self.body.get("prompt")
+        several = isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts)
+        each = number if type(number) is int else 1
+        return each * max(1, len(prompts)) if isinstance(prompts, list) and several else each
+
+    @property
     def seconds(self) -> float:
         """How long it takes so far."""
         return round(time.monotonic() - self.started, 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -21,6 +20,7 @@ from app.services.providers import Provider, ProviderStore
 from app.services.reader import Register, read_all, read_events
 from app.services.stream_check import StreamCheck
 from app.services.upstream import clean, invalid_response
+from app.services.upstream_json import parse
 from app.services.usage import CallRecord
 
 Json = dict[str, Any]
@@ -105,8 +105,7 @@ class RelayService:
         yield data
 
     def _stream(self, provider: Provider, passage: Passage) -> Generator[bytes, None, None]:
-        choices = passage.body.get("n")
-        check = StreamCheck(provider.name, provider.api_key, choices if type(choices) is int else 1)
+        check = StreamCheck(provider.name, provider.api_key, passage.choices)
         try:
             timeouts = self._preferences.timeouts
             with (
@@ -166,7 +165,7 @@ def _parse(provider: Provider, data: bytes) -> Json:
     :raises UpstreamError: when it is none, or an error
     """
     try:
-        answer = json.loads(data)
+        answer = parse(data)
     except (ValueError, RecursionError) as exc:
         raise invalid_response(provider.name, "it is not JSON") from exc
     if not isinstance(answer, dict):

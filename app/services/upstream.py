@@ -19,6 +19,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from app.errors import (
+    InvalidRequest,
     InvalidUpstreamKey,
     InvalidUpstreamResponse,
     NotFound,
@@ -119,10 +120,26 @@ def translated(name: str, url: str) -> Iterator[None]:
             raise cut_off(name) from exc
         raise unreachable(name, url, exc) from exc
     except (requests.RequestException, UnicodeError) as exc:
+        if is_of_the_text(exc):
+            raise half_a_character() from exc
         raise UpstreamError(
             f"The request to {name} at {url} failed.",
             hint=f"Check the provider's base_url: {url}",
         ) from exc
+
+
+def is_of_the_text(exc: Exception) -> bool:
+    """Tell whether a text cannot be encoded; where it is a host name's fault, the encoding is another."""
+    return isinstance(exc, UnicodeEncodeError) and exc.encoding == "utf-8"
+
+
+def half_a_character() -> InvalidRequest:
+    """Say that what is to be sent is no text."""
+    return InvalidRequest(
+        "The messages hold half a character (a lone surrogate), which cannot be sent.",
+        hint="Leave it out, or replace it by U+FFFD.",
+        details={"messages": ["Holds half a character."]},
+    )
 
 
 def timed_out(name: str, url: str, *, connected: bool = True) -> UpstreamTimeout:
