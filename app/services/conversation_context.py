@@ -16,9 +16,7 @@ _PER_MESSAGE = 8  # tokens of the template around each message
 _PER_IMAGE = 1000
 
 
-def fit(
-    messages: list[Json], *, window: int, reserve: int, chars_per_token: float = CHARS_PER_TOKEN
-) -> tuple[list[Json], int]:
+def fit(messages: list[Json], *, window: int, reserve: int) -> tuple[list[Json], int]:
     """Return the *messages* to send, in order, and how many were left out because they do not fit.
 
     A turn is a message of the user with all that answers it. The system's messages and the newest turn are
@@ -35,8 +33,8 @@ def fit(
     past = [turn for turn in turns[:-1] if _is_answered(turn)]
     newest = turns[-1:]
     system = [message for message in messages if message["role"] == "system"]
-    sizes = [sum(estimate(message, chars_per_token) for message in turn) for turn in past]
-    room = window - reserve - sum(estimate(m, chars_per_token) for m in chain(system, *newest))
+    sizes = [sum(map(estimate, turn)) for turn in past]
+    room = window - reserve - sum(map(estimate, chain(system, *newest)))
     first = _first_that_stays(sizes, over=sum(sizes) - room, step=max(1, (window - reserve) // 4))
     wanted = {id(message) for message in chain(system, *past[first:], *newest)}
     return [message for message in messages if id(message) in wanted], sum(map(len, past[:first]))
@@ -55,21 +53,14 @@ def _first_that_stays(sizes: list[int], *, over: int, step: int) -> int:
     return next((n for n in enough if ends[n] // step > ends[n - 1] // step), enough[0])
 
 
-def estimate(message: Json, chars_per_token: float = CHARS_PER_TOKEN) -> int:
+def estimate(message: Json) -> int:
     """Return about how many tokens *message* takes, rather too many than too few."""
+    calls = json.dumps(message["tool_calls"]) if message.get("tool_calls") else ""
+    texts = f"{calls}{message.get('content') or ''}"
+    ascii_characters = len(texts.encode("ascii", "ignore"))
+    others = len(texts) - ascii_characters
     images = len(message.get("images") or ())
-    texts = [json.dumps(message["tool_calls"])] if message.get("tool_calls") else []
-    content = message.get("content") or ""
-    for part in [content] if isinstance(content, str) else content:
-        found = part if isinstance(part, str) else part.get("text")
-        if found is None:
-            images += 1
-        else:
-            texts.append(found)
-    everything = "".join(texts)
-    ascii_characters = len(everything.encode("ascii", "ignore"))
-    others = len(everything) - ascii_characters
-    return _PER_MESSAGE + math.ceil(ascii_characters / chars_per_token) + others + images * _PER_IMAGE
+    return _PER_MESSAGE + math.ceil(ascii_characters / CHARS_PER_TOKEN) + others + images * _PER_IMAGE
 
 
 def _turns(messages: list[Json]) -> list[list[Json]]:

@@ -17,6 +17,7 @@ from app.model_name import ModelName
 log = logging.getLogger(__name__)
 
 _INTERVAL = 60.0  # seconds between two writes for one model
+_REMEMBERED = 1000  # uses; clients can think of any number of names
 _BEGINNING = "model_uses"
 
 
@@ -39,7 +40,10 @@ class ModelUses:
         with self._lock:
             if now - self._written.get(use, -_INTERVAL) < _INTERVAL:
                 return
-            self._written[use] = now
+            self._written.pop(use, None)
+            self._written[use] = now  # the newest is the last
+            if len(self._written) > _REMEMBERED:
+                del self._written[next(iter(self._written))]
         self._writer.submit(self._write, *use)
 
     def all(self, provider: str) -> dict[str, datetime]:

@@ -12,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, text
 
 from app.db import REVISION, Database
+from app.services import model_uses
 from app.services.model_uses import ModelUses
 from app.services.pull_store import PullStore
 from app.services.versions import VersionStore
@@ -131,6 +132,21 @@ def test_use_of_a_model_is_written_over_the_one_before(database: Database) -> No
         uses.close()
 
     assert len(uses.all("ollama")) == 1
+
+
+def test_of_ever_new_names_only_the_last_ones_are_remembered(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.migrate()
+    monkeypatch.setattr(model_uses, "_REMEMBERED", 3)
+    uses = ModelUses(database)
+
+    for number in range(10):
+        uses.touch("ollama", f"a:{number}")
+    uses.close()
+
+    assert [key.rpartition(":")[2] for _, key in uses._written] == ["7", "8", "9"]
+    assert len(uses.all("ollama")) == 10
 
 
 def test_use_that_cannot_be_written_is_only_logged(
