@@ -62,8 +62,8 @@ class RelayService:
         provider = self._providers.get_enabled(passage.provider_id)
         if passage.model and provider.is_ollama:
             check_name(passage.model)
+        self._circuits.check(provider)
         with self._recorded(passage):
-            self._circuits.check(provider)
             parts = self._stream(provider, passage) if passage.streamed else self._whole(provider, passage)
             try:
                 with closing(parts):
