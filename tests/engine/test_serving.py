@@ -63,6 +63,7 @@ def test_v1_stream_ends_with_finish_reason_usage_and_done(engine: EngineProcess)
         "messages": HELLO,
         "stream": True,
         "max_tokens": 4,
+        "temperature": 0,
         "stream_options": {"include_usage": True},
     }
 
