@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _RECOVERY_INTERVAL = 5.0  # seconds
 _CHORES_INTERVAL = 15.0
+_CHORES_PATIENCE = 5.0  # seconds that a chore may take when the program is to end
 
 
 class Jobs:
@@ -66,6 +67,7 @@ class Jobs:
         with self._lock:
             if self._consumer is not None:
                 self._consumer.stop(graceful=True)
+                self._consumer.end_chores()
                 self._consumer = None
         self._huey.storage.close()
 
@@ -96,7 +98,12 @@ class _Consumer(Consumer):  # type: ignore[misc]  # huey has no types
     def _create_scheduler(self) -> Scheduler:
         scheduler = _Scheduler(self.huey, self.stop_flag, self.scheduler_interval, self.periodic)
         scheduler.recover, scheduler.chores = self._recover, self._chores
+        self._with_chores = scheduler
         return scheduler
+
+    def end_chores(self) -> None:
+        """Wait a moment for a chore that is being done: the database is closed after that."""
+        self._with_chores.end_chores(_CHORES_PATIENCE)
 
     def _set_signal_handlers(self) -> None:
         """Leave the signals to the program."""
@@ -121,6 +128,11 @@ class _Scheduler(Scheduler):  # type: ignore[misc]  # huey has no types
             self._chores_thread = threading.Thread(target=self.chores, name="chores", daemon=True)
             self._chores_thread.start()
         super().loop(now)
+
+    def end_chores(self, patience: float) -> None:
+        """Wait for the chore that is being done, for *patience* seconds at most."""
+        if self._chores_thread is not None:
+            self._chores_thread.join(patience)
 
     def _is_at_chores(self) -> bool:
         return self._chores_thread is not None and self._chores_thread.is_alive()

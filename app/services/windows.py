@@ -42,7 +42,7 @@ class Windows:
     def loaded(self, provider: Provider, model: str, *, seen: bool = False) -> int | None:
         """Return the window that *model* is loaded with; None where it is not, or nobody knows.
 
-        :param seen: only as the server tells it, not what it was asked for a moment ago
+        :param seen: after an answer: only as the server tells it, not what it was asked for a moment ago
         """
         if not provider.is_ollama or not model:
             return None
@@ -50,7 +50,12 @@ class Windows:
             known = self._known.get(_key(provider, model))
         if known and time.monotonic() - known.at < _FRESH and (known.is_seen or not seen):
             return known.window
-        return self.look(provider, model)[1]
+        is_loaded, window = self.look(provider, model)
+        if (
+            seen and is_loaded is False
+        ):  # it has just answered: the server lists it nowhere, and will not soon
+            self._keep(provider, model, None, is_seen=True)
+        return window
 
     def look(self, provider: Provider, model: str) -> tuple[bool | None, int | None]:
         """Ask whether *model* is loaded, and with which window; None for what is not known."""
