@@ -6,7 +6,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema, no_controls, not_blank
+from app.schemas.base import UpstreamSchema, no_controls, not_blank
+from app.schemas.chat import TargetSchema
 
 MAX_TEXTS = 2048
 
@@ -23,15 +24,11 @@ class TextsField(fields.Field[Any]):
         return texts
 
 
-class EmbeddingRequestSchema(RequestSchema):
+class EmbeddingRequestSchema(TargetSchema):
     """What is to be embedded, and by whom."""
 
     input = TextsField(
         required=True, metadata={"description": f"A text, or a list of 1 to {MAX_TEXTS} texts"}
-    )
-    provider = fields.Str(
-        validate=not_blank("Provider"),
-        metadata={"description": "A provider's id; else the default of the settings"},
     )
     model = fields.Str(
         allow_none=True,

@@ -104,22 +104,31 @@ class Answer(ABC):
             yield {"content": text}
 
     def _parse(self, data: bytes) -> Json:
-        try:
-            parsed = parse(data)
-        except (ValueError, RecursionError) as exc:
-            raise invalid_response(self.name, "it is not JSON") from exc
-        if not isinstance(parsed, dict):
-            raise invalid_response(self.name, "it is not a JSON object")
-        if parsed.get("error"):
-            message = clean(error_message(parsed), self.secret)
-            raise UpstreamError(f"{self.name} failed while answering: {message or 'it did not say why'}")
-        return parsed
+        return parse_answer(data, self.name, self.secret)
 
     def _empty(self) -> EmptyResponse:
         return EmptyResponse(
             f"{self.name} answered without a message.",
             hint="Ask again; when it stays so, the model or its template is broken: try another one.",
         )
+
+
+def parse_answer(data: bytes, name: str, secret: str) -> Json:
+    """Return the object that the provider *name* answers, or a part of it.
+
+    :param secret: never to be shown in a message
+    :raises UpstreamError: when it is none, or an error
+    """
+    try:
+        parsed = parse(data)
+    except (ValueError, RecursionError) as exc:
+        raise invalid_response(name, "it is not JSON") from exc
+    if not isinstance(parsed, dict):
+        raise invalid_response(name, "it is not a JSON object")
+    if parsed.get("error"):
+        message = clean(error_message(parsed), secret)
+        raise UpstreamError(f"{name} failed while answering: {message or 'it did not say why'}")
+    return parsed
 
 
 def measure(response: str, usage: Json | None) -> Json:

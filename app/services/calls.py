@@ -71,7 +71,9 @@ class Calls:
         if named and provider.is_ollama:
             check_name(named)
         model = named or provider.model
-        body = {**body, "messages": _messages(body, preferences["system_prompt"])}
+        prompt = body.get("system_prompt")
+        prompt = preferences["system_prompt"] if prompt is None else prompt
+        body = {**body, "messages": with_prompt(new_messages(body), prompt)}
         for name in _SAMPLING:
             if body.get(name) is None and not (name == "max_tokens" and provider.is_ollama):
                 body[name] = preferences.get(name)
@@ -112,13 +114,11 @@ def new_messages(body: Json) -> list[Json]:
     return messages
 
 
-def _messages(body: Json, default_prompt: str) -> list[Json]:
-    messages = new_messages(body)
-    prompt = body.get("system_prompt")
-    prompt = default_prompt if prompt is None else prompt
-    if prompt and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": prompt})
-    return messages
+def with_prompt(messages: list[Json], prompt: str) -> list[Json]:
+    """Put the system prompt before *messages*, unless they begin with one; an empty one is none."""
+    if not prompt or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": prompt}, *messages]
 
 
 def with_defaults(body: Json, model: str, defaults: Json) -> Json:

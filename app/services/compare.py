@@ -6,14 +6,14 @@ import contextlib
 import logging
 import threading
 from collections.abc import Generator
-from queue import Empty, Queue
+from queue import SimpleQueue
 from typing import Any
 
 from app.errors import ChatStopped, ServiceError, error_body
 from app.services.chat import ChatService
 from app.services.exchange import Event
 from app.services.preferences import PreferenceStore
-from app.services.reader import TICK
+from app.services.reader import take
 from app.services.stops import Stops
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class CompareService:
         targets: list[Json] = body["targets"]
         question = {name: value for name, value in body.items() if name != "targets"}
         results: list[Json] = [{} for _ in targets]
-        queue: Queue[list[Event]] = Queue()
+        queue: SimpleQueue[list[Event]] = SimpleQueue()
         over = threading.Event()
         for number, target in enumerate(targets):
             asked = {**question, **target, "fallback_provider": None}
@@ -52,7 +52,7 @@ class CompareService:
                 yield [("start", {"request_id": request_id, "targets": targets})]
             with self._stops.running(request_id) as stop:
                 while not all(results) and not stop.is_set():
-                    batch = _take(queue)
+                    batch = [event for events in take(queue) for event in events]
                     for name, data in batch:
                         if name in {"answer", "failed"}:
                             results[data["target"]] = data
@@ -68,7 +68,7 @@ class CompareService:
         yield [("error", error.body(request_id))]
 
     def _ask(
-        self, body: Json, request_id: str, number: int, queue: Queue[list[Event]], over: threading.Event
+        self, body: Json, request_id: str, number: int, queue: SimpleQueue[list[Event]], over: threading.Event
     ) -> None:
         """Ask one of them; a thread of its own."""
         provider = body.get("provider") or self._preferences.all()["default_provider"]
@@ -95,14 +95,3 @@ def _named(event: Event, who: Json) -> Event:
     if name in {"done", "error"}:
         return _NAMES[name], {**who, "ok": name == "done", **data}
     return _NAMES[name], {"target": who["target"], **data}
-
-
-def _take(queue: Queue[list[Event]]) -> list[Event]:
-    """Return the events that are there; wait for one tick when there are none."""
-    found: list[Event] = []
-    try:
-        found += queue.get(timeout=TICK)
-        while True:
-            found += queue.get_nowait()
-    except Empty:
-        return found

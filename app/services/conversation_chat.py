@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ServiceError, UpstreamRejected, kept
-from app.services.calls import new_messages, with_defaults
+from app.services.calls import new_messages, with_defaults, with_prompt
 from app.services.chat import ChatService, Events
 from app.services.circuit import Circuits
 from app.services.conversation_context import estimate, fit
@@ -68,21 +68,17 @@ class ConversationChat:
             yield from self._chat.answer(body, request_id)
             return
         conversation = self._store.get(id, limit=0)
-        provider = body.get("provider") or conversation["provider"] or self._default_provider()
-        is_its_own = body.get("provider") in {None, conversation["provider"]}
-        model = body.get("model") or (conversation["model"] if is_its_own else None)
-        asked = {**body, "provider": provider, "model": model}
-        prompts = (body.get("system_prompt"), conversation["system_prompt"])
-        default = self._preferences.all()["system_prompt"]
-        asked["system_prompt"] = next((prompt for prompt in prompts if prompt is not None), default)
-        new = new_messages(asked)
+        asked = self._asked(body, conversation)
+        provider, model = asked["provider"], asked["model"] or ""
         self._providers.get_enabled(provider)
-        ticket = self._store.begin(id, new, provider, model or "")
-        record = _Record(provider, model or "")
+        ticket = self._store.begin(id, new_messages(asked), provider, model)
+        record = _Record(provider, model)
         try:
             with self._heartbeats.of(ticket, record.text):
                 said = [turn for turn in self._store.turns(id) if turn["seq"] < ticket.seq]
-                for batch in self._within_window(asked, _with_prompt(asked, said), request_id):
+                for batch in self._within_window(
+                    asked, with_prompt(said, asked["system_prompt"]), request_id
+                ):
                     record.take(batch)
                     if record.status:  # kept before the client knows: its next question comes at once
                         self._keep(ticket, record, batch)
@@ -95,6 +91,16 @@ class ConversationChat:
             raise
         finally:
             self._keep(ticket, record, [])
+
+    def _asked(self, body: Json, conversation: Json) -> Json:
+        """Return *body* with what the conversation, or else the settings, say where it says nothing."""
+        settings = self._preferences.all()
+        provider = body.get("provider") or conversation["provider"] or settings["default_provider"]
+        is_its_own = body.get("provider") in {None, conversation["provider"]}
+        model = body.get("model") or (conversation["model"] if is_its_own else None)
+        prompts = (body.get("system_prompt"), conversation["system_prompt"])
+        prompt = next((prompt for prompt in prompts if prompt is not None), settings["system_prompt"])
+        return {**body, "provider": provider, "model": model, "system_prompt": prompt}
 
     def _within_window(self, body: Json, messages: list[Json], request_id: str) -> Events:
         """Ask with as many of *messages* as fit; with fewer where the provider says that they do not."""
@@ -136,10 +142,6 @@ class ConversationChat:
         defaults = self._preferences.all()["model_defaults"]
         wanted = with_defaults(body, model, defaults).get("options", {}).get("num_ctx")
         return max(loaded or 0, wanted or 0) or USUAL_WINDOW
-
-    def _default_provider(self) -> str:
-        found: str = self._preferences.all()["default_provider"]
-        return found
 
     def _keep(self, ticket: Ticket, record: _Record, batch: list[Event]) -> None:
         """Keep the answer, once; the last event of *batch* says so where that fails."""
@@ -220,13 +222,6 @@ class _Record:
 def _is_about_length(error: UpstreamRejected) -> bool:
     """Tell whether a provider refuses a chat for its length; there is no status of its own for that."""
     return error.details.get("upstream_status") == 413 or bool(_LENGTH.search(error.message))
-
-
-def _with_prompt(body: Json, said: list[Json]) -> list[Json]:
-    """Put the system prompt before what was *said*, unless that begins with one."""
-    if not body["system_prompt"] or said[0]["role"] == "system":
-        return said
-    return [{"role": "system", "content": body["system_prompt"]}, *said]
 
 
 def _plain(message: Json) -> Json:

@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
-from app.errors import ModelNotFound, ServiceError
+from app.errors import ServiceError
 from app.model_name import ModelName
 from app.services import openai_client
 from app.services.ollama import OllamaService, check_name, find_model
 from app.services.openai_client import OpenAIClients
+from app.services.own_model import absent
 from app.services.passage import Passage
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
@@ -98,11 +99,7 @@ class FrontDoorService:
         for entry in offered:
             if entry["id"] == model:
                 return _entry(name, provider, entry)
-        raise ModelNotFound(
-            f"{provider.name} does not have the model '{model}'.",
-            hint=f"GET /api/providers/{provider.id}/models lists what it has.",
-            details={"model": model, "available": [entry["id"] for entry in offered[:100]]},
-        )
+        raise absent(provider, model, [entry["id"] for entry in offered])
 
     def _entries(self, provider: Provider, timeouts: Timeouts) -> list[Json]:
         """Return the models of *provider*, by their own names."""

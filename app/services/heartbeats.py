@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.services.conversation_store import HEARTBEAT, ConversationStore, Ticket
+from app.services.while_busy import WhileBusy
 
 
 class Heartbeats:
@@ -15,10 +15,7 @@ class Heartbeats:
     def __init__(self, store: ConversationStore) -> None:
         self._store = store
         self._open: dict[int, tuple[Ticket, Callable[[], str]]] = {}
-        self._lock = threading.Lock()
-        self._some_are_open = threading.Event()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._signs = WhileBusy("chat heartbeats", HEARTBEAT, self._beat)
 
     @contextmanager
     def of(self, ticket: Ticket, so_far: Callable[[], str]) -> Iterator[None]:
@@ -26,31 +23,17 @@ class Heartbeats:
 
         :param so_far: tells its text, which is kept with each sign: it survives a crash
         """
-        with self._lock:
-            self._open[id(ticket)] = (ticket, so_far)
-            self._some_are_open.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="chat heartbeats", daemon=True)
-                self._thread.start()
+        self._open[id(ticket)] = (ticket, so_far)
         try:
-            yield
+            with self._signs.busy():
+                yield
         finally:
-            with self._lock:
-                del self._open[id(ticket)]
-                if not self._open:
-                    self._some_are_open.clear()
+            del self._open[id(ticket)]
 
     def close(self) -> None:
         """End the signs."""
-        self._closed.set()
-        self._some_are_open.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._signs.close()
 
     def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT):
-            self._some_are_open.wait()
-            with self._lock:
-                tickets = list(self._open.values())
-            for ticket, so_far in tickets:
-                self._store.touch(ticket, so_far())
+        for ticket, so_far in list(self._open.values()):
+            self._store.touch(ticket, so_far())

@@ -11,6 +11,7 @@ from app.services import openai_client
 from app.services.call import Call
 from app.services.ollama import OllamaService, find_model
 from app.services.openai_client import OpenAIClients
+from app.services.own_model import absent
 from app.services.providers import Provider
 from app.settings import Timeouts
 
@@ -76,11 +77,7 @@ class ModelChoice:
             available = []
         except ServiceError:
             available = []
-        return ModelNotFound(
-            f"{call.provider.name} does not have the model '{call.model}'.",
-            hint=f"GET /api/providers/{call.provider.id}/models lists what it has.",
-            details={"model": call.model, "available": available[:100]},
-        )
+        return absent(call.provider, call.model, available)
 
     def _offered(self, call: Call) -> list[str]:
         client = self._clients.get(call.provider, self._timeouts)

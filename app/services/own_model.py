@@ -57,6 +57,15 @@ def cannot_embed(ollama: OllamaService, model: str = "") -> CapabilityMissing:
     )
 
 
+def absent(provider: Provider, model: str, available: list[str]) -> ModelNotFound:
+    """Say that *provider* does not have *model*, and what it has."""
+    return ModelNotFound(
+        f"{provider.name} does not have the model '{model}'.",
+        hint=f"GET /api/providers/{provider.id}/models lists what it has.",
+        details={"model": model, "available": available[:100]},
+    )
+
+
 def not_offered(
     client: openai.OpenAI, provider: Provider, model: str, endpoint: str, timeouts: Timeouts
 ) -> ServiceError:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from app.services.threads import Threads
 
@@ -50,6 +50,7 @@ class TooMuch(Exception):
     """More came than an answer can have."""
 
 
+_T = TypeVar("_T")
 _Item = bytes | BaseException | None  # None: the answer's end
 
 
@@ -129,7 +130,7 @@ def read(
     deadline = time.monotonic() + first_byte
     try:
         while True:
-            items = _take(reader.items)
+            items = take(reader.items)
             data = b"".join(item for item in items if isinstance(item, bytes))
             now = time.monotonic()
             if data:
@@ -195,9 +196,9 @@ def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generato
     yield b"".join(parts)
 
 
-def _take(queue: SimpleQueue[_Item]) -> list[_Item]:
+def take(queue: SimpleQueue[_T]) -> list[_T]:
     """Return everything that is there; wait for one tick when that is nothing."""
-    items: list[_Item] = []
+    items: list[_T] = []
     try:
         items.append(queue.get(timeout=TICK))
         while True:

@@ -10,17 +10,17 @@ from typing import Any
 
 from app.errors import ModelNotFound, ServiceError, UpstreamError
 from app.services import openai_client
+from app.services.answer import parse_answer
 from app.services.circuit import Circuits
 from app.services.ollama import OllamaService, check_name
-from app.services.openai_client import OpenAIClients, ResponseBody, error_message
+from app.services.openai_client import OpenAIClients, ResponseBody
 from app.services.own_model import cannot_embed, not_offered, own_model
 from app.services.passage import Passage
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
 from app.services.reader import Register, read_all, read_events
 from app.services.stream_check import StreamCheck
-from app.services.upstream import clean, invalid_response
-from app.services.upstream_json import parse
+from app.services.upstream import invalid_response
 from app.services.usage import CallRecord
 
 Json = dict[str, Any]
@@ -97,7 +97,7 @@ class RelayService:
             for data in parts:
                 if not data:
                     yield b""
-        answer = _parse(provider, data)
+        answer = parse_answer(data, provider.name, provider.api_key)
         usage = answer.get("usage")
         passage.usage = usage if isinstance(usage, dict) else {}
         if passage.check:
@@ -157,20 +157,3 @@ class RelayService:
             body.close()
             raise invalid_response(provider.name, "it is not an event stream")
         return body
-
-
-def _parse(provider: Provider, data: bytes) -> Json:
-    """Return the answer's object.
-
-    :raises UpstreamError: when it is none, or an error
-    """
-    try:
-        answer = parse(data)
-    except (ValueError, RecursionError) as exc:
-        raise invalid_response(provider.name, "it is not JSON") from exc
-    if not isinstance(answer, dict):
-        raise invalid_response(provider.name, "it is not a JSON object")
-    if answer.get("error"):
-        message = clean(error_message(answer), provider.api_key) or "it did not say why"
-        raise UpstreamError(f"{provider.name} failed while answering: {message}")
-    return answer

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import ChatStop, Database, utc_now
 from app.errors import ChatNotRunning
+from app.services.while_busy import WhileBusy
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ class Stops:
         self._database = database
         self._running: dict[str, list[threading.Event]] = {}
         self._lock = threading.Lock()
-        self._some_run = threading.Event()
         self._closed = threading.Event()
-        self._watcher: threading.Thread | None = None
+        self._is_away = False  # the database, at the last look
+        self._looks = WhileBusy("chat stops", _INTERVAL, self._look)
 
     @contextmanager
     def running(self, request_id: str) -> Iterator[threading.Event]:
@@ -41,19 +42,14 @@ class Stops:
         stop = threading.Event()
         with self._lock:
             self._running.setdefault(request_id, []).append(stop)
-            self._some_run.set()
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, name="chat stops", daemon=True)
-                self._watcher.start()
         try:
-            yield stop
+            with self._looks.busy():
+                yield stop
         finally:
             with self._lock:
                 self._running[request_id].remove(stop)
                 if not self._running[request_id]:
                     del self._running[request_id]
-                if not self._running:
-                    self._some_run.clear()
 
     def stop(self, request_id: str) -> None:
         """Stop the answer *request_id*, whichever process makes it.
@@ -72,9 +68,7 @@ class Stops:
     def close(self) -> None:
         """End the watch."""
         self._closed.set()
-        self._some_run.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        self._looks.close()
 
     def _stop_here(self, request_id: str) -> bool:
         with self._lock:
@@ -104,20 +98,17 @@ class Stops:
             if found is None or found.created_at < now - timedelta(seconds=_PATIENCE):
                 session.merge(ChatStop(request_id=request_id, is_done=False, created_at=now))
 
-    def _watch(self) -> None:
-        """Look for wishes of other processes, as long as answers are made in this one."""
-        is_away = False
-        while not self._closed.wait(_INTERVAL):
-            self._some_run.wait()
-            with self._lock:
-                running = list(self._running)
-            try:
-                self._fulfil(running)
-                is_away = False
-            except SQLAlchemyError as exc:  # the next look may tell
-                if not is_away:
-                    log.warning("wishes to stop answers cannot be read: %s", type(exc).__name__)
-                is_away = True
+    def _look(self) -> None:
+        """Look for wishes of other processes."""
+        with self._lock:
+            running = list(self._running)
+        try:
+            self._fulfil(running)
+            self._is_away = False
+        except SQLAlchemyError as exc:  # the next look may tell
+            if not self._is_away:
+                log.warning("wishes to stop answers cannot be read: %s", type(exc).__name__)
+            self._is_away = True
 
     def _fulfil(self, running: list[str]) -> None:
         waiting = select(ChatStop.request_id).where(ChatStop.is_done.is_(False))
