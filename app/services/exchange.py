@@ -10,8 +10,9 @@ from typing import Any
 
 from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.services.call import Call
+from app.services.hanging_up import Register
 from app.services.model_choice import ModelChoice
-from app.services.reader import Body, Register, read_all, read_events
+from app.services.reader import Body, read_all, read_events
 from app.services.windows import Windows
 from app.settings import Timeouts
 

@@ -17,8 +17,8 @@ from app.model_name import ModelName
 from app.schemas.models import ModelListSchema
 from app.schemas.running import RunningListSchema
 from app.schemas.show import ShowSchema
+from app.services.hanging_up import Register
 from app.services.ollama_api import Json, LineBody, OllamaApi
-from app.services.reader import Register
 from app.services.upstream import invalid_response
 
 

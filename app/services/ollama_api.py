@@ -13,9 +13,10 @@ from marshmallow import Schema, ValidationError
 
 from app.errors import UpstreamError
 from app.schemas.pulls import PullPartSchema
+from app.services.hanging_up import Register, announcing
 from app.services.providers import Provider
-from app.services.reader import Register, read
-from app.services.upstream import announcing, clean, cut_off, invalid_response, reject, translated
+from app.services.reader import read
+from app.services.upstream import clean, cut_off, invalid_response, reject, translated
 from app.settings import Timeouts
 
 Json = dict[str, Any]
@@ -168,6 +169,8 @@ class OllamaApi:
 
 class LineBody:
     """The open answer of a request; see :class:`app.services.reader.Body`."""
+
+    receive = None  # urllib3 keeps bytes of its own: nobody can tell whether more is to be waited for
 
     def __init__(self, response: requests.Response) -> None:
         self._response = response

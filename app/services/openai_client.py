@@ -16,8 +16,9 @@ from marshmallow import ValidationError
 
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import UpstreamProviderModelsSchema
+from app.services.hanging_up import Register, announcing
 from app.services.providers import Provider
-from app.services.reader import Register, SilentUpstream, TooMuch, read_all
+from app.services.reader import Receive, SilentUpstream, TooMuch, read_all
 from app.services.upstream import (
     clean,
     cut_off,
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
+    from app.services.near import NearBody
+
 Json = dict[str, Any]
 
 _LONGEST_WAIT = 86400.0  # seconds; whoever says more, says nothing
 _ERROR_LIMIT = 1_000_000  # bytes
-
-_opening = threading.local()
 
 
 class OpenAIClients:
@@ -94,20 +95,23 @@ class ResponseBody:
             "stream": True,
             "stream_cls": openai.Stream[object],
         }
-        _opening.register = register
-        try:
+        with announcing(register):
             response = (
                 client.get(path, **as_it_is) if body is None else client.post(path, body=body, **as_it_is)
             )
-        finally:
-            _opening.register = None
         self._response: httpx2.Response = response
+        self._near: NearBody | None = response.extensions.get("near_body")
         self._client = client  # its connections are closed with it, so it stays as long as they are used
 
     @property
     def content_type(self) -> str:
         """The answer's media type."""
         return self._response.headers.get("content-type", "")
+
+    @property
+    def receive(self) -> Receive | None:
+        """What reads the answer where it comes by plain HTTP."""
+        return self._near.receive if self._near else None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield what each read gave."""
@@ -116,7 +120,11 @@ class ResponseBody:
 
     def connection(self) -> socket.socket | None:
         """Return the connection."""
-        return _socket_of(self._response.extensions.get("network_stream"))
+        if self._near is not None:
+            return self._near.connection
+        stream = self._response.extensions.get("network_stream")
+        found: socket.socket | None = stream and stream.get_extra_info("socket")
+        return found
 
     def close(self) -> None:
         """Give the connection back, or close it."""
@@ -258,33 +266,9 @@ def _bound_error(response: httpx2.Response) -> None:
 
 
 def _transport(url: str) -> Json:
-    """Return how to reach *url*: what speaks plain HTTP is near.
-
-    No proxy stands between, and a new connection for each request costs next to nothing. So each request
-    knows its connection from the start, and can hang up while a model is still being loaded.
-    """
+    """Return how to reach *url*: what speaks plain HTTP is near."""
     if urlsplit(url).scheme != "http":
         return {}
-    import httpx2
+    from app.services.near import NearTransport
 
-    class NearTransport(httpx2.HTTPTransport):
-        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            register = getattr(_opening, "register", None)
-            if register is not None:
-                request.extensions["trace"] = lambda name, info: _trace(register, name, info)
-            return super().handle_request(request)
-
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    return {"transport": NearTransport(limits=limits), "trust_env": False}
-
-
-def _trace(register: Register, name: str, info: Json) -> None:
-    if name == "connection.connect_tcp.complete":
-        connection = _socket_of(info["return_value"])
-        if connection is not None:
-            register(connection)
-
-
-def _socket_of(stream: Any) -> socket.socket | None:
-    found: socket.socket | None = stream and stream.get_extra_info("socket")
-    return found
+    return {"transport": NearTransport(), "trust_env": False}

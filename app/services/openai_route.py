@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from app.services import openai_client
+from app.services.hanging_up import Register
 from app.services.openai_answer import OpenAIAnswer
 from app.services.openai_client import OpenAIClients, ResponseBody
 from app.services.providers import Provider
-from app.services.reader import SIZE_LIMIT, Body, Register, TooMuch
+from app.services.reader import SIZE_LIMIT, Body, TooMuch
 from app.services.route import refuse_ollamas_own
 from app.services.upstream import invalid_response
 from app.settings import Timeouts
@@ -75,6 +76,8 @@ class UnstreamedBody:
 
     :param answer: an empty one, to see whether that is an answer
     """
+
+    receive = None  # its one event is there when all of the answer is
 
     def __init__(self, body: ResponseBody, answer: OpenAIAnswer) -> None:
         self._body = body

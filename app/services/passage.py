@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.services.answer import count
+from app.services.hanging_up import Register
 from app.services.openai_client import ResponseBody
 from app.services.providers import Provider
-from app.services.reader import Register
 from app.services.usage import CallRecord
 
 if TYPE_CHECKING:

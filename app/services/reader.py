@@ -1,12 +1,12 @@
 """Reading an upstream's answer without being held up by it.
 
 Whoever relays a stream must be able to look up from a silent upstream: to keep the client's connection
-alive, to notice that the client left, and to give up in time. So a thread reads, and the relay takes.
+alive, to notice that the client left, and to give up in time. So a thread opens the answer, and reads it
+too where the connection cannot be waited for a moment only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
+from app.services.hanging_up import Register, hang_up
 from app.services.threads import Threads
 
 TICK = 0.5
@@ -29,8 +30,16 @@ _ROOM_POLL = 0.01  # seconds
 _threads = Threads("upstream reader")
 
 
+Receive = Callable[[], bytes | None]
+"""Returns the bytes that have come; ``b""`` when none came within a tick, None at the end."""
+
+
 class Body(Protocol):
     """An open answer."""
+
+    @property
+    def receive(self) -> Receive | None:
+        """What reads a connection that can be waited for; None where a thread has to read :meth:`chunks`."""
 
     def chunks(self) -> Iterator[bytes]:
         """Yield what each read gave; the connection is not given back before :meth:`close`."""
@@ -51,24 +60,35 @@ class TooMuch(Exception):
 
 
 _T = TypeVar("_T")
-_Item = bytes | BaseException | None  # None: the answer's end
-
-
-Register = Callable[[socket.socket], None]
-"""Makes a connection known while an answer is being opened."""
 
 
 class _Reader:
-    """Opens and reads an answer in a thread of its own."""
+    """Opens an answer in a thread of its own, and reads it there where it has to."""
 
     def __init__(self, open_body: Callable[[Register], Body]) -> None:
-        self.items: SimpleQueue[_Item] = SimpleQueue()
         self._open_body = open_body
+        self._items: SimpleQueue[bytes | Receive] = SimpleQueue()  # the last one tells how it goes on
+        self._receive: Receive | None = None
+        self._body: Body | None = None  # that the taker reads
         self._connection: socket.socket | None = None
-        self._over = False  # the connection is no longer this answer's
+        self._over = False  # the connection is no longer for the thread to read
         self._left = False  # nobody takes any more
         self._lock = threading.Lock()
-        _threads.run(self._read)
+        _threads.run(self._run)
+
+    def take(self) -> bytes | None:
+        """Return what has come; ``b""`` when nothing came within a tick, None at the end.
+
+        :raises Exception: what opening or reading raises
+        """
+        if self._receive is None:
+            items = take(self._items)
+            data = b"".join(item for item in items if isinstance(item, bytes))
+            if items and not isinstance(items[-1], bytes):
+                self._receive = items[-1]
+            if data or self._receive is None:
+                return data
+        return self._receive()
 
     def hang_up(self) -> None:
         """End the opening or reading at once; nothing happens when it is over already."""
@@ -76,21 +96,39 @@ class _Reader:
             self._left = True
             over, self._over = self._over, True
             if not over and self._connection is not None:
-                _shut_down(self._connection)
+                hang_up(self._connection)
+            body, self._body = self._body, None
+        if body is not None:
+            body.close()
 
     def _register(self, connection: socket.socket) -> None:
         with self._lock:
             self._connection = connection
             if self._over:
-                _shut_down(connection)
+                hang_up(connection)
 
-    def _read(self) -> None:
-        end: BaseException | None = None
+    def _run(self) -> None:
         try:
             body = self._open_body(self._register)
         except BaseException as exc:  # raised again where the bytes are taken  # noqa: BLE001
-            self._put(exc)
+            self._put(_raising(exc))
             return
+        if body.receive is None:
+            self._put(self._read(body))
+        else:
+            self._hand_over(body, body.receive)
+
+    def _hand_over(self, body: Body, receive: Receive) -> None:
+        with self._lock:
+            self._over = True
+            if not self._left:
+                self._body = body
+                self._items.put(receive)
+                return
+        body.close()
+
+    def _read(self, body: Body) -> Receive:
+        """Put what comes; return what tells of the end."""
         try:
             connection = body.connection()
             if connection is not None:
@@ -99,19 +137,26 @@ class _Reader:
                 self._put(chunk)
                 if self._left:
                     break
-        except BaseException as exc:  # as above  # noqa: BLE001
-            end = exc
+        except BaseException as exc:  # raised again where the bytes are taken  # noqa: BLE001
+            return _raising(exc)
         finally:
             with self._lock:  # from here on the connection may serve another request
                 self._over = True
             body.close()
-        self._put(end)
+        return lambda: None
 
-    def _put(self, item: _Item) -> None:
+    def _put(self, item: bytes | Receive) -> None:
         """Hand over *item*; wait while the taker is far behind, unless nobody takes any more."""
-        while self.items.qsize() >= _BACKLOG and not self._left:
+        while self._items.qsize() >= _BACKLOG and not self._left:
             time.sleep(_ROOM_POLL)  # the client is slower than the upstream: no haste
-        self.items.put(item)
+        self._items.put(item)
+
+
+def _raising(error: BaseException) -> Receive:
+    def receive() -> bytes | None:
+        raise error
+
+    return receive
 
 
 def read(
@@ -129,21 +174,13 @@ def read(
     reader = _Reader(open_body)
     deadline = time.monotonic() + first_byte
     try:
-        while True:
-            items = take(reader.items)
-            data = b"".join(item for item in items if isinstance(item, bytes))
+        while (data := reader.take()) is not None:
             now = time.monotonic()
             if data:
                 deadline = now + idle
-            elif now > deadline and not items:
+            elif now > deadline:
                 raise SilentUpstream
-            if data or not items:
-                yield data
-            last = items[-1] if items else b""
-            if last is None:
-                return
-            if isinstance(last, BaseException):
-                raise last
+            yield data
     finally:
         reader.hang_up()
 
@@ -205,10 +242,3 @@ def take(queue: SimpleQueue[_T]) -> list[_T]:
             items.append(queue.get_nowait())
     except Empty:
         return items
-
-
-def _shut_down(connection: socket.socket) -> None:
-    """Wake who reads: closing a socket does not, shutting it down does."""
-    with contextlib.suppress(OSError):  # closed by the other side already
-        # The plain socket's method: TLS has one of its own that is not safe during a read.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +30,12 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.services.reader import Register, SilentUpstream
+from app.services.hanging_up import announce
+from app.services.reader import SilentUpstream
 from app.settings import is_loopback
 
 _MESSAGE_LIMIT = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-
-_opening = threading.local()
 
 
 class _Announced:
@@ -45,10 +43,9 @@ class _Announced:
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
-        register: Register | None = getattr(_opening, "register", None)
         connection: socket.socket | None = getattr(self, "sock", None)
-        if register is not None and connection is not None:
-            register(connection)
+        if connection is not None:
+            announce(connection)
 
 
 class _Connection(_Announced, HTTPConnection):
@@ -71,16 +68,6 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-
-
-@contextmanager
-def announcing(register: Register | None) -> Iterator[None]:
-    """Tell *register* the connection of a request made in here, before it is answered."""
-    _opening.register = register
-    try:
-        yield
-    finally:
-        _opening.register = None
 
 
 class UpstreamSession(requests.Session):

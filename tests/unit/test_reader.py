@@ -14,6 +14,8 @@ from app.services.reader import SilentUpstream, read
 class SocketBody:
     """A body that is what the other end of a socket pair sends."""
 
+    receive = None
+
     def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
         self.closed = threading.Event()
