@@ -14,6 +14,7 @@ from app.services.openai_route import OpenAIRoute
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
 from app.services.route import OLLAMA_ONLY
+from app.settings import Timeouts
 
 Json = dict[str, Any]
 
@@ -31,9 +32,11 @@ class Calls:
         preferences: PreferenceStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
+        timeouts: Timeouts,
     ) -> None:
         self._providers = providers
         self._preferences = preferences
+        self._timeouts = timeouts
         self._clients = clients
         self._ollama_for = ollama_for
 
@@ -102,7 +105,7 @@ class Calls:
         return NativeRoute(self._ollama_for(provider))
 
     def _openai(self, provider: Provider) -> OpenAIRoute:
-        return OpenAIRoute(provider, self._clients, self._preferences.timeouts)
+        return OpenAIRoute(provider, self._clients, self._timeouts)
 
 
 def new_messages(body: Json) -> list[Json]:

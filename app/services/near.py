@@ -1,14 +1,17 @@
-"""Plain HTTP for the openai client: a connection for each request, which can be waited for and hung up on.
+"""Plain HTTP for the openai client: connections that can be waited for a moment only, and hung up on.
 
-What speaks plain HTTP is near: no proxy stands between, and a new connection costs next to nothing.
+What speaks plain HTTP is near: no proxy stands between, and nothing has to be encrypted.
 """
 
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import h11
 import httpx2
@@ -19,9 +22,48 @@ from app.services.reader import TICK
 _READ = 65536  # bytes
 _HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 
+# A connection is used again if it comes soon: so that no server, which may close what is idle (after 2 s at
+# the earliest, as gunicorn does), closes it under a request that must not be sent twice. Some servers have a
+# thread for each connection, also for an idle one, and only a few of them.
+_KEPT_FOR = 1.0  # seconds
+_KEPT = 4  # connections
+
+
+@dataclass
+class _Line:
+    """A connection, and what is spoken over it."""
+
+    connection: socket.socket
+    protocol: h11.Connection = field(
+        default_factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
+    )
+    idle_since: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is idle since a moment only, and its other end is still there."""
+        if time.monotonic() - self.idle_since > _KEPT_FOR:
+            return False
+        self.connection.settimeout(0)
+        try:
+            self.connection.recv(1, socket.MSG_PEEK)  # its end, or what nobody asked for
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
 
 class NearTransport(httpx2.BaseTransport):
-    """Sends each request over a connection of its own, which is announced before it is answered."""
+    """Sends each request over a connection that no other one uses, and announces it before it is answered.
+
+    It is for one server; an address that it has a connection to is not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._idle: deque[_Line] = deque()
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the answer with its body unread.
@@ -29,18 +71,17 @@ class NearTransport(httpx2.BaseTransport):
         :raises httpx2.TransportError: when there is none
         """
         timeouts = request.extensions["timeout"]
-        connection = _connect(request.url, timeouts["connect"])
+        line = self._take() or _Line(_connect(request.url, timeouts["connect"]))
         try:
-            announce(connection)
-            protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
-            connection.settimeout(timeouts["write"])
-            _send(connection, protocol, request)
-            connection.settimeout(timeouts["read"])
-            head = _head(connection, protocol)
+            announce(line.connection)
+            line.connection.settimeout(timeouts["write"])
+            _send(line, request)
+            line.connection.settimeout(timeouts["read"])
+            head = _head(line)
         except BaseException:
-            connection.close()
+            line.connection.close()
             raise
-        body = NearBody(connection, protocol, timeouts["read"])
+        body = NearBody(line, timeouts["read"], self._give_back)
         return httpx2.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -48,19 +89,46 @@ class NearTransport(httpx2.BaseTransport):
             extensions={"near_body": body},
         )
 
+    def close(self) -> None:
+        """Close what is idle; what is not will be closed in the end."""
+        with self._lock:
+            self._is_closed = True
+            while self._idle:
+                self._idle.pop().connection.close()
+
+    def _take(self) -> _Line | None:
+        with self._lock:
+            while self._idle:
+                line = self._idle.pop()
+                if line.is_free:
+                    return line
+                line.connection.close()
+        return None
+
+    def _give_back(self, line: _Line) -> None:
+        line.protocol.start_next_cycle()
+        line.idle_since = time.monotonic()
+        with self._lock:
+            self._idle.append(line)
+            while len(self._idle) > (0 if self._is_closed else _KEPT):
+                self._idle.popleft().connection.close()
+
 
 class NearBody(httpx2.SyncByteStream):
     """What follows the head of an answer.
 
     :param limit: seconds of silence after which iterating fails
+    :param give_back: takes the connection when the answer is over and another request may follow
     """
 
-    def __init__(self, connection: socket.socket, protocol: h11.Connection, limit: float) -> None:
-        self.connection = connection
-        self._protocol = protocol
+    def __init__(self, line: _Line, limit: float, give_back: Callable[[_Line], None]) -> None:
+        self._line: _Line | None = line
         self._limit = limit
+        self._give_back = give_back
+        self.connection = line.connection
+        self._protocol = line.protocol
         self._is_over = False
-        connection.settimeout(TICK)
+        line.connection.settimeout(TICK)
 
     def receive(self) -> bytes | None:
         """Return what has come; ``b""`` when nothing came within a tick, None at the end.
@@ -105,8 +173,15 @@ class NearBody(httpx2.SyncByteStream):
                 raise httpx2.ReadTimeout("nothing came")
 
     def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
+        """Give the connection back, or close it."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        protocol = line.protocol
+        if protocol.our_state is h11.DONE is protocol.their_state and not protocol.trailing_data[0]:
+            self._give_back(line)
+        else:
+            line.connection.close()
 
 
 def _connect(url: httpx2.URL, timeout: float) -> socket.socket:
@@ -116,28 +191,29 @@ def _connect(url: httpx2.URL, timeout: float) -> socket.socket:
     return connection
 
 
-def _send(connection: socket.socket, protocol: h11.Connection, request: httpx2.Request) -> None:
+def _send(line: _Line, request: httpx2.Request) -> None:
     with _translated(httpx2.WriteTimeout, httpx2.WriteError):
+        send = line.protocol.send
         parts = (
-            protocol.send(
+            send(
                 h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
             ),
-            protocol.send(h11.Data(data=request.read())),
-            protocol.send(h11.EndOfMessage()),
+            send(h11.Data(data=request.read())),
+            send(h11.EndOfMessage()),
         )
         # Who refuses a long request may answer and close before all of it was read.
         with suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall(b"".join(part for part in parts if part))
+            line.connection.sendall(b"".join(part for part in parts if part))
 
 
-def _head(connection: socket.socket, protocol: h11.Connection) -> h11.Response:
+def _head(line: _Line) -> h11.Response:
     with _translated(httpx2.ReadTimeout, httpx2.ReadError):
         while True:
-            event = protocol.next_event()
+            event = line.protocol.next_event()
             if isinstance(event, h11.Response):
                 return event
             if event is h11.NEED_DATA:
-                protocol.receive_data(connection.recv(_READ))
+                line.protocol.receive_data(line.connection.recv(_READ))
 
 
 @contextmanager

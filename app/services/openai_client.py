@@ -43,6 +43,12 @@ Json = dict[str, Any]
 _LONGEST_WAIT = 86400.0  # seconds; whoever says more, says nothing
 _ERROR_LIMIT = 1_000_000  # bytes
 
+# What the client would tell each provider of this machine; to send it takes longer than the request's head.
+_NOT_TOLD = [
+    f"X-Stainless-{name}"
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+]
+
 
 class OpenAIClients:
     """The clients, each made once for the settings it has and kept for its connections.
@@ -223,6 +229,7 @@ def _same(one: Provider, other: Provider) -> bool:
 def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
     import openai
 
+    not_told = cast("str", openai.Omit())  # its way to leave one out, which it does not declare
     timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
     connections = openai.DefaultHttpxClient(
         timeout=timeout,
@@ -235,7 +242,7 @@ def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
         api_key=provider.api_key or "none",  # it insists on one, also for servers that want none
         max_retries=0,  # a chat that may have begun is not sent again
         timeout=timeout,
-        default_headers={"Accept-Encoding": "identity"},
+        default_headers={"Accept-Encoding": "identity", **dict.fromkeys(_NOT_TOLD, not_told)},
         http_client=connections,
     )
     weakref.finalize(client, connections.close)

@@ -32,7 +32,7 @@ class ChatServices(Shared):
     def chat(self) -> ChatService:
         """The service that answers chats."""
         timeouts = self.preferences.timeouts
-        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for)
+        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for, timeouts)
         choice = ModelChoice(self.ollama_for, self.clients, timeouts)
         return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
 

@@ -1,4 +1,4 @@
-"""Reading an upstream in a thread of its own."""
+"""Reading an upstream without being held up by it."""
 
 from __future__ import annotations
 
@@ -147,3 +147,96 @@ def test_read_yields_what_came_before_an_error() -> None:
     with pytest.raises(LookupError):
         next(chunks)
     failing.far.close()
+
+
+class WaitingBody(SocketBody):
+    """A body that can be waited for, so that no thread has to read it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[str] = set()
+
+    def receive(self) -> bytes | None:  # type: ignore[override]
+        self.readers.add(threading.current_thread().name)
+        self.near.settimeout(0.01)
+        try:
+            return self.near.recv(1000) or None
+        except TimeoutError:
+            return b""
+
+    def chunks(self) -> Iterator[bytes]:
+        raise AssertionError("it is received")
+
+
+@pytest.fixture
+def waiting() -> Iterator[WaitingBody]:
+    body = WaitingBody()
+    yield body
+    body.near.close()
+    body.far.close()
+
+
+def test_read_of_what_can_be_waited_for_happens_in_the_takers_thread(waiting: WaitingBody) -> None:
+    waiting.far.sendall(b"a" * 5000)
+    waiting.far.close()
+
+    assert b"".join(_read(waiting)) == b"a" * 5000
+    assert waiting.readers == {threading.current_thread().name}
+    assert waiting.closed.is_set()
+
+
+def test_silence_of_what_can_be_waited_for_has_a_limit(waiting: WaitingBody) -> None:
+    waiting.far.sendall(b"x")
+    chunks = read(lambda _: waiting, first_byte=60, idle=0.05)
+
+    assert next(chunks) == b"x"
+    with pytest.raises(SilentUpstream):
+        list(chunks)
+
+    assert waiting.closed.is_set()
+
+
+def test_close_closes_what_can_be_waited_for(waiting: WaitingBody) -> None:
+    waiting.far.sendall(b"x")
+    chunks = _read(waiting)
+    assert next(data for data in chunks if data) == b"x"
+
+    chunks.close()  # type: ignore[attr-defined]
+
+    assert waiting.closed.is_set()
+    assert waiting.far.recv(1) == b""
+
+
+def test_what_can_be_waited_for_is_closed_when_nobody_takes_it(waiting: WaitingBody) -> None:
+    may_open = threading.Event()
+
+    def open_body(_: object) -> SocketBody:
+        may_open.wait(5)
+        return waiting
+
+    chunks = read(open_body, first_byte=60, idle=60)
+    assert next(chunks) == b""
+
+    chunks.close()
+    may_open.set()
+
+    assert waiting.closed.wait(5)
+
+
+def test_what_can_be_waited_for_is_closed_however_opening_and_closing_meet() -> None:
+    for _ in range(50):
+        body, may_open = WaitingBody(), threading.Event()
+
+        def open_body(_: object, body: SocketBody = body, may_open: threading.Event = may_open) -> SocketBody:
+            may_open.wait(5)
+            return body
+
+        chunks = read(open_body, first_byte=60, idle=60)
+        taker = threading.Thread(target=lambda chunks=chunks: list(zip(range(1), chunks, strict=False)))
+        taker.start()
+        may_open.set()
+        taker.join(5)
+        chunks.close()
+
+        assert body.closed.wait(5)
+        body.far.close()

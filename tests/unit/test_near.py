@@ -1,0 +1,359 @@
+"""Plain HTTP to a provider: what odd servers send, and which connections are used again."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from app.services import near
+from app.services.hanging_up import announcing, hang_up
+from app.services.near import NearBody, NearTransport
+from tests.raw_server import Connection, RawServer, Script, raw_server
+
+TIMEOUTS = {"connect": 5.0, "write": 5.0, "read": 5.0, "pool": 5.0}
+
+
+@pytest.fixture
+def transport() -> Iterator[NearTransport]:
+    transport = NearTransport()
+    yield transport
+    transport.close()
+
+
+def _ask(
+    transport: NearTransport, url: str, content: bytes = b"?", read_timeout: float = 5.0
+) -> httpx2.Response:
+    timeouts = {**TIMEOUTS, "read": read_timeout}
+    request = httpx2.Request("POST", url, content=content, extensions={"timeout": timeouts})
+    return transport.handle_request(request)
+
+
+def _body(response: httpx2.Response) -> NearBody:
+    body = response.extensions["near_body"]
+    assert isinstance(body, NearBody)
+    return body
+
+
+def _answer(transport: NearTransport, url: str) -> bytes:
+    response = _ask(transport, url)
+    try:
+        return b"".join(_body(response))
+    finally:
+        response.close()
+
+
+def _sends(*parts: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        for part in parts:
+            connection.send(part)
+
+    return script
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"llo"],
+        [b"HTTP/1.1 200 OK\r\n\r\nhello"],  # ends with the connection
+        [b"HTTP/1.0 200 OK\r\n\r\nhello"],
+        [CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"],
+        [CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"],
+        [CHUNKED, b"5", b"\r", b"\nhel", b"lo\r", b"\n0\r\n\r\n"],
+        [CHUNKED + b"5;name=value\r\nhello\r\n0\r\n\r\n"],
+        [CHUNKED + b"5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n"],
+        [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"],
+        [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"],
+    ],
+)
+def test_body_is_found_however_it_is_framed(transport: NearTransport, parts: list[bytes]) -> None:
+    with raw_server(_sends(*parts)) as server:
+        assert _answer(transport, server.url) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
+        CHUNKED + b"5\r\nhello\r\n",
+        CHUNKED + b"9\r\nhello",
+        CHUNKED + b"5\r\nhello\r\nzz\r\n",
+        CHUNKED + b"5\r\nhellooooo",
+    ],
+)
+def test_cut_or_garbled_body_is_an_error_after_what_came(transport: NearTransport, part: bytes) -> None:
+    with raw_server(_sends(part)) as server:
+        response = _ask(transport, server.url)
+        found: list[bytes] = []
+        with pytest.raises(httpx2.RemoteProtocolError):
+            found.extend(_body(response))
+        response.close()
+
+    assert b"".join(found) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+        CHUNKED.replace(b"chunked", b"gzip, chunked"),
+    ],
+)
+def test_head_that_is_none_is_an_error(transport: NearTransport, part: bytes) -> None:
+    with raw_server(_sends(part)) as server, pytest.raises(httpx2.TransportError):
+        _ask(transport, server.url)
+
+
+def test_silence_gives_the_taker_a_turn(transport: NearTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "TICK", 0.01)
+    go_on = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        go_on.wait(5)
+        connection.send_chunk(b"late")
+        connection.end()
+
+    with raw_server(script) as server:
+        body = _body(_ask(transport, server.url))
+        assert body.receive() == b""
+        go_on.set()
+        assert b"".join(body) == b"late"
+        assert body.receive() is None
+        body.close()
+
+
+def test_iterating_ends_after_the_limit_of_silence(
+    transport: NearTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near, "TICK", 0.01)
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.wait_for_close()
+
+    with raw_server(script) as server:
+        response = _ask(transport, server.url, read_timeout=0.05)
+        with pytest.raises(httpx2.ReadTimeout):
+            list(_body(response))
+        response.close()
+
+
+def test_server_that_never_answers_is_a_read_timeout(transport: NearTransport) -> None:
+    with raw_server(Connection.wait_for_close) as server, pytest.raises(httpx2.ReadTimeout):
+        _ask(transport, server.url, read_timeout=0.05)
+
+
+def test_refused_connection_is_a_connect_error(transport: NearTransport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(httpx2.ConnectError):
+        _ask(transport, f"http://127.0.0.1:{port}")
+
+
+def test_unknown_host_is_a_connect_error(transport: NearTransport) -> None:
+    with pytest.raises(httpx2.ConnectError):
+        _ask(transport, "http://no-such-host.invalid")
+
+
+def test_refusal_before_all_of_a_request_was_read_is_found(transport: NearTransport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # not a reset, which would take the answer with it
+                    pass
+
+        threading.Thread(target=refuse, daemon=True).start()
+        response = _ask(transport, f"http://127.0.0.1:{listener.getsockname()[1]}", b"x" * 5_000_000)
+
+    assert response.status_code == 413
+    response.close()
+
+
+def test_hanging_up_ends_the_wait_for_an_answer(transport: NearTransport) -> None:
+    with (
+        raw_server(Connection.wait_for_close) as server,
+        announcing(lambda connection: hang_up(connection)),
+        pytest.raises(httpx2.TransportError),
+    ):
+        _ask(transport, server.url)
+
+
+def _counts(connection: Connection) -> None:
+    """Answer each request of a connection."""
+    while True:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        if not connection.read_request():
+            return
+
+
+class CountingServer(RawServer):
+    """Counts the connections."""
+
+    def __init__(self, script: Script) -> None:
+        self.connections = 0
+
+        def counted(connection: Connection) -> None:
+            self.connections += 1
+            script(connection)
+
+        super().__init__(counted)
+
+
+@pytest.fixture
+def counting() -> Iterator[CountingServer]:
+    server = CountingServer(_counts)
+    yield server
+    server.close()
+
+
+def test_connection_is_used_again(transport: NearTransport, counting: CountingServer) -> None:
+    for _ in range(3):
+        assert _answer(transport, counting.url) == b"ok"
+
+    assert counting.connections == 1
+
+
+def test_connection_that_rested_too_long_is_not_used_again(
+    transport: NearTransport, counting: CountingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near, "_KEPT_FOR", -1.0)
+    for _ in range(2):
+        assert _answer(transport, counting.url) == b"ok"
+
+    assert counting.connections == 2
+
+
+def test_connection_of_an_answer_that_was_not_read_is_not_used_again(
+    transport: NearTransport, counting: CountingServer
+) -> None:
+    _ask(transport, counting.url).close()
+
+    assert _answer(transport, counting.url) == b"ok"
+    assert counting.connections == 2
+
+
+def test_connection_that_was_announced_is_announced_again(
+    transport: NearTransport, counting: CountingServer
+) -> None:
+    announced: list[socket.socket] = []
+    with announcing(announced.append):
+        _answer(transport, counting.url)
+        _answer(transport, counting.url)
+
+    assert len(announced) == 2
+    assert announced[0] is announced[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",  # and then the server closes it
+    ],
+)
+def test_connection_that_is_over_is_not_used_again(transport: NearTransport, answer: bytes) -> None:
+    closed = threading.Semaphore(0)
+
+    class Closing(CountingServer):
+        def _serve(self, sock: socket.socket) -> None:
+            super()._serve(sock)
+            closed.release()
+
+    server = Closing(_sends(answer))
+    try:
+        for number in range(1, 4):
+            assert _answer(transport, server.url) == b"ok"
+            assert closed.acquire(timeout=5)
+            assert server.connections == number
+    finally:
+        server.close()
+
+
+def test_only_a_few_idle_connections_are_kept(transport: NearTransport, counting: CountingServer) -> None:
+    responses = [_ask(transport, counting.url) for _ in range(10)]
+    for response in responses:
+        assert b"".join(_body(response)) == b"ok"
+        response.close()
+
+    kept = [response for response in responses if _body(response).connection.fileno() != -1]
+    assert len(kept) == 4
+
+
+def test_close_closes_idle_connections_and_those_that_come_back(counting: CountingServer) -> None:
+    transport = NearTransport()
+    idle, busy = _ask(transport, counting.url), _ask(transport, counting.url)
+    assert b"".join(_body(idle)) == b"ok"
+    idle.close()
+
+    transport.close()
+    assert _body(idle).connection.fileno() == -1
+    assert b"".join(_body(busy)) == b"ok"
+    busy.close()
+
+    assert _body(busy).connection.fileno() == -1
+
+
+def test_closing_twice_gives_a_connection_back_once(
+    transport: NearTransport, counting: CountingServer
+) -> None:
+    first = _ask(transport, counting.url)
+    assert b"".join(_body(first)) == b"ok"
+    _body(first).close()
+    _body(first).close()
+
+    one, other = _ask(transport, counting.url), _ask(transport, counting.url)
+
+    assert _body(one).connection is not _body(other).connection
+    one.close()
+    other.close()
+
+
+def test_requests_at_once_get_their_own_answers(transport: NearTransport) -> None:
+    def echo(connection: Connection) -> None:
+        while True:
+            said = connection.request.partition(b"\r\n\r\n")[2]
+            connection.send_head()
+            for byte in said:
+                connection.send_chunk(bytes([byte]))
+            connection.end()
+            if not connection.read_request():
+                return
+
+    wrong: list[bytes] = []
+
+    def client(number: int) -> None:
+        for turn in range(20):
+            said = f"{number}/{turn}".encode()
+            response = _ask(transport, server.url, said)
+            heard = b"".join(_body(response))
+            response.close()
+            if heard != said:
+                wrong.append(heard)
+
+    with raw_server(echo) as server:
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+
+    assert wrong == []
