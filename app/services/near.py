@@ -127,6 +127,7 @@ class NearBody(httpx2.SyncByteStream):
         self._give_back = give_back
         self.connection = line.connection
         self._protocol = line.protocol
+        self._is_first = True
         self._is_over = False
         line.connection.settimeout(TICK)
 
@@ -145,6 +146,9 @@ class NearBody(httpx2.SyncByteStream):
                 raise httpx2.RemoteProtocolError(str(exc)) from exc
             if isinstance(event, h11.Data):
                 parts.append(bytes(event.data))
+                if self._is_first:  # the first token does not wait for those that came with it
+                    self._is_first = False
+                    break
             elif event is not h11.NEED_DATA:
                 self._is_over = True
             elif parts:
