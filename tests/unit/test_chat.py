@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from tests.certificates import Tls
 from tests.conftest import events, replay
 from tests.raw_server import Connection, raw_server
 from tests.wire import recording
@@ -425,22 +426,79 @@ def _leave(client: FlaskClient, body: dict[str, Any]) -> int:
     return client.post(CHAT, json=body, environ_overrides=environ).status_code
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
 def test_client_that_leaves_before_the_upstream_answers_frees_it(
-    client: FlaskClient, point: Point, stream: bool
+    client: FlaskClient,
+    point: Point,
+    tls: Tls,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: bool,
+    encrypted: bool,
 ) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
     hung_up = threading.Event()
 
     def say_nothing(connection: Connection) -> None:
         connection.wait_for_close()
         hung_up.set()
 
-    with raw_server(say_nothing) as server:
+    with raw_server(say_nothing, tls.server if encrypted else None) as server:
         point(f"{server.url}/v1")
 
         _leave(client, {"message": "Hi", "model": "x", "stream": stream})
 
         assert hung_up.wait(5)
+
+
+def test_chat_over_tls(client: FlaskClient, point: Point, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(recording("v1_chat_stream").body)
+        connection.end()
+
+    with raw_server(script, tls.server) as server:
+        point(f"{server.url}/v1")
+        got = events(client.post(CHAT, json={"message": "Hi", "model": "x", "stream": True}))
+
+    assert got[-1][0] == "done"
+
+
+def test_certificate_that_nobody_vouches_for_is_told(client: FlaskClient, point: Point, tls: Tls) -> None:
+    with raw_server(Connection.wait_for_close, tls.server) as server:
+        point(f"{server.url}/v1")
+        response = client.post(CHAT, json={"message": "Hi", "model": "x"})
+
+    assert response.status_code == 503
+    assert response.json is not None
+    assert response.json["details"]["reason"] == "tls"
+    assert "certificate" in response.json["hint"]
+
+
+@pytest.mark.parametrize(("exempt", "is_proxied"), [("", True), ("localhost", False)])
+def test_proxy_of_the_environment_is_used_for_what_is_encrypted(
+    client: FlaskClient,
+    point: Point,
+    tls: Tls,
+    monkeypatch: pytest.MonkeyPatch,
+    exempt: str,
+    is_proxied: bool,
+) -> None:
+    def refuse(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(refuse) as proxy, raw_server(Connection.wait_for_close, tls.server) as server:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", exempt)
+        point(f"{server.url}/v1", "openai")
+        response = client.post(CHAT, json={"message": "Hi", "provider": "openai", "model": "x"})
+
+        assert response.status_code == 503
+        assert [request.startswith(b"CONNECT localhost:") for request in proxy.requests] == [
+            True
+        ] * is_proxied
 
 
 @pytest.mark.parametrize(

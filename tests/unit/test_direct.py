@@ -1,44 +1,47 @@
-"""Plain HTTP to a provider: what odd servers send, and which connections are used again."""
+"""HTTP to a provider: what odd servers send, what TLS adds, and which connections are used again."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx2
 import pytest
 
-from app.services import near
+from app.services import direct
+from app.services.direct import DirectBody, DirectTransport
 from app.services.hanging_up import announcing, hang_up
-from app.services.near import NearBody, NearTransport
+from tests.certificates import Tls
 from tests.raw_server import Connection, RawServer, Script, raw_server
 
 TIMEOUTS = {"connect": 5.0, "write": 5.0, "read": 5.0, "pool": 5.0}
 
 
 @pytest.fixture
-def transport() -> Iterator[NearTransport]:
-    transport = NearTransport()
+def transport() -> Iterator[DirectTransport]:
+    transport = DirectTransport()
     yield transport
     transport.close()
 
 
 def _ask(
-    transport: NearTransport, url: str, content: bytes = b"?", read_timeout: float = 5.0
+    transport: DirectTransport, url: str, content: bytes = b"?", read_timeout: float = 5.0
 ) -> httpx2.Response:
     timeouts = {**TIMEOUTS, "read": read_timeout}
     request = httpx2.Request("POST", url, content=content, extensions={"timeout": timeouts})
     return transport.handle_request(request)
 
 
-def _body(response: httpx2.Response) -> NearBody:
-    body = response.extensions["near_body"]
-    assert isinstance(body, NearBody)
+def _body(response: httpx2.Response) -> DirectBody:
+    body = response.extensions["direct_body"]
+    assert isinstance(body, DirectBody)
     return body
 
 
-def _answer(transport: NearTransport, url: str) -> bytes:
+def _answer(transport: DirectTransport, url: str) -> bytes:
     response = _ask(transport, url)
     try:
         return b"".join(_body(response))
@@ -73,7 +76,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"],
     ],
 )
-def test_body_is_found_however_it_is_framed(transport: NearTransport, parts: list[bytes]) -> None:
+def test_body_is_found_however_it_is_framed(transport: DirectTransport, parts: list[bytes]) -> None:
     with raw_server(_sends(*parts)) as server:
         assert _answer(transport, server.url) == b"hello"
 
@@ -88,7 +91,7 @@ def test_body_is_found_however_it_is_framed(transport: NearTransport, parts: lis
         CHUNKED + b"5\r\nhellooooo",
     ],
 )
-def test_cut_or_garbled_body_is_an_error_after_what_came(transport: NearTransport, part: bytes) -> None:
+def test_cut_or_garbled_body_is_an_error_after_what_came(transport: DirectTransport, part: bytes) -> None:
     with raw_server(_sends(part)) as server:
         response = _ask(transport, server.url)
         found: list[bytes] = []
@@ -110,13 +113,13 @@ def test_cut_or_garbled_body_is_an_error_after_what_came(transport: NearTranspor
         CHUNKED.replace(b"chunked", b"gzip, chunked"),
     ],
 )
-def test_head_that_is_none_is_an_error(transport: NearTransport, part: bytes) -> None:
+def test_head_that_is_none_is_an_error(transport: DirectTransport, part: bytes) -> None:
     with raw_server(_sends(part)) as server, pytest.raises(httpx2.TransportError):
         _ask(transport, server.url)
 
 
-def test_silence_gives_the_taker_a_turn(transport: NearTransport, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near, "TICK", 0.01)
+def test_silence_gives_the_taker_a_turn(transport: DirectTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "TICK", 0.01)
     go_on = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -135,9 +138,9 @@ def test_silence_gives_the_taker_a_turn(transport: NearTransport, monkeypatch: p
 
 
 def test_iterating_ends_after_the_limit_of_silence(
-    transport: NearTransport, monkeypatch: pytest.MonkeyPatch
+    transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near, "TICK", 0.01)
+    monkeypatch.setattr(direct, "TICK", 0.01)
 
     def script(connection: Connection) -> None:
         connection.send_head()
@@ -150,12 +153,12 @@ def test_iterating_ends_after_the_limit_of_silence(
         response.close()
 
 
-def test_server_that_never_answers_is_a_read_timeout(transport: NearTransport) -> None:
+def test_server_that_never_answers_is_a_read_timeout(transport: DirectTransport) -> None:
     with raw_server(Connection.wait_for_close) as server, pytest.raises(httpx2.ReadTimeout):
         _ask(transport, server.url, read_timeout=0.05)
 
 
-def test_refused_connection_is_a_connect_error(transport: NearTransport) -> None:
+def test_refused_connection_is_a_connect_error(transport: DirectTransport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -163,17 +166,17 @@ def test_refused_connection_is_a_connect_error(transport: NearTransport) -> None
         _ask(transport, f"http://127.0.0.1:{port}")
 
 
-def test_unknown_host_is_a_connect_error(transport: NearTransport) -> None:
+def test_unknown_host_is_a_connect_error(transport: DirectTransport) -> None:
     with pytest.raises(httpx2.ConnectError):
         _ask(transport, "http://no-such-host.invalid")
 
 
-def test_refusal_before_all_of_a_request_was_read_is_found(transport: NearTransport) -> None:
+def test_refusal_before_all_of_a_request_was_read_is_found(transport: DirectTransport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse() -> None:
             connection, _ = listener.accept()
-            with connection:
+            with connection, suppress(ConnectionError):
                 connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(65536):  # not a reset, which would take the answer with it
@@ -186,7 +189,7 @@ def test_refusal_before_all_of_a_request_was_read_is_found(transport: NearTransp
     response.close()
 
 
-def test_hanging_up_ends_the_wait_for_an_answer(transport: NearTransport) -> None:
+def test_hanging_up_ends_the_wait_for_an_answer(transport: DirectTransport) -> None:
     with (
         raw_server(Connection.wait_for_close) as server,
         announcing(lambda connection: hang_up(connection)),
@@ -206,14 +209,14 @@ def _counts(connection: Connection) -> None:
 class CountingServer(RawServer):
     """Counts the connections."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.connections = 0
 
         def counted(connection: Connection) -> None:
             self.connections += 1
             script(connection)
 
-        super().__init__(counted)
+        super().__init__(counted, tls)
 
 
 @pytest.fixture
@@ -223,7 +226,7 @@ def counting() -> Iterator[CountingServer]:
     server.close()
 
 
-def test_connection_is_used_again(transport: NearTransport, counting: CountingServer) -> None:
+def test_connection_is_used_again(transport: DirectTransport, counting: CountingServer) -> None:
     for _ in range(3):
         assert _answer(transport, counting.url) == b"ok"
 
@@ -231,17 +234,19 @@ def test_connection_is_used_again(transport: NearTransport, counting: CountingSe
 
 
 def test_connection_that_rested_too_long_is_not_used_again(
-    transport: NearTransport, counting: CountingServer, monkeypatch: pytest.MonkeyPatch
+    counting: CountingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near, "_KEPT_FOR", -1.0)
+    monkeypatch.setattr(direct, "_KEPT_PLAIN", (4, -1.0))
+    transport = DirectTransport()
     for _ in range(2):
         assert _answer(transport, counting.url) == b"ok"
 
+    transport.close()
     assert counting.connections == 2
 
 
 def test_connection_of_an_answer_that_was_not_read_is_not_used_again(
-    transport: NearTransport, counting: CountingServer
+    transport: DirectTransport, counting: CountingServer
 ) -> None:
     _ask(transport, counting.url).close()
 
@@ -250,7 +255,7 @@ def test_connection_of_an_answer_that_was_not_read_is_not_used_again(
 
 
 def test_connection_that_was_announced_is_announced_again(
-    transport: NearTransport, counting: CountingServer
+    transport: DirectTransport, counting: CountingServer
 ) -> None:
     announced: list[socket.socket] = []
     with announcing(announced.append):
@@ -270,7 +275,7 @@ def test_connection_that_was_announced_is_announced_again(
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",  # and then the server closes it
     ],
 )
-def test_connection_that_is_over_is_not_used_again(transport: NearTransport, answer: bytes) -> None:
+def test_connection_that_is_over_is_not_used_again(transport: DirectTransport, answer: bytes) -> None:
     closed = threading.Semaphore(0)
 
     class Closing(CountingServer):
@@ -288,7 +293,7 @@ def test_connection_that_is_over_is_not_used_again(transport: NearTransport, ans
         server.close()
 
 
-def test_only_a_few_idle_connections_are_kept(transport: NearTransport, counting: CountingServer) -> None:
+def test_only_a_few_idle_connections_are_kept(transport: DirectTransport, counting: CountingServer) -> None:
     responses = [_ask(transport, counting.url) for _ in range(10)]
     for response in responses:
         assert b"".join(_body(response)) == b"ok"
@@ -299,7 +304,7 @@ def test_only_a_few_idle_connections_are_kept(transport: NearTransport, counting
 
 
 def test_close_closes_idle_connections_and_those_that_come_back(counting: CountingServer) -> None:
-    transport = NearTransport()
+    transport = DirectTransport()
     idle, busy = _ask(transport, counting.url), _ask(transport, counting.url)
     assert b"".join(_body(idle)) == b"ok"
     idle.close()
@@ -313,7 +318,7 @@ def test_close_closes_idle_connections_and_those_that_come_back(counting: Counti
 
 
 def test_closing_twice_gives_a_connection_back_once(
-    transport: NearTransport, counting: CountingServer
+    transport: DirectTransport, counting: CountingServer
 ) -> None:
     first = _ask(transport, counting.url)
     assert b"".join(_body(first)) == b"ok"
@@ -327,7 +332,7 @@ def test_closing_twice_gives_a_connection_back_once(
     other.close()
 
 
-def test_requests_at_once_get_their_own_answers(transport: NearTransport) -> None:
+def test_requests_at_once_get_their_own_answers(transport: DirectTransport) -> None:
     def echo(connection: Connection) -> None:
         while True:
             said = connection.request.partition(b"\r\n\r\n")[2]
@@ -357,3 +362,86 @@ def test_requests_at_once_get_their_own_answers(transport: NearTransport) -> Non
             thread.join(20)
 
     assert wrong == []
+
+
+def test_tls_is_spoken_and_its_connections_are_used_again(tls: Tls) -> None:
+    server, transport = CountingServer(_counts, tls.server), DirectTransport(tls.client)
+    try:
+        for _ in range(3):
+            assert _answer(transport, server.url) == b"ok"
+    finally:
+        server.close()
+        transport.close()
+
+    assert server.connections == 1
+
+
+def test_answer_larger_than_a_record_of_tls_is_whole(tls: Tls) -> None:
+    body = bytes(range(256)) * 1000
+
+    def script(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    transport = DirectTransport(tls.client)
+    with raw_server(script, tls.server) as server:
+        assert _answer(transport, server.url) == body
+    transport.close()
+
+
+def test_silence_over_tls_gives_the_taker_a_turn(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "TICK", 0.01)
+    go_on = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        go_on.wait(5)
+        connection.send_chunk(b"late")
+        connection.end()
+
+    transport = DirectTransport(tls.client)
+    with raw_server(script, tls.server) as server:
+        body = _body(_ask(transport, server.url))
+        assert body.receive() == b""
+        go_on.set()
+        assert b"".join(body) == b"late"
+        body.close()
+    transport.close()
+
+
+def test_hanging_up_ends_the_wait_for_an_answer_over_tls(tls: Tls) -> None:
+    transport = DirectTransport(tls.client)
+    with (
+        raw_server(Connection.wait_for_close, tls.server) as server,
+        announcing(lambda connection: hang_up(connection)),
+        pytest.raises(httpx2.TransportError),
+    ):
+        _ask(transport, server.url)
+
+
+def test_certificate_of_somebody_else_is_a_connect_error(tls: Tls) -> None:
+    transport = DirectTransport(ssl.create_default_context())
+    with (
+        raw_server(_counts, tls.server) as server,
+        pytest.raises(httpx2.ConnectError) as caught,
+    ):
+        _ask(transport, server.url)
+
+    assert isinstance(caught.value.__cause__, ssl.SSLError)
+
+
+def test_server_without_tls_is_a_connect_error(tls: Tls) -> None:
+    transport = DirectTransport(tls.client)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                while connection.recv(65536):
+                    pass
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(httpx2.ConnectError) as caught:
+            _ask(transport, f"https://localhost:{listener.getsockname()[1]}")
+
+    assert isinstance(caught.value.__cause__, ssl.SSLError)

@@ -1,11 +1,9 @@
-"""Plain HTTP for the openai client: connections that can be waited for a moment only, and hung up on.
-
-What speaks plain HTTP is near: no proxy stands between, and nothing has to be encrypted.
-"""
+"""HTTP for the openai client: connections that can be waited for a moment only, and hung up on."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -22,11 +20,10 @@ from app.services.reader import TICK
 _READ = 65536  # bytes
 _HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 
-# A connection is used again if it comes soon: so that no server, which may close what is idle (after 2 s at
-# the earliest, as gunicorn does), closes it under a request that must not be sent twice. Some servers have a
-# thread for each connection, also for an idle one, and only a few of them.
-_KEPT_FOR = 1.0  # seconds
-_KEPT = 4  # connections
+# A connection is used again if that is soon enough: no server closes what is idle for so short (gunicorn does
+# after 2 s, Node after 5), and a request that crosses its closing must not be sent twice. What speaks plain
+# HTTP is near, so that a new one costs little; and some of it has but a few threads, one for each connection.
+_KEPT_PLAIN, _KEPT_TLS = (4, 1.0), (32, 4.0)  # connections, seconds
 
 
 @dataclass
@@ -39,14 +36,13 @@ class _Line:
     )
     idle_since: float = 0.0
 
-    @property
-    def is_free(self) -> bool:
-        """Whether it is idle since a moment only, and its other end is still there."""
-        if time.monotonic() - self.idle_since > _KEPT_FOR:
+    def is_free(self, limit: float) -> bool:
+        """Tell whether it is idle for less than *limit* seconds, and its other end is still there."""
+        if time.monotonic() - self.idle_since > limit:
             return False
         self.connection.settimeout(0)
-        try:
-            self.connection.recv(1, socket.MSG_PEEK)  # its end, or what nobody asked for
+        try:  # its end, or what nobody asked for; of TLS too as it comes over the wire
+            socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
@@ -54,13 +50,17 @@ class _Line:
         return False
 
 
-class NearTransport(httpx2.BaseTransport):
+class DirectTransport(httpx2.BaseTransport):
     """Sends each request over a connection that no other one uses, and announces it before it is answered.
 
-    It is for one server; an address that it has a connection to is not looked at.
+    All of them go to one server.
+
+    :param tls: for a server that speaks it
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._most_idle, self._longest_idle = _KEPT_TLS if tls else _KEPT_PLAIN
         self._idle: deque[_Line] = deque()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -71,7 +71,7 @@ class NearTransport(httpx2.BaseTransport):
         :raises httpx2.TransportError: when there is none
         """
         timeouts = request.extensions["timeout"]
-        line = self._take() or _Line(_connect(request.url, timeouts["connect"]))
+        line = self._take() or _Line(_connect(request.url, timeouts["connect"], self._tls))
         try:
             announce(line.connection)
             line.connection.settimeout(timeouts["write"])
@@ -81,12 +81,12 @@ class NearTransport(httpx2.BaseTransport):
         except BaseException:
             line.connection.close()
             raise
-        body = NearBody(line, timeouts["read"], self._give_back)
+        body = DirectBody(line, timeouts["read"], self._give_back)
         return httpx2.Response(
             head.status_code,
             headers=head.headers.raw_items(),
             stream=body,
-            extensions={"near_body": body},
+            extensions={"direct_body": body},
         )
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class NearTransport(httpx2.BaseTransport):
         with self._lock:
             while self._idle:
                 line = self._idle.pop()
-                if line.is_free:
+                if line.is_free(self._longest_idle):
                     return line
                 line.connection.close()
         return None
@@ -110,11 +110,11 @@ class NearTransport(httpx2.BaseTransport):
         line.idle_since = time.monotonic()
         with self._lock:
             self._idle.append(line)
-            while len(self._idle) > (0 if self._is_closed else _KEPT):
+            while len(self._idle) > (0 if self._is_closed else self._most_idle):
                 self._idle.popleft().connection.close()
 
 
-class NearBody(httpx2.SyncByteStream):
+class DirectBody(httpx2.SyncByteStream):
     """What follows the head of an answer.
 
     :param limit: seconds of silence after which iterating fails
@@ -188,11 +188,18 @@ class NearBody(httpx2.SyncByteStream):
             line.connection.close()
 
 
-def _connect(url: httpx2.URL, timeout: float) -> socket.socket:
+def _connect(url: httpx2.URL, timeout: float, tls: ssl.SSLContext | None) -> socket.socket:
+    host = url.raw_host.decode("ascii")
     with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
-        connection = socket.create_connection((url.raw_host.decode("ascii"), url.port or 80), timeout)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+        connection = socket.create_connection((host, url.port or (443 if tls else 80)), timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is None:
+            return connection
+        try:
+            return tls.wrap_socket(connection, server_hostname=host)
+        except BaseException:
+            connection.close()
+            raise
 
 
 def _send(line: _Line, request: httpx2.Request) -> None:

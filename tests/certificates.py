@@ -1,0 +1,32 @@
+"""A certificate for localhost, and who trusts it."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Both sides of a connection.
+
+    :param authority: the file of who signed the server's certificate
+    """
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    authority: Path
+
+
+def make_tls(folder: Path) -> Tls:
+    """Return the contexts for a server at localhost; the authority's certificate is kept in *folder*."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    file = folder / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return Tls(server, client, file)
