@@ -48,6 +48,7 @@ A service raises one of these ``from`` its cause; :mod:`app.api.base` answers it
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -76,7 +77,14 @@ class ServiceError(Exception):
         self.message = message
         self.hint = hint
         self.details = details or {}
-        self.retry_after = retry_after
+        if retry_after is not None:  # in the details too: what ends a stream has no headers
+            self.details = {**self.details, "retry_after": max(1, math.ceil(retry_after))}
+
+    @property
+    def retry_after(self) -> int | None:
+        """The seconds after which another try makes sense, where that is known."""
+        seconds: int | None = self.details.get("retry_after")
+        return seconds
 
     def body(self, request_id: str) -> dict[str, Any]:
         """Return the one error body."""

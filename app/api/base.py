@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 from http import HTTPStatus
 from typing import Any
@@ -71,7 +70,7 @@ def answer_service_error(error: ServiceError) -> Response:
     log.info("%s %s: %s", g.request_id, error.error_type, error.message)
     response = _answer(error.body(g.request_id), error.status)
     if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
 
 

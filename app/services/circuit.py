@@ -50,7 +50,7 @@ class Circuits:
         raise type(failure.error)(
             f"{failure.error.message} That was {ago:.0f} s ago; it is asked again in {left:.0f} s.",
             hint=failure.error.hint,
-            details={**failure.error.details, "circuit": "open", "retry_in": round(left, 1)},
+            details={**failure.error.details, "circuit": "open"},
             retry_after=left,
         )
 

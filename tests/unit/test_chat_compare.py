@@ -70,6 +70,20 @@ def test_compare_streams_each_with_its_number(client: FlaskClient, ollama: HTTPS
     assert got[-1][1]["results"][1]["error_type"] == "model_not_found"
 
 
+def test_error_without_headers_of_its_own_tells_when_to_try_again(
+    client: FlaskClient, ollama: HTTPServer
+) -> None:
+    ollama.expect_request(COMPLETIONS).respond_with_json({}, status=429, headers={"Retry-After": "7"})
+    targets = [{"model": "a:1b"}, {"model": "b:1b"}]
+
+    response = client.post(COMPARE, json={"message": "Hi", "targets": targets})
+
+    assert response.json is not None
+    results = response.json["results"]
+    assert [result["error_type"] for result in results] == ["rate_limited", "rate_limited"]
+    assert [result["details"]["retry_after"] for result in results] == [7, 7]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_compare_is_stopped_by_its_request_id(
     app: Flask, client: FlaskClient, point: Point, stream: bool

@@ -247,8 +247,7 @@ def test_circuit_opens_where_failing_takes_time_and_says_so(monkeypatch: pytest.
     circuits.check(PROVIDER)
 
     assert "4 s ago" in caught.value.message
-    assert caught.value.details == {"reason": "dns", "circuit": "open", "retry_in": 6.0}
-    assert caught.value.retry_after == 6.0
+    assert caught.value.details == {"reason": "dns", "circuit": "open", "retry_after": 6}
 
 
 def test_circuit_closes_when_the_provider_answers() -> None:
