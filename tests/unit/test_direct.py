@@ -118,7 +118,8 @@ def test_head_that_is_none_is_an_error(transport: DirectTransport, part: bytes) 
         _ask(transport, server.url)
 
 
-def test_silence_gives_the_taker_a_turn(transport: DirectTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_silence_gives_the_taker_a_turn(tls: Tls, monkeypatch: pytest.MonkeyPatch, encrypted: bool) -> None:
     monkeypatch.setattr(direct, "TICK", 0.01)
     go_on = threading.Event()
 
@@ -128,13 +129,15 @@ def test_silence_gives_the_taker_a_turn(transport: DirectTransport, monkeypatch:
         connection.send_chunk(b"late")
         connection.end()
 
-    with raw_server(script) as server:
+    transport = DirectTransport(tls.client if encrypted else None)
+    with raw_server(script, tls.server if encrypted else None) as server:
         body = _body(_ask(transport, server.url))
         assert body.receive() == b""
         go_on.set()
         assert b"".join(body) == b"late"
         assert body.receive() is None
         body.close()
+    transport.close()
 
 
 def test_iterating_ends_after_the_limit_of_silence(
@@ -385,26 +388,6 @@ def test_answer_larger_than_a_record_of_tls_is_whole(tls: Tls) -> None:
     transport = DirectTransport(tls.client)
     with raw_server(script, tls.server) as server:
         assert _answer(transport, server.url) == body
-    transport.close()
-
-
-def test_silence_over_tls_gives_the_taker_a_turn(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "TICK", 0.01)
-    go_on = threading.Event()
-
-    def script(connection: Connection) -> None:
-        connection.send_head()
-        go_on.wait(5)
-        connection.send_chunk(b"late")
-        connection.end()
-
-    transport = DirectTransport(tls.client)
-    with raw_server(script, tls.server) as server:
-        body = _body(_ask(transport, server.url))
-        assert body.receive() == b""
-        go_on.set()
-        assert b"".join(body) == b"late"
-        body.close()
     transport.close()
 
 

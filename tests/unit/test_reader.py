@@ -32,9 +32,28 @@ class SocketBody:
         self.closed.set()
 
 
-@pytest.fixture
-def body() -> Iterator[SocketBody]:
-    body = SocketBody()
+class WaitingBody(SocketBody):
+    """A body that can be waited for, so that no thread has to read it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[str] = set()
+
+    def receive(self) -> bytes | None:  # type: ignore[override]
+        self.readers.add(threading.current_thread().name)
+        self.near.settimeout(0.01)
+        try:
+            return self.near.recv(1000) or None
+        except TimeoutError:
+            return b""
+
+    def chunks(self) -> Iterator[bytes]:
+        raise AssertionError("it is received")
+
+
+@pytest.fixture(params=[SocketBody, WaitingBody])
+def body(request: pytest.FixtureRequest) -> Iterator[SocketBody]:
+    body = request.param()
     yield body
     body.near.close()
     body.far.close()
@@ -149,78 +168,13 @@ def test_read_yields_what_came_before_an_error() -> None:
     failing.far.close()
 
 
-class WaitingBody(SocketBody):
-    """A body that can be waited for, so that no thread has to read it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: set[str] = set()
-
-    def receive(self) -> bytes | None:  # type: ignore[override]
-        self.readers.add(threading.current_thread().name)
-        self.near.settimeout(0.01)
-        try:
-            return self.near.recv(1000) or None
-        except TimeoutError:
-            return b""
-
-    def chunks(self) -> Iterator[bytes]:
-        raise AssertionError("it is received")
-
-
-@pytest.fixture
-def waiting() -> Iterator[WaitingBody]:
+def test_what_can_be_waited_for_is_read_in_the_takers_thread() -> None:
     body = WaitingBody()
-    yield body
-    body.near.close()
+    body.far.sendall(b"a" * 5000)
     body.far.close()
 
-
-def test_read_of_what_can_be_waited_for_happens_in_the_takers_thread(waiting: WaitingBody) -> None:
-    waiting.far.sendall(b"a" * 5000)
-    waiting.far.close()
-
-    assert b"".join(_read(waiting)) == b"a" * 5000
-    assert waiting.readers == {threading.current_thread().name}
-    assert waiting.closed.is_set()
-
-
-def test_silence_of_what_can_be_waited_for_has_a_limit(waiting: WaitingBody) -> None:
-    waiting.far.sendall(b"x")
-    chunks = read(lambda _: waiting, first_byte=60, idle=0.05)
-
-    assert next(chunks) == b"x"
-    with pytest.raises(SilentUpstream):
-        list(chunks)
-
-    assert waiting.closed.is_set()
-
-
-def test_close_closes_what_can_be_waited_for(waiting: WaitingBody) -> None:
-    waiting.far.sendall(b"x")
-    chunks = _read(waiting)
-    assert next(data for data in chunks if data) == b"x"
-
-    chunks.close()  # type: ignore[attr-defined]
-
-    assert waiting.closed.is_set()
-    assert waiting.far.recv(1) == b""
-
-
-def test_what_can_be_waited_for_is_closed_when_nobody_takes_it(waiting: WaitingBody) -> None:
-    may_open = threading.Event()
-
-    def open_body(_: object) -> SocketBody:
-        may_open.wait(5)
-        return waiting
-
-    chunks = read(open_body, first_byte=60, idle=60)
-    assert next(chunks) == b""
-
-    chunks.close()
-    may_open.set()
-
-    assert waiting.closed.wait(5)
+    assert b"".join(_read(body)) == b"a" * 5000
+    assert body.readers == {threading.current_thread().name}
 
 
 def test_what_can_be_waited_for_is_closed_however_opening_and_closing_meet() -> None:
