@@ -38,7 +38,7 @@ class Answer(ABC):
     timing: Json = field(default_factory=dict)  # load_time and tokens_per_second, where the provider tells
     done: bool = False
     events: int = 0
-    _rest: bytes = b""
+    _rest: bytearray = field(default_factory=bytearray)
 
     @property
     def is_silent(self) -> bool:
@@ -50,8 +50,12 @@ class Answer(ABC):
 
         :raises UpstreamError: for an error in the stream
         """
-        # Lines are cut as bytes: a character may be split between reads, and str would cut at U+2028.
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest += data
+        lines: list[bytes] = []
+        if b"\n" in data:  # a large event is not looked through again for each part of it
+            # Lines are cut as bytes: a character may be split between reads, and str would cut at U+2028.
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
         if len(self._rest) > SIZE_LIMIT:
             raise invalid_response(self.name, "an event is far too large")
         for line in lines:
@@ -63,7 +67,7 @@ class Answer(ABC):
 
         :raises UpstreamIncomplete: when that is a part of something
         """
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         if rest.strip() and not self.done:
             try:
                 yield from self._line(rest)

@@ -1,4 +1,7 @@
-"""HTTP for the openai client: connections that can be waited for a moment only, and hung up on."""
+"""HTTP for the openai client, over connections that know no waiting: they can be polled, and hung up on.
+
+The client's own transport hides its connections until an answer has begun.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,14 +18,18 @@ import httpx2
 
 from app.services.hanging_up import announce
 from app.services.reader import TICK
+from app.services.threads import Threads
 
 _READ = 65536  # bytes
 _HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 
-# A connection is used again if that is soon enough: no server closes what is idle for so short (gunicorn does
-# after 2 s, Node after 5), and a request that crosses its closing must not be sent twice. What speaks plain
-# HTTP is near, so that a new one costs little; and some of it has but a few threads, one for each connection.
-_KEPT_PLAIN, _KEPT_TLS = (4, 1.0), (32, 4.0)  # connections, seconds
+# Connections that are kept for the next request, and for how many seconds. Not for long, as a request that
+# crosses its server's closing must not be sent twice: gunicorn closes what is idle after 2 s, Node after 5;
+# behind TLS are large services, which wait for longer. And of plain HTTP only one, when no other request is
+# under way: a server with a single thread serves nobody else as long as a connection is open.
+_KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
+
+_threads = Threads("idle connections")
 
 
 @dataclass
@@ -36,12 +42,18 @@ class _Line:
     )
     idle_since: float = 0.0
 
-    def is_free(self, limit: float) -> bool:
-        """Tell whether it is idle for less than *limit* seconds, and its other end is still there."""
-        if time.monotonic() - self.idle_since > limit:
-            return False
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all of an answer came, and nothing else."""
+        protocol = self.protocol
+        is_done = protocol.our_state is h11.DONE is protocol.their_state
+        return is_done and protocol.trailing_data == (b"", False)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the other end of an idle connection is there, and says nothing that nobody asked for."""
         self.connection.settimeout(0)
-        try:  # its end, or what nobody asked for; of TLS too as it comes over the wire
+        try:  # of TLS too what comes over the wire
             socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
@@ -51,9 +63,9 @@ class _Line:
 
 
 class DirectTransport(httpx2.BaseTransport):
-    """Sends each request over a connection that no other one uses, and announces it before it is answered.
+    """Sends requests to one server, each over a connection that no other one uses at the time.
 
-    All of them go to one server.
+    A connection is announced before its request is answered.
 
     :param tls: for a server that speaks it
     """
@@ -61,9 +73,11 @@ class DirectTransport(httpx2.BaseTransport):
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._most_idle, self._longest_idle = _KEPT_TLS if tls else _KEPT_PLAIN
-        self._idle: deque[_Line] = deque()
+        self._idle: list[_Line] = []  # the one that rests longest first
+        self._under_way = 0
+        self._is_swept = False
+        self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._is_closed = False
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the answer with its body unread.
@@ -71,7 +85,7 @@ class DirectTransport(httpx2.BaseTransport):
         :raises httpx2.TransportError: when there is none
         """
         timeouts = request.extensions["timeout"]
-        line = self._take() or _Line(_connect(request.url, timeouts["connect"], self._tls))
+        line = self._open(request.url, timeouts["connect"])
         try:
             announce(line.connection)
             line.connection.settimeout(timeouts["write"])
@@ -79,9 +93,12 @@ class DirectTransport(httpx2.BaseTransport):
             line.connection.settimeout(timeouts["read"])
             head = _head(line)
         except BaseException:
-            line.connection.close()
+            self._end(line, may_be_kept=False)
             raise
-        body = DirectBody(line, timeouts["read"], self._give_back)
+        # The body of a refusal is read while the answer is still being opened: whoever hangs up then must
+        # not meet another request.
+        is_success = head.status_code < 300
+        body = DirectBody(line, timeouts["read"], lambda: self._end(line, may_be_kept=is_success))
         return httpx2.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -92,43 +109,76 @@ class DirectTransport(httpx2.BaseTransport):
     def close(self) -> None:
         """Close what is idle; what is not will be closed in the end."""
         with self._lock:
-            self._is_closed = True
-            while self._idle:
-                self._idle.pop().connection.close()
+            self._closed.set()
+            idle, self._idle = self._idle, []
+        _close(idle)
+
+    def _open(self, url: httpx2.URL, timeout: float) -> _Line:
+        """Return an idle connection that can be used, or a new one; count the request."""
+        with self._lock:
+            self._under_way += 1
+        try:
+            return self._take() or _Line(_connect(url, timeout, self._tls))
+        except BaseException:
+            with self._lock:
+                self._under_way -= 1
+            raise
 
     def _take(self) -> _Line | None:
-        with self._lock:
-            while self._idle:
-                line = self._idle.pop()
-                if line.is_free(self._longest_idle):
-                    return line
-                line.connection.close()
-        return None
+        while True:
+            with self._lock:
+                line = self._idle.pop() if self._idle else None
+            if line is None or (self._is_fresh(line) and line.is_alive):
+                return line
+            line.connection.close()
 
-    def _give_back(self, line: _Line) -> None:
-        line.protocol.start_next_cycle()
-        line.idle_since = time.monotonic()
+    def _end(self, line: _Line, *, may_be_kept: bool) -> None:
+        """Keep the connection of a request that is over, or close it."""
         with self._lock:
-            self._idle.append(line)
-            while len(self._idle) > (0 if self._is_closed else self._most_idle):
-                self._idle.popleft().connection.close()
+            self._under_way -= 1
+            is_alone = self._tls is not None or not self._under_way
+            has_room = len(self._idle) < self._most_idle and not self._closed.is_set()
+            is_kept = may_be_kept and is_alone and has_room and line.is_at_rest
+            if is_kept:
+                line.protocol.start_next_cycle()
+                line.idle_since = time.monotonic()
+                self._idle.append(line)
+                if not self._is_swept:
+                    self._is_swept = True
+                    _threads.run(self._sweep)
+        if not is_kept:
+            line.connection.close()
+
+    def _is_fresh(self, line: _Line) -> bool:
+        return time.monotonic() - line.idle_since < self._longest_idle
+
+    def _sweep(self) -> None:
+        """Close what is idle for too long, as long as there is anything idle."""
+        due: float | None = 0.0
+        while due is not None and not self._closed.wait(max(0.0, due - time.monotonic())):
+            with self._lock:
+                old = [line for line in self._idle if not self._is_fresh(line)]
+                self._idle = self._idle[len(old) :]
+                self._is_swept = bool(self._idle)
+                due = self._idle[0].idle_since + self._longest_idle if self._idle else None
+            _close(old)
 
 
 class DirectBody(httpx2.SyncByteStream):
     """What follows the head of an answer.
 
     :param limit: seconds of silence after which iterating fails
-    :param give_back: takes the connection when the answer is over and another request may follow
+    :param ended: is called once, when the body is closed
     """
 
-    def __init__(self, line: _Line, limit: float, give_back: Callable[[_Line], None]) -> None:
-        self._line: _Line | None = line
-        self._limit = limit
-        self._give_back = give_back
+    def __init__(self, line: _Line, limit: float, ended: Callable[[], None]) -> None:
         self.connection = line.connection
         self._protocol = line.protocol
+        self._limit = limit
+        self._ended = ended
         self._is_first = True
         self._is_over = False
+        self._is_closed = False
         line.connection.settimeout(TICK)
 
     def receive(self) -> bytes | None:
@@ -136,6 +186,14 @@ class DirectBody(httpx2.SyncByteStream):
 
         :raises httpx2.TransportError: when the answer ends before its end
         """
+        parts = self._parts()
+        if not (parts or self._is_over):
+            self._receive()
+            parts = self._parts()
+        return b"".join(parts) if parts or not self._is_over else None
+
+    def _parts(self) -> list[bytes]:
+        """Return what is in the bytes that were received."""
         parts: list[bytes] = []
         while not self._is_over:
             try:
@@ -144,24 +202,25 @@ class DirectBody(httpx2.SyncByteStream):
                 if parts:
                     break  # it raises again when these are taken
                 raise httpx2.RemoteProtocolError(str(exc)) from exc
-            if isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-                if self._is_first:  # the first token does not wait for those that came with it
-                    self._is_first = False
-                    break
-            elif event is not h11.NEED_DATA:
-                self._is_over = True
-            elif parts:
+            if event is h11.NEED_DATA:
                 break
-            else:
-                try:
-                    data = self.connection.recv(_READ)
-                except TimeoutError:
-                    return b""
-                except OSError as exc:
-                    raise httpx2.ReadError(str(exc)) from exc
-                self._protocol.receive_data(data)
-        return b"".join(parts) if parts else None
+            if not isinstance(event, h11.Data):
+                self._is_over = True
+                break
+            parts.append(bytes(event.data))
+            if self._is_first:  # the first token does not wait for those that came with it
+                self._is_first = False
+                break
+        return parts
+
+    def _receive(self) -> None:
+        try:
+            self._protocol.receive_data(self.connection.recv(_READ))
+        except TimeoutError as exc:
+            if exc.errno is not None:  # not ours, but the system's, which has lost the other end
+                raise httpx2.ReadError(str(exc)) from exc
+        except OSError as exc:
+            raise httpx2.ReadError(str(exc)) from exc
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield what comes.
@@ -178,25 +237,18 @@ class DirectBody(httpx2.SyncByteStream):
 
     def close(self) -> None:
         """Give the connection back, or close it."""
-        line, self._line = self._line, None
-        if line is None:
-            return
-        protocol = line.protocol
-        if protocol.our_state is h11.DONE is protocol.their_state and not protocol.trailing_data[0]:
-            self._give_back(line)
-        else:
-            line.connection.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._ended()
 
 
 def _connect(url: httpx2.URL, timeout: float, tls: ssl.SSLContext | None) -> socket.socket:
     host = url.raw_host.decode("ascii")
     with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
         connection = socket.create_connection((host, url.port or (443 if tls else 80)), timeout)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls is None:
-            return connection
         try:
-            return tls.wrap_socket(connection, server_hostname=host)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return tls.wrap_socket(connection, server_hostname=host) if tls else connection
         except BaseException:
             connection.close()
             raise
@@ -213,7 +265,7 @@ def _send(line: _Line, request: httpx2.Request) -> None:
             send(h11.EndOfMessage()),
         )
         # Who refuses a long request may answer and close before all of it was read.
-        with suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(ConnectionError, ssl.SSLEOFError):
             line.connection.sendall(b"".join(part for part in parts if part))
 
 
@@ -225,6 +277,11 @@ def _head(line: _Line) -> h11.Response:
                 return event
             if event is h11.NEED_DATA:
                 line.protocol.receive_data(line.connection.recv(_READ))
+
+
+def _close(lines: list[_Line]) -> None:
+    for line in lines:
+        line.connection.close()
 
 
 @contextmanager

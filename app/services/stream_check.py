@@ -37,7 +37,7 @@ class StreamCheck:
         self._name = name
         self._secret = secret
         self._unfinished = max(1, choices)
-        self._rest = b""
+        self._rest = bytearray()
         self._usage_event = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -45,9 +45,14 @@ class StreamCheck:
 
         Half an event is kept back until its other half comes: a client can do nothing with it.
         """
-        data = self._rest + data
-        end = max(data.rfind(blank) + len(blank) if blank in data else 0 for blank in _BLANK_LINES)
-        block, self._rest = data[:end], data[end:]
+        end, news = 0, self._rest[-2:] + data
+        self._rest += data
+        if any(
+            blank in news for blank in _BLANK_LINES
+        ):  # a large event is not looked through again and again
+            end = max(self._rest.rfind(blank) + len(blank) for blank in _BLANK_LINES if blank in self._rest)
+        block = bytes(self._rest[:end])
+        del self._rest[:end]
         if len(self._rest) > SIZE_LIMIT:
             self.error = invalid_response(self._name, "an event is far too large")
         if found := _DONE.search(block):
@@ -66,7 +71,7 @@ class StreamCheck:
 
         A terminator that alone is missing is added.
         """
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         block = b""
         if rest.strip() == b"data: [DONE]" or _event(rest) is not None:  # all but its last newline came
             block = self.feed(rest + b"\n\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from app.services import direct
 from tests.certificates import Tls
 from tests.conftest import events, replay
 from tests.raw_server import Connection, raw_server
@@ -477,28 +479,64 @@ def test_certificate_that_nobody_vouches_for_is_told(client: FlaskClient, point:
     assert "certificate" in response.json["hint"]
 
 
-@pytest.mark.parametrize(("exempt", "is_proxied"), [("", True), ("localhost", False)])
+@pytest.mark.parametrize(
+    ("scheme", "variable", "exempt", "is_proxied"),
+    [
+        ("https", "HTTPS_PROXY", "", True),
+        ("https", "ALL_PROXY", "elsewhere.test", True),
+        ("https", "HTTPS_PROXY", "localhost", False),
+        ("http", "HTTP_PROXY", "", False),
+        ("http", "ALL_PROXY", "", False),
+    ],
+)
 def test_proxy_of_the_environment_is_used_for_what_is_encrypted(
     client: FlaskClient,
     point: Point,
     tls: Tls,
     monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    variable: str,
     exempt: str,
     is_proxied: bool,
 ) -> None:
     def refuse(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
-    with raw_server(refuse) as proxy, raw_server(Connection.wait_for_close, tls.server) as server:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    with raw_server(refuse) as proxy, socket.create_server(("127.0.0.1", 0)) as closed:
+        monkeypatch.setenv(variable, proxy.url)
         monkeypatch.setenv("NO_PROXY", exempt)
-        point(f"{server.url}/v1", "openai")
+        port = closed.getsockname()[1]
+        closed.close()
+        point(f"{scheme}://localhost:{port}/v1", "openai")
         response = client.post(CHAT, json={"message": "Hi", "provider": "openai", "model": "x"})
 
         assert response.status_code == 503
-        assert [request.startswith(b"CONNECT localhost:") for request in proxy.requests] == [
-            True
-        ] * is_proxied
+        asked = [request.split(b":")[0] for request in proxy.requests]
+        assert asked == ([b"CONNECT localhost"] if is_proxied else [])
+
+
+def test_chats_one_after_the_other_share_a_connection(
+    client: FlaskClient, point: Point, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, 60.0))
+    used: list[Connection] = []
+    whole = recording("v1_chat_nostream").body
+
+    def script(connection: Connection) -> None:
+        while True:
+            is_chat = connection.path == COMPLETIONS
+            body = whole if is_chat else b"{}"
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            used.extend([connection] * is_chat)
+            if not connection.read_request():
+                return
+
+    with raw_server(script) as server:
+        point(f"{server.url}/v1")
+        for _ in range(3):
+            assert client.post(CHAT, json={"message": "Hi", "model": "x"}).status_code == 200
+
+    assert used == used[:1] * 3
 
 
 @pytest.mark.parametrize(

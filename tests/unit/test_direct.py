@@ -21,7 +21,9 @@ TIMEOUTS = {"connect": 5.0, "write": 5.0, "read": 5.0, "pool": 5.0}
 
 
 @pytest.fixture
-def transport() -> Iterator[DirectTransport]:
+def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[DirectTransport]:
+    """A transport whose idle connections stay for longer than a busy machine may take for a test."""
+    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, 60.0))
     transport = DirectTransport()
     yield transport
     transport.close()
@@ -118,6 +120,40 @@ def test_head_that_is_none_is_an_error(transport: DirectTransport, part: bytes) 
         _ask(transport, server.url)
 
 
+def test_first_token_does_not_wait_for_those_that_came_with_it(transport: DirectTransport) -> None:
+    with raw_server(_sends(CHUNKED + b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")) as server:
+        body = _body(_ask(transport, server.url))
+        first = body.receive()
+        rest = b"".join(body)
+        body.close()
+
+    assert (first, rest) == (b"a", b"bc")
+
+
+def test_bytes_that_bring_nothing_give_the_taker_a_turn_too(
+    transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "TICK", 60.0)
+
+    def script(connection: Connection) -> None:
+        connection.send(CHUNKED)
+        go_on.wait(5)
+        connection.send(b"5;name=")  # half a line
+        connection.wait_for_close()
+
+    found: list[bytes | None] = []
+    go_on = threading.Event()
+    with raw_server(script) as server:
+        body = _body(_ask(transport, server.url))
+        go_on.set()
+        taker = threading.Thread(target=lambda: found.append(body.receive()), daemon=True)
+        taker.start()
+        taker.join(10)
+        body.close()
+
+    assert found == [b""]
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_silence_gives_the_taker_a_turn(tls: Tls, monkeypatch: pytest.MonkeyPatch, encrypted: bool) -> None:
     monkeypatch.setattr(direct, "TICK", 0.01)
@@ -174,22 +210,34 @@ def test_unknown_host_is_a_connect_error(transport: DirectTransport) -> None:
         _ask(transport, "http://no-such-host.invalid")
 
 
-def test_refusal_before_all_of_a_request_was_read_is_found(transport: DirectTransport) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_refusal_before_all_of_a_request_was_read_is_found(tls: Tls, encrypted: bool) -> None:
+    transport = DirectTransport(tls.client if encrypted else None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse() -> None:
             connection, _ = listener.accept()
-            with connection, suppress(ConnectionError):
-                connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):  # not a reset, which would take the answer with it
-                    pass
+            with connection, tls.server.wrap_socket(connection, True) if encrypted else connection as end:
+                end.recv(1000)
+                end.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
 
-        threading.Thread(target=refuse, daemon=True).start()
-        response = _ask(transport, f"http://127.0.0.1:{listener.getsockname()[1]}", b"x" * 5_000_000)
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"{'https' if encrypted else 'http'}://localhost:{listener.getsockname()[1]}"
+        response = _ask(transport, url, b"x" * 20_000_000)
+        thread.join(5)
 
     assert response.status_code == 413
     response.close()
+
+
+def test_server_that_reads_nothing_is_a_write_timeout(transport: DirectTransport) -> None:
+    timeouts = {**TIMEOUTS, "write": 0.1}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        request = httpx2.Request("POST", url, content=b"x" * 20_000_000, extensions={"timeout": timeouts})
+        with pytest.raises(httpx2.WriteTimeout):
+            transport.handle_request(request)
 
 
 def test_hanging_up_ends_the_wait_for_an_answer(transport: DirectTransport) -> None:
@@ -236,16 +284,52 @@ def test_connection_is_used_again(transport: DirectTransport, counting: Counting
     assert counting.connections == 1
 
 
-def test_connection_that_rested_too_long_is_not_used_again(
+def test_connection_that_rests_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, 0.05))
+    closed = threading.Semaphore(0)
+
+    def script(connection: Connection) -> None:
+        _counts(connection)
+        closed.release()
+
+    transport, server = DirectTransport(), CountingServer(script)
+    try:
+        for number in (1, 2):
+            assert _answer(transport, server.url) == b"ok"
+            assert closed.acquire(timeout=5)
+            assert server.connections == number
+    finally:
+        transport.close()
+        server.close()
+
+
+def test_connection_that_rests_too_long_is_not_used_again(
     counting: CountingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "_KEPT_PLAIN", (4, -1.0))
+    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, -1.0))
+    monkeypatch.setattr(DirectTransport, "_sweep", lambda self: None)  # it comes too late
     transport = DirectTransport()
     for _ in range(2):
         assert _answer(transport, counting.url) == b"ok"
 
     transport.close()
     assert counting.connections == 2
+
+
+def test_connection_of_a_refusal_is_not_used_again(transport: DirectTransport) -> None:
+    """Its body is read while the answer is still being opened, so that somebody may yet hang up on it."""
+
+    def refuse(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 429 Slow Down\r\nContent-Length: 2\r\n\r\nno")
+        connection.wait_for_close()
+
+    server = CountingServer(refuse)
+    try:
+        for number in (1, 2):
+            assert _answer(transport, server.url) == b"no"
+            assert server.connections == number
+    finally:
+        server.close()
 
 
 def test_connection_of_an_answer_that_was_not_read_is_not_used_again(
@@ -274,7 +358,6 @@ def test_connection_that_was_announced_is_announced_again(
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",  # and then the server closes it
     ],
 )
@@ -296,14 +379,44 @@ def test_connection_that_is_over_is_not_used_again(transport: DirectTransport, a
         server.close()
 
 
-def test_only_a_few_idle_connections_are_kept(transport: DirectTransport, counting: CountingServer) -> None:
-    responses = [_ask(transport, counting.url) for _ in range(10)]
+def test_connection_with_more_on_it_is_not_used_again(transport: DirectTransport) -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more")
+        connection.wait_for_close()
+
+    server = CountingServer(script)
+    try:
+        for number in (1, 2):
+            assert _answer(transport, server.url) == b"ok"
+            assert server.connections == number
+    finally:
+        server.close()
+
+
+def _kept(transport: DirectTransport, url: str, count: int) -> list[int]:
+    """Ask *count* times at once; return which of the connections are open after that."""
+    responses = [_ask(transport, url) for _ in range(count)]
     for response in responses:
         assert b"".join(_body(response)) == b"ok"
         response.close()
+    connections = [_body(response).connection for response in responses]
+    return [number for number, connection in enumerate(connections) if connection.fileno() != -1]
 
-    kept = [response for response in responses if _body(response).connection.fileno() != -1]
-    assert len(kept) == 4
+
+def test_plain_connection_is_kept_when_no_other_request_waits_for_a_thread_of_the_server(
+    transport: DirectTransport, counting: CountingServer
+) -> None:
+    assert _kept(transport, counting.url, 5) == [4]
+
+
+def test_of_tls_some_connections_are_kept(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_KEPT_TLS", (3, 60.0))
+    server, transport = CountingServer(_counts, tls.server), DirectTransport(tls.client)
+
+    assert _kept(transport, server.url, 5) == [0, 1, 2]
+
+    transport.close()
+    server.close()
 
 
 def test_close_closes_idle_connections_and_those_that_come_back(counting: CountingServer) -> None:
@@ -346,7 +459,7 @@ def test_requests_at_once_get_their_own_answers(transport: DirectTransport) -> N
             if not connection.read_request():
                 return
 
-    wrong: list[bytes] = []
+    right: list[bytes] = []
 
     def client(number: int) -> None:
         for turn in range(20):
@@ -354,8 +467,8 @@ def test_requests_at_once_get_their_own_answers(transport: DirectTransport) -> N
             response = _ask(transport, server.url, said)
             heard = b"".join(_body(response))
             response.close()
-            if heard != said:
-                wrong.append(heard)
+            if heard == said:
+                right.append(heard)
 
     with raw_server(echo) as server:
         threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
@@ -364,10 +477,11 @@ def test_requests_at_once_get_their_own_answers(transport: DirectTransport) -> N
         for thread in threads:
             thread.join(20)
 
-    assert wrong == []
+    assert len(right) == 160
 
 
-def test_tls_is_spoken_and_its_connections_are_used_again(tls: Tls) -> None:
+def test_tls_is_spoken_and_its_connections_are_used_again(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_KEPT_TLS", (32, 60.0))
     server, transport = CountingServer(_counts, tls.server), DirectTransport(tls.client)
     try:
         for _ in range(3):

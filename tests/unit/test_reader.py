@@ -175,22 +175,3 @@ def test_what_can_be_waited_for_is_read_in_the_takers_thread() -> None:
 
     assert b"".join(_read(body)) == b"a" * 5000
     assert body.readers == {threading.current_thread().name}
-
-
-def test_what_can_be_waited_for_is_closed_however_opening_and_closing_meet() -> None:
-    for _ in range(50):
-        body, may_open = WaitingBody(), threading.Event()
-
-        def open_body(_: object, body: SocketBody = body, may_open: threading.Event = may_open) -> SocketBody:
-            may_open.wait(5)
-            return body
-
-        chunks = read(open_body, first_byte=60, idle=60)
-        taker = threading.Thread(target=lambda chunks=chunks: list(zip(range(1), chunks, strict=False)))
-        taker.start()
-        may_open.set()
-        taker.join(5)
-        chunks.close()
-
-        assert body.closed.wait(5)
-        body.far.close()
