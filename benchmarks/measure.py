@@ -81,7 +81,7 @@ async def slow_streams(port: int, ask: Ask, size: Size) -> dict[str, float]:
     due = (size.slow + 2) / 10
     answers = await _at_once(port, ask(model, True), size.streams, due + 60)
     failed = sum(not _is_right(answer, model) for answer in answers)
-    return {"failed": failed, "late": max(answer.seconds for answer in answers) - due}
+    return {"failed": failed, "late": max((answer.seconds for answer in answers), default=due) - due}
 
 
 async def _relay(port: int, ask: Ask, tokens: int, streams: int) -> float:
