@@ -116,14 +116,12 @@ class Call:
 
     def timing(self) -> Json:
         """Return how long the first token took and how fast the others came, as far as that is known."""
-        found: Json = {}
-        if self.is_streamed and self.first_token_at is not None:
-            found["time_to_first_token"] = round(self.first_token_at - self.started, 4)
-        begun = self.first_token_at if self.is_streamed else self.started
-        usage = self.answer.usage
+        begun, usage = self.first_token_at, self.answer.usage
+        if not self.is_streamed or begun is None:
+            return self.answer.timing
+        found: Json = {"time_to_first_token": round(begun - self.started, 4)}
         # What came all at once tells nothing of how fast it was made.
-        is_measured = not self.is_streamed or self.reads > 1
-        if begun is not None and is_measured and usage and usage["completion_tokens"] > 1:
+        if self.reads > 1 and usage and usage["completion_tokens"] > 1:
             seconds = (self.ended_at or time.monotonic()) - begun
             found["tokens_per_second"] = round(usage["completion_tokens"] / max(seconds, 1e-6), 1)
         return {**found, **self.answer.timing}

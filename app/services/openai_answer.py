@@ -127,6 +127,10 @@ class OpenAIAnswer(Answer):
         usage = parsed.get("usage")
         if isinstance(usage, dict) and count(usage.get("completion_tokens")) is not None:
             self.usage = {name: count(usage.get(name)) for name in _COUNTS}
+        timings = parsed.get("timings")  # llama.cpp's, beside the usage
+        speed = timings.get("predicted_per_second") if isinstance(timings, dict) else None
+        if isinstance(speed, float) and speed > 0:
+            self.timing["tokens_per_second"] = round(speed, 1)
 
 
 def _in_order(numbered: tuple[int, Json]) -> tuple[bool, int]:

@@ -13,6 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from tests.conftest import events, replay
+from tests.wire import recording
 
 CHAT = "/api/chat"
 COMPLETIONS = "/v1/chat/completions"
@@ -278,6 +279,42 @@ def test_thinking_is_an_effort_for_other_providers(
     client.post(CHAT, json={"message": "?", "provider": "openai", "think": think})
 
     assert _sent(httpserver, COMPLETIONS)["reasoning_effort"] == effort
+
+
+# -- how fast it was
+
+
+TIMINGS: dict[str, Any] = {
+    "prompt_ms": 900.0,
+    "predicted_n": 2,
+    "predicted_ms": 16.0,
+    "predicted_per_second": 125.04,
+}
+
+
+@pytest.mark.parametrize(
+    ("timings", "speed"),
+    [
+        (TIMINGS, 125.0),  # llama.cpp's
+        (None, None),  # the time of a whole answer is also that of loading, and of reading the prompt
+        ({**TIMINGS, "predicted_per_second": "fast"}, None),
+        ({**TIMINGS, "predicted_per_second": 0}, None),
+        ({**TIMINGS, "predicted_per_second": True}, None),
+        ({**TIMINGS, "predicted_per_second": "1e999"}, None),
+        ([], None),
+    ],
+)
+def test_speed_of_a_whole_answer_is_the_providers(
+    client: FlaskClient, ollama: HTTPServer, timings: Any, speed: float | None
+) -> None:
+    answer = json.loads(recording("v1_chat_nostream").body)
+    data = json.dumps({**answer, "timings": timings}).replace('"1e999"', "1e999")  # a number for JSON
+    ollama.expect_request(COMPLETIONS).respond_with_data(data, content_type="application/json")
+
+    response = client.post(CHAT, json={"message": "Hi", "model": "x"})
+
+    assert response.json is not None
+    assert response.json.get("tokens_per_second") == speed
 
 
 # -- Ollama's own
