@@ -5,23 +5,18 @@ The client's own transport hides its connections until an answer has begun.
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 
 import h11
 import httpx2
 
 from app.services.hanging_up import announce
+from app.services.line import Line
 from app.services.reader import TICK
 from app.services.threads import Threads
-
-_READ = 65536  # bytes
-_HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 
 # Connections that are kept for the next request, and for how many seconds. Not for long, as a request that
 # crosses its server's closing must not be sent twice: gunicorn closes what is idle after 2 s, Node after 5;
@@ -30,36 +25,6 @@ _HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 _KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
 
 _threads = Threads("idle connections")
-
-
-@dataclass
-class _Line:
-    """A connection, and what is spoken over it."""
-
-    connection: socket.socket
-    protocol: h11.Connection = field(
-        default_factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
-    )
-    idle_since: float = 0.0
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether all of an answer came, and nothing else."""
-        protocol = self.protocol
-        is_done = protocol.our_state is h11.DONE is protocol.their_state
-        return is_done and protocol.trailing_data == (b"", False)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the other end of an idle connection is there, and says nothing that nobody asked for."""
-        self.connection.settimeout(0)
-        try:  # of TLS too what comes over the wire
-            socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
 
 
 class DirectTransport(httpx2.BaseTransport):
@@ -73,7 +38,7 @@ class DirectTransport(httpx2.BaseTransport):
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._most_idle, self._longest_idle = _KEPT_TLS if tls else _KEPT_PLAIN
-        self._idle: list[_Line] = []  # the one that rests longest first
+        self._idle: list[Line] = []  # the one that rests longest first
         self._under_way = 0
         self._is_swept = False
         self._closed = threading.Event()
@@ -88,10 +53,8 @@ class DirectTransport(httpx2.BaseTransport):
         line = self._open(request.url, timeouts["connect"])
         try:
             announce(line.connection)
-            line.connection.settimeout(timeouts["write"])
-            _send(line, request)
-            line.connection.settimeout(timeouts["read"])
-            head = _head(line)
+            line.send(request, timeouts["write"])
+            head = line.head(timeouts["read"])
         except BaseException:
             self._end(line, may_be_kept=False)
             raise
@@ -113,26 +76,26 @@ class DirectTransport(httpx2.BaseTransport):
             idle, self._idle = self._idle, []
         _close(idle)
 
-    def _open(self, url: httpx2.URL, timeout: float) -> _Line:
+    def _open(self, url: httpx2.URL, timeout: float) -> Line:
         """Return an idle connection that can be used, or a new one; count the request."""
         with self._lock:
             self._under_way += 1
         try:
-            return self._take() or _Line(_connect(url, timeout, self._tls))
+            return self._take() or Line.to(url, timeout, self._tls)
         except BaseException:
             with self._lock:
                 self._under_way -= 1
             raise
 
-    def _take(self) -> _Line | None:
+    def _take(self) -> Line | None:
         while True:
             with self._lock:
                 line = self._idle.pop() if self._idle else None
             if line is None or (self._is_fresh(line) and line.is_alive):
                 return line
-            line.connection.close()
+            line.close()
 
-    def _end(self, line: _Line, *, may_be_kept: bool) -> None:
+    def _end(self, line: Line, *, may_be_kept: bool) -> None:
         """Keep the connection of a request that is over, or close it."""
         with self._lock:
             self._under_way -= 1
@@ -147,9 +110,9 @@ class DirectTransport(httpx2.BaseTransport):
                     self._is_swept = True
                     _threads.run(self._sweep)
         if not is_kept:
-            line.connection.close()
+            line.close()
 
-    def _is_fresh(self, line: _Line) -> bool:
+    def _is_fresh(self, line: Line) -> bool:
         return time.monotonic() - line.idle_since < self._longest_idle
 
     def _sweep(self) -> None:
@@ -171,9 +134,9 @@ class DirectBody(httpx2.SyncByteStream):
     :param ended: is called once, when the body is closed
     """
 
-    def __init__(self, line: _Line, limit: float, ended: Callable[[], None]) -> None:
+    def __init__(self, line: Line, limit: float, ended: Callable[[], None]) -> None:
         self.connection = line.connection
-        self._protocol = line.protocol
+        self._line = line
         self._limit = limit
         self._ended = ended
         self._is_first = True
@@ -197,7 +160,7 @@ class DirectBody(httpx2.SyncByteStream):
         parts: list[bytes] = []
         while not self._is_over:
             try:
-                event = self._protocol.next_event()
+                event = self._line.protocol.next_event()
             except h11.RemoteProtocolError as exc:
                 if parts:
                     break  # it raises again when these are taken
@@ -215,7 +178,7 @@ class DirectBody(httpx2.SyncByteStream):
 
     def _receive(self) -> None:
         try:
-            self._protocol.receive_data(self.connection.recv(_READ))
+            self._line.receive()
         except TimeoutError as exc:
             if exc.errno is not None:  # not ours, but the system's, which has lost the other end
                 raise httpx2.ReadError(str(exc)) from exc
@@ -242,58 +205,6 @@ class DirectBody(httpx2.SyncByteStream):
             self._ended()
 
 
-def _connect(url: httpx2.URL, timeout: float, tls: ssl.SSLContext | None) -> socket.socket:
-    host = url.raw_host.decode("ascii")
-    with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
-        connection = socket.create_connection((host, url.port or (443 if tls else 80)), timeout)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return tls.wrap_socket(connection, server_hostname=host) if tls else connection
-        except BaseException:
-            connection.close()
-            raise
-
-
-def _send(line: _Line, request: httpx2.Request) -> None:
-    with _translated(httpx2.WriteTimeout, httpx2.WriteError):
-        send = line.protocol.send
-        parts = (
-            send(
-                h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
-            ),
-            send(h11.Data(data=request.read())),
-            send(h11.EndOfMessage()),
-        )
-        # Who refuses a long request may answer and close before all of it was read.
-        with suppress(ConnectionError, ssl.SSLEOFError):
-            line.connection.sendall(b"".join(part for part in parts if part))
-
-
-def _head(line: _Line) -> h11.Response:
-    with _translated(httpx2.ReadTimeout, httpx2.ReadError):
-        while True:
-            event = line.protocol.next_event()
-            if isinstance(event, h11.Response):
-                return event
-            if event is h11.NEED_DATA:
-                line.protocol.receive_data(line.connection.recv(_READ))
-
-
-def _close(lines: list[_Line]) -> None:
+def _close(lines: list[Line]) -> None:
     for line in lines:
-        line.connection.close()
-
-
-@contextmanager
-def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.NetworkError]) -> Iterator[None]:
-    """Raise what httpx2's own transport would."""
-    try:
-        yield
-    except TimeoutError as exc:
-        raise silent(str(exc)) from exc
-    except OSError as exc:
-        raise failed(str(exc)) from exc
-    except h11.RemoteProtocolError as exc:
-        raise httpx2.RemoteProtocolError(str(exc)) from exc
-    except h11.LocalProtocolError as exc:
-        raise httpx2.LocalProtocolError(str(exc)) from exc
+        line.close()

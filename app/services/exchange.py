@@ -12,7 +12,7 @@ from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.services.call import Call
 from app.services.hanging_up import Register
 from app.services.model_choice import ModelChoice
-from app.services.reader import Body, read_all, read_events
+from app.services.reader import Body, let_end, read_all, read_events
 from app.services.windows import Windows
 from app.settings import Timeouts
 
@@ -101,7 +101,7 @@ class Exchange:
                 batch = batch if has_begun else self._begin(batch)
                 last = ("error", exc.body(call.request_id))
             yield [*batch, last]
-            _let_end(chunks)
+            let_end(chunks)
         finally:
             chunks.close()
 
@@ -175,15 +175,6 @@ class Exchange:
             if window is not None:
                 call.request["options"] = {**options, "num_ctx": window}
         return call.open(register)
-
-
-def _let_end(chunks: Generator[bytes, None, None]) -> None:
-    """Give the connection a moment to end by itself, so that the next request can use it again.
-
-    The answer is complete: whatever happens now is of no interest.
-    """
-    with contextlib.suppress(Exception):
-        next(chunks, None)
 
 
 Ended = Callable[[Call], None]

@@ -7,6 +7,7 @@ too where the connection cannot be waited for a moment only.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -231,6 +232,15 @@ def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generato
     finally:
         chunks.close()
     yield b"".join(parts)
+
+
+def let_end(chunks: Generator[bytes, None, None]) -> None:
+    """Give the connection of a complete answer a moment to end by itself, so that it can be used again.
+
+    Whatever happens now is of no interest.
+    """
+    with contextlib.suppress(Exception):
+        next(chunks, None)
 
 
 def take(queue: SimpleQueue[_T]) -> list[_T]:

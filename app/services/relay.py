@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +19,7 @@ from app.services.own_model import cannot_embed, not_offered, own_model
 from app.services.passage import Passage
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
-from app.services.reader import read_all, read_events
+from app.services.reader import let_end, read_all, read_events
 from app.services.stream_check import StreamCheck
 from app.services.upstream import invalid_response
 from app.services.usage import CallRecord
@@ -127,9 +127,8 @@ class RelayService:
                     yield block if check.events else b""  # comments alone are no answer
                     if check.error or check.done:
                         break
-                if check.done:  # a moment to end by itself, so that the connection can be used again
-                    with suppress(Exception):
-                        next(chunks, None)
+                if check.done:
+                    let_end(chunks)
             if not (check.error or check.done):
                 yield check.end()
         finally:

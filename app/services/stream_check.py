@@ -47,9 +47,8 @@ class StreamCheck:
         """
         end, news = 0, self._rest[-2:] + data
         self._rest += data
-        if any(
-            blank in news for blank in _BLANK_LINES
-        ):  # a large event is not looked through again and again
+        if any(blank in news for blank in _BLANK_LINES):
+            # Only now: a large event is not looked through again for each part of it.
             end = max(self._rest.rfind(blank) + len(blank) for blank in _BLANK_LINES if blank in self._rest)
         block = bytes(self._rest[:end])
         del self._rest[:end]

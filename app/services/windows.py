@@ -51,9 +51,8 @@ class Windows:
         if known and time.monotonic() - known.at < _FRESH and (known.is_seen or not seen):
             return known.window
         is_loaded, window = self.look(provider, model)
-        if (
-            seen and is_loaded is False
-        ):  # it has just answered: the server lists it nowhere, and will not soon
+        if seen and is_loaded is False:
+            # It has just answered: the server lists it nowhere, and will not soon.
             self._keep(provider, model, None, is_seen=True)
         return window
 

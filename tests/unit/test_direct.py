@@ -316,17 +316,25 @@ def test_connection_that_rests_too_long_is_not_used_again(
     assert counting.connections == 2
 
 
-def test_connection_of_a_refusal_is_not_used_again(transport: DirectTransport) -> None:
-    """Its body is read while the answer is still being opened, so that somebody may yet hang up on it."""
-
-    def refuse(connection: Connection) -> None:
-        connection.send(b"HTTP/1.1 429 Slow Down\r\nContent-Length: 2\r\n\r\nno")
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        # Its body is read while the answer is still being opened, so that somebody may yet hang up on it.
+        (b"HTTP/1.1 429 Slow Down\r\nContent-Length: 2\r\n\r\nno", b"no"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more", b"ok"),
+    ],
+)
+def test_open_connection_of_a_refusal_or_with_more_on_it_is_not_used_again(
+    transport: DirectTransport, answer: bytes, body: bytes
+) -> None:
+    def script(connection: Connection) -> None:
+        connection.send(answer)
         connection.wait_for_close()
 
-    server = CountingServer(refuse)
+    server = CountingServer(script)
     try:
         for number in (1, 2):
-            assert _answer(transport, server.url) == b"no"
+            assert _answer(transport, server.url) == body
             assert server.connections == number
     finally:
         server.close()
@@ -374,20 +382,6 @@ def test_connection_that_is_over_is_not_used_again(transport: DirectTransport, a
         for number in range(1, 4):
             assert _answer(transport, server.url) == b"ok"
             assert closed.acquire(timeout=5)
-            assert server.connections == number
-    finally:
-        server.close()
-
-
-def test_connection_with_more_on_it_is_not_used_again(transport: DirectTransport) -> None:
-    def script(connection: Connection) -> None:
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more")
-        connection.wait_for_close()
-
-    server = CountingServer(script)
-    try:
-        for number in (1, 2):
-            assert _answer(transport, server.url) == b"ok"
             assert server.connections == number
     finally:
         server.close()
