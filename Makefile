@@ -10,9 +10,12 @@ run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
 
 # Two at a time; of the tests with real processes, those of a file share an engine and run one after the other.
+# Both halves run, whatever becomes of the first.
 test: $(VENV)/.test
-	$(BIN)/pytest -n 2 --cov --cov-report= tests/unit tests/contract
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term --cov-fail-under=90 tests/engine tests/live
+	@failed=0; set -x; \
+	$(BIN)/pytest -n 2 --cov --cov-report= tests/unit tests/contract || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term --cov-fail-under=90 tests/engine tests/live || failed=1; \
+	exit $$failed
 
 # The tests of what is kept, on PostgreSQL: Debian's, or whichever is installed.
 test-postgres: $(VENV)/.test

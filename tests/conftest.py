@@ -11,6 +11,8 @@ import pytest
 import responses as responses_library
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -20,6 +22,10 @@ from app.settings import Settings, Timeouts
 from tests.certificates import Tls, make_tls
 from tests.postgres import database_url
 from tests.wire import recording
+
+# No test may depend on how fast the machine is: no deadline for an example, none for making one.
+hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("suite")
 
 
 @pytest.fixture

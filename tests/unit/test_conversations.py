@@ -374,7 +374,7 @@ def test_search_takes_whatever_is_typed(store: ConversationStore, query: str) ->
 
 
 @given(query=st.text(max_size=40))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_search_never_fails(store: ConversationStore, query: str) -> None:
     found(store, query.encode("utf-8", "replace").decode())
 
