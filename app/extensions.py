@@ -7,7 +7,6 @@ from typing import cast
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from app.db import Database
 from app.services.circuit import Circuits
 from app.services.conversation_store import ConversationStore
 from app.services.heartbeats import Heartbeats
@@ -22,6 +21,7 @@ from app.services.upstream import UpstreamSession
 from app.services.usage import UsageLog
 from app.services.windows import Windows
 from app.settings import Settings
+from app.storage.database import Database
 from app.wiring.chats import ChatServices
 from app.wiring.models import ModelServices
 

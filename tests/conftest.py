@@ -17,8 +17,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from app import create_app
-from app.db import Database
 from app.settings import Settings, Timeouts
+from app.storage.database import Database
 from tests.certificates import Tls, make_tls
 from tests.postgres import database_url
 from tests.wire import recording

@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from app.db import utc_now
 from app.errors import ModelNotInRegistry, ServiceError
 from app.model_name import ModelName
-from app.services.json_file import JsonFile
 from app.services.pulls import check_registry
 from app.services.registry import Layer, Manifest, RegistryService
 from app.settings import is_loopback
+from app.storage.database import utc_now
+from app.storage.json_file import JsonFile
 
 Json = dict[str, Any]
 

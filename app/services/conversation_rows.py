@@ -12,7 +12,7 @@ from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationNotFound
-from app.tables import Conversation, ConversationMessage, utc_now
+from app.storage.tables import Conversation, ConversationMessage, utc_now
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false, func, inspect, select, text
 from sqlalchemy.orm import Session
 
-from app.tables import Conversation, ConversationMessage
+from app.storage.tables import Conversation, ConversationMessage
 
 Json = dict[str, Any]
 

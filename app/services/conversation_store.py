@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.db import Database
 from app.errors import ConversationBusy
 from app.services import conversation_export
 from app.services import conversation_rows as rows
 from app.services.conversation_search import Search, snippets
-from app.tables import Conversation, ConversationMessage, utc_now
+from app.storage.database import Database
+from app.storage.tables import Conversation, ConversationMessage, utc_now
 
 log = logging.getLogger(__name__)
 

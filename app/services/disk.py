@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from app.db import utc_now
 from app.services.local_store import LocalStore
 from app.services.model_uses import ModelUses, full_name
 from app.services.ollama import OllamaService
 from app.services.registry import Manifest
 from app.services.removable import Known, verdicts
 from app.services.versions import VersionStore
+from app.storage.database import utc_now
 
 Json = dict[str, Any]
 

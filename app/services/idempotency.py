@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import delete, null, update
 from sqlalchemy.exc import IntegrityError
 
-from app.db import Database, IdempotencyKey, utc_now
 from app.errors import IdempotencyKeyReused
+from app.storage.database import Database, IdempotencyKey, utc_now
 
 Json = dict[str, Any]
 

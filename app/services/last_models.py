@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 
 from app.errors import StorageFailed
 from app.schemas.models import ModelListSchema
-from app.services.json_file import Json, JsonFile
+from app.storage.json_file import Json, JsonFile
 
 log = logging.getLogger(__name__)
 

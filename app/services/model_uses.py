@@ -11,8 +11,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.db import Database, ModelUse, Occasion, utc_now
 from app.model_name import ModelName
+from app.storage.database import Database, ModelUse, Occasion, utc_now
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from marshmallow import ValidationError
 
 from app.schemas.settings import SettingsSchema
-from app.services.json_file import Json, JsonFile
 from app.settings import Timeouts
+from app.storage.json_file import Json, JsonFile
 
 _DEFAULTS: Json = {
     "default_provider": "ollama",

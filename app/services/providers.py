@@ -14,7 +14,7 @@ from marshmallow import ValidationError
 
 from app.errors import ProviderBuiltIn, ProviderDisabled, ProviderExists, ProviderNotFound
 from app.schemas.providers import PROVIDER_ID, StoredProviderSchema
-from app.services.json_file import Json, JsonFile
+from app.storage.json_file import Json, JsonFile
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import PullEvent
 from app.errors import ServiceError
 from app.services.pull_store import PullStore
+from app.storage.database import PullEvent
 
 log = logging.getLogger(__name__)
 

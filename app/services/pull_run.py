@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import Pull
 from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
 from app.model_name import ModelName
 from app.services.ollama import OllamaService
@@ -21,6 +20,7 @@ from app.services.progress import LIMITED_WINDOW, WINDOW, Progress
 from app.services.pull_store import PullStore
 from app.services.registry import RegistryService
 from app.services.throttle import LEAD, Throttle
+from app.storage.database import Pull
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db import ACTIVE, FINISHED, Database, Pull, PullEvent, utc_now
 from app.errors import PullNotFound
 from app.services.progress import Progress
+from app.storage.database import ACTIVE, FINISHED, Database, Pull, PullEvent, utc_now
 
 Json = dict[str, Any]
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from app.db import Pull
 from app.errors import (
     PullActive,
     PullCancelled,
@@ -23,6 +22,7 @@ from app.services.pull_feed import PullFeeds
 from app.services.pull_store import PullStore, is_finished, summary
 from app.services.reader import TICK
 from app.settings import is_loopback
+from app.storage.database import Pull
 
 Json = dict[str, Any]
 Event = tuple[str, Json, int]

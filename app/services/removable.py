@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.db import KeptVersion
 from app.services.memory import in_memory
 from app.services.model_uses import full_name
+from app.storage.database import KeptVersion
 
 Json = dict[str, Any]
 Verdict = tuple[bool, str]

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from app.db import Database, Occasion
+from app.storage.database import Database, Occasion
 
 Json = dict[str, Any]
 

@@ -13,9 +13,9 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import ChatStop, Database, utc_now
 from app.errors import ChatNotRunning
 from app.services.while_busy import WhileBusy
+from app.storage.database import ChatStop, Database, utc_now
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from app.db import utc_now
 from app.services.answers import Answer, RegistryAnswers, is_plain
 from app.services.model_uses import full_name
 from app.services.ollama import check_name, find_model
@@ -14,6 +13,7 @@ from app.services.plan import PlanService, total
 from app.services.pulls import PullService
 from app.services.registry import Layer, Manifest
 from app.services.versions import VersionService
+from app.storage.database import utc_now
 
 Json = dict[str, Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import delete, insert
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from app.db import Database
 from app.services import usage_report
-from app.tables import CallRow, utc_now
+from app.storage.database import Database
+from app.storage.tables import CallRow, utc_now
 
 log = logging.getLogger(__name__)
 

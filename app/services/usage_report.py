@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import DateTime, select, type_coerce
 
-from app.db import Database
 from app.schemas.usage import GROUPS
-from app.tables import CallRow
+from app.storage.database import Database
+from app.storage.tables import CallRow
 
 Json = dict[str, Any]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from app.db import ACTIVE, Database, KeptVersion, Pull, utc_now
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
 from app.services.model_uses import full_name
 from app.services.ollama import OllamaService, check_name
+from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
 
 Json = dict[str, Any]
 

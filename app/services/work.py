@@ -7,7 +7,6 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.db import Pull
 from app.errors import PullNotFound, ServiceError
 from app.services.auto_update import AutoUpdate
 from app.services.idempotency import IdempotencyService
@@ -20,6 +19,7 @@ from app.services.registry import RegistryService
 from app.services.schedule import is_open
 from app.services.usage import UsageLog
 from app.services.versions import VersionService
+from app.storage.database import Pull
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from app.db import Database
 from app.services.circuit import Circuits
 from app.services.heartbeats import Heartbeats
 from app.services.jobs import Jobs
@@ -19,6 +18,7 @@ from app.services.upstream import UpstreamSession
 from app.services.usage import UsageLog
 from app.services.windows import Windows
 from app.settings import Settings, Timeouts
+from app.storage.database import Database
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 
-from app.db import Database
 from app.errors import ChatNotRunning, UpstreamTimeout, UpstreamUnavailable
 from app.services import circuit, exchange, stops
 from app.services.circuit import Circuits
 from app.services.providers import Provider
 from app.services.stops import Stops
+from app.storage.database import Database
 from tests.conftest import events, replay
 from tests.postgres import database_url
 from tests.raw_server import Connection, raw_server

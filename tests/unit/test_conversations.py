@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text, update
 
-from app.db import Database
 from app.errors import ConversationBusy, ConversationNotFound
 from app.services import heartbeats
 from app.services.conversation_rows import STALE_AFTER, title_of
 from app.services.conversation_search import Search
 from app.services.conversation_store import ConversationStore, Ticket
 from app.services.heartbeats import Heartbeats
-from app.tables import ConversationMessage, utc_now
+from app.storage.database import Database
+from app.storage.tables import ConversationMessage, utc_now
 from tests.engine.process import wait_until
 from tests.postgres import WANTED as ON_POSTGRESQL
 from tests.postgres import database_url

@@ -11,12 +11,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, text
 
-from app.db import REVISION, Database
 from app.services import model_uses
 from app.services.model_uses import ModelUses
 from app.services.pull_store import PullStore
 from app.services.versions import VersionStore
 from app.settings import ROOT
+from app.storage.database import REVISION, Database
 from tests.postgres import database_url
 
 
@@ -54,7 +54,7 @@ def migrate_to(database: Database, revision: str) -> None:
 
 def config_for(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "app" / "migrations"))
+    config.set_main_option("script_location", str(ROOT / "app" / "storage" / "migrations"))
     config.attributes["connection"] = connection
     return config
 
@@ -88,7 +88,7 @@ def test_tables_of_the_migrations_are_those_of_the_program(database: Database) -
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from app.db import Base
+    from app.storage.database import Base
 
     def is_table(name: str | None, *_: object) -> bool:
         return not (name or "").startswith("conversation_search")  # indexes that no class can declare

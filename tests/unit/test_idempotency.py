@@ -13,9 +13,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
-from app.db import Database, IdempotencyKey, utc_now
 from app.errors import DiskFull, IdempotencyKeyReused
 from app.services.idempotency import KEPT_FOR, LEASE, IdempotencyService
+from app.storage.database import Database, IdempotencyKey, utc_now
 from tests.conftest import events
 from tests.postgres import database_url
 from tests.raw_server import Connection, RawServer, raw_server

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.services.json_file import Json, JsonFile
+from app.storage.json_file import Json, JsonFile
 
 
 def _any_object(data: Json) -> None:

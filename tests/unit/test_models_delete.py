@@ -13,10 +13,10 @@ import responses
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.db import KeptVersion
 from app.services.model_uses import full_name
 from app.services.versions import VersionStore
 from app.settings import Settings
+from app.storage.database import KeptVersion
 from tests.models_folder import Folder
 from tests.registry import digest_of
 from tests.wire import replay

@@ -11,10 +11,10 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from app.db import KeptVersion
 from app.services.model_uses import full_name
 from app.services.registry import MANIFEST_TYPE
 from app.services.versions import VersionStore
+from app.storage.database import KeptVersion
 
 OLLAMA = "http://gpu.test:11434"
 REGISTRY = "https://registry.ollama.ai/v2/library"

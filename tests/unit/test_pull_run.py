@@ -14,7 +14,6 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from app.db import Database
 from app.errors import InvalidUpstreamResponse, PullFailed
 from app.model_name import ModelName
 from app.services import pull_run
@@ -25,6 +24,7 @@ from app.services.pull_run import PullRun
 from app.services.pull_store import PullStore
 from app.services.registry import RegistryService
 from app.settings import Timeouts
+from app.storage.database import Database
 from tests.postgres import database_url
 from tests.raw_server import Connection, raw_server
 

@@ -13,10 +13,10 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 
-from app.db import Database, Pull, PullEvent, utc_now
 from app.errors import PullNotFound
 from app.services.progress import Progress
 from app.services.pull_store import PullStore
+from app.storage.database import Database, Pull, PullEvent, utc_now
 from tests.postgres import database_url
 
 PROCESSES = 4

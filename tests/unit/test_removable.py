@@ -11,10 +11,10 @@ import responses
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from app.db import KeptVersion, ModelUse, Occasion
 from app.services.disk import freed_together
 from app.services.model_uses import full_name
 from app.services.removable import Known, verdicts
+from app.storage.database import KeptVersion, ModelUse, Occasion
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 OLLAMA = "http://gpu.test:11434"

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.db import Database, KeptVersion
 from app.errors import PullNotFound, UpstreamUnavailable
 from app.services.auto_update import AutoUpdate
 from app.services.pull_feed import PullFeeds
@@ -21,6 +20,7 @@ from app.services.pull_store import PullStore
 from app.services.pulls import PullService
 from app.services.schedule import Occasions, is_open, occasion
 from app.services.versions import VersionStore
+from app.storage.database import Database, KeptVersion
 
 ZONE = timezone(timedelta(hours=2))
 NIGHT = {"from": "01:00", "to": "06:00"}

@@ -13,7 +13,6 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.db import Database, KeptVersion, utc_now
 from app.model_name import ModelName
 from app.services.model_uses import full_name
 from app.services.ollama import OllamaService
@@ -23,6 +22,7 @@ from app.services.updates import changed_kinds, choose, is_current
 from app.services.upstream import UpstreamSession
 from app.services.versions import VersionService, VersionStore, kept_name, superfluous
 from app.settings import Timeouts
+from app.storage.database import Database, KeptVersion, utc_now
 
 IMAGE = "application/vnd.ollama.image."
 URL = "https://registry.ollama.ai/v2/library/a/manifests/1"

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from app.db import Database
 from app.services import usage
 from app.services.usage import CallRecord, UsageLog
 from app.services.usage_report import percentile, report
 from app.settings import ROOT
-from app.tables import CallRow, utc_now
+from app.storage.database import Database
+from app.storage.tables import CallRow, utc_now
 from tests.postgres import database_url
 
 Json = dict[str, Any]
@@ -114,7 +114,7 @@ def test_writer_writes_without_being_closed(database: Database, monkeypatch: pyt
 def test_program_that_ends_without_closing_loses_no_call(tmp_path: Path, database: Database) -> None:
     program = f"""
 from pathlib import Path
-from app.db import Database
+from app.storage.database import Database
 from app.services.usage import CallRecord, UsageLog
 log = UsageLog(Database({database_url(tmp_path)!r}, Path({str(tmp_path)!r})))
 log.record(CallRecord("ollama", "a:1", "chat", 1.0))

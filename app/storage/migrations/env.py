@@ -1,10 +1,10 @@
-"""Run the migrations on the connection that :mod:`app.db` gives."""
+"""Run the migrations on the connection that :mod:`app.storage.database` gives."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from app.db import Base
+from app.storage.database import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

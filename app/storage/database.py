@@ -1,4 +1,4 @@
-"""The database: its sessions, its migrations; its tables are in :mod:`app.tables`."""
+"""The database: its sessions, its migrations; its tables are in :mod:`app.storage.tables`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.tables import (
+from app.storage.tables import (
     ACTIVE,
     FINISHED,
     Base,
