@@ -17,11 +17,11 @@ from app.services.preferences import PreferenceStore
 from app.services.providers import ProviderStore
 from app.services.pull_feed import PullFeeds
 from app.services.stops import Stops
-from app.services.upstream import UpstreamSession
 from app.services.usage import UsageLog
 from app.services.windows import Windows
 from app.settings import Settings
 from app.storage.database import Database
+from app.upstream.session import UpstreamSession
 from app.wiring.chats import ChatServices
 from app.wiring.models import ModelServices
 

@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError
-from app.services.openai_client import error_message
-from app.services.reader import SIZE_LIMIT
-from app.services.upstream import clean, cut_off, invalid_response
-from app.services.upstream_json import parse
+from app.errors import EmptyResponse, InvalidUpstreamResponse
+from app.upstream.failures import cut_off, invalid_response
+from app.upstream.json import parse, parse_answer
+from app.upstream.reading import SIZE_LIMIT
 
 Json = dict[str, Any]
-
-MAX_COUNT = 2**53
-"""The largest number that every reader of JSON takes as it is, and every database too."""
 
 
 @dataclass
@@ -117,24 +113,6 @@ class Answer(ABC):
         )
 
 
-def parse_answer(data: bytes, name: str, secret: str) -> Json:
-    """Return the object that the provider *name* answers, or a part of it.
-
-    :param secret: never to be shown in a message
-    :raises UpstreamError: when it is none, or an error
-    """
-    try:
-        parsed = parse(data)
-    except (ValueError, RecursionError) as exc:
-        raise invalid_response(name, "it is not JSON") from exc
-    if not isinstance(parsed, dict):
-        raise invalid_response(name, "it is not a JSON object")
-    if parsed.get("error"):
-        message = clean(error_message(parsed), secret)
-        raise UpstreamError(f"{name} failed while answering: {message or 'it did not say why'}")
-    return parsed
-
-
 def measure(response: str, usage: Json | None) -> Json:
     """Return the tokens as the provider counted them, else an estimate that says it is one."""
     if usage is None:
@@ -153,18 +131,6 @@ def measure(response: str, usage: Json | None) -> Json:
         "total_tokens": total,
         "estimated": False,
     }
-
-
-def count(value: object) -> int | None:
-    """Return *value* when it can be a number of tokens."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if 0 <= value <= MAX_COUNT else None
-
-
-def objects(value: object) -> list[Json]:
-    """Return the objects in a list; nothing of anything else."""
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def tool_call(id: object, name: object, arguments: object) -> Json:

@@ -9,12 +9,12 @@ from typing import Any
 from app.errors import ServiceError
 from app.services.answer import Answer, measure
 from app.services.answer_format import check_format
-from app.services.hanging_up import Register
 from app.services.providers import Provider
-from app.services.reader import Body
 from app.services.route import Route
 from app.services.usage import CallRecord
 from app.services.windows import context
+from app.upstream.hanging_up import Register
+from app.upstream.reading import Body
 
 Json = dict[str, Any]
 

@@ -13,8 +13,8 @@ from app.errors import ChatStopped, ServiceError, error_body
 from app.services.chat import ChatService
 from app.services.exchange import Event
 from app.services.preferences import PreferenceStore
-from app.services.reader import take
 from app.services.stops import Stops
+from app.upstream.reading import take
 
 log = logging.getLogger(__name__)
 

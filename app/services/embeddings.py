@@ -11,7 +11,7 @@ from app.services.passage import Passage
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider
 from app.services.relay import RelayService
-from app.services.upstream import invalid_response
+from app.upstream.failures import invalid_response
 
 Json = dict[str, Any]
 Event = tuple[str, Json]

@@ -10,11 +10,11 @@ from typing import Any
 
 from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.services.call import Call
-from app.services.hanging_up import Register
 from app.services.model_choice import ModelChoice
-from app.services.reader import Body, let_end, read_all, read_events
 from app.services.windows import Windows
 from app.settings import Timeouts
+from app.upstream.hanging_up import Register
+from app.upstream.reading import Body, let_end, read_all, read_events
 
 Json = dict[str, Any]
 Event = tuple[str, Json]

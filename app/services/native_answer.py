@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from app.services.answer import Answer, Json, count, objects, tool_call
-from app.services.upstream import invalid_response
+from app.services.answer import Answer, Json, tool_call
+from app.upstream.failures import invalid_response
+from app.upstream.json import count, objects
 
 
 @dataclass

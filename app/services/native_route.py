@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-from app.services.hanging_up import Register
 from app.services.native_answer import NativeAnswer
 from app.services.ollama import OllamaService
-from app.services.reader import Body
+from app.upstream.hanging_up import Register
+from app.upstream.reading import Body
 
 Json = dict[str, Any]
 

@@ -17,9 +17,9 @@ from app.model_name import ModelName
 from app.schemas.models import ModelListSchema
 from app.schemas.running import RunningListSchema
 from app.schemas.show import ShowSchema
-from app.services.hanging_up import Register
 from app.services.ollama_api import Json, LineBody, OllamaApi
-from app.services.upstream import invalid_response
+from app.upstream.failures import invalid_response
+from app.upstream.hanging_up import Register
 
 
 class OllamaService(OllamaApi):

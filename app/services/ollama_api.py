@@ -13,11 +13,12 @@ from marshmallow import Schema, ValidationError
 
 from app.errors import UpstreamError
 from app.schemas.pulls import PullPartSchema
-from app.services.hanging_up import Register, announcing
 from app.services.providers import Provider
-from app.services.reader import read
-from app.services.upstream import clean, cut_off, invalid_response, reject, translated
 from app.settings import Timeouts
+from app.upstream.failures import clean, cut_off, invalid_response, reject
+from app.upstream.hanging_up import Register, announcing
+from app.upstream.reading import read
+from app.upstream.session import translated
 
 Json = dict[str, Any]
 
@@ -168,7 +169,7 @@ class OllamaApi:
 
 
 class LineBody:
-    """The open answer of a request; see :class:`app.services.reader.Body`."""
+    """The open answer of a request; see :class:`app.upstream.reading.Body`."""
 
     receive = None  # urllib3 keeps bytes of its own: nobody can tell whether more is to be waited for
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import UpstreamError
-from app.services.answer import Answer, Json, count, objects, tool_call
-from app.services.upstream import invalid_response
+from app.services.answer import Answer, Json, tool_call
+from app.upstream.failures import invalid_response
+from app.upstream.json import count, objects
 
 _BOM = b"\xef\xbb\xbf"
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")

@@ -17,12 +17,12 @@ from marshmallow import ValidationError
 
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import UpstreamProviderModelsSchema
-from app.services.hanging_up import Register, announcing
 from app.services.providers import Provider
-from app.services.reader import Receive, SilentUpstream, TooMuch, read_all
-from app.services.upstream import (
+from app.settings import Timeouts
+from app.upstream.failures import (
     clean,
     cut_off,
+    error_message,
     half_a_character,
     invalid_response,
     is_of_the_text,
@@ -31,13 +31,14 @@ from app.services.upstream import (
     unreachable,
     was_cut,
 )
-from app.settings import Timeouts
+from app.upstream.hanging_up import Register, announcing
+from app.upstream.reading import Receive, SilentUpstream, TooMuch, read_all
 
 if TYPE_CHECKING:
     import httpx2
     import openai
 
-    from app.services.direct import DirectBody
+    from app.upstream.transport import DirectBody
 
 Json = dict[str, Any]
 
@@ -85,7 +86,7 @@ class OpenAIClients:
 
 
 class ResponseBody:
-    """An open answer of the openai client; see :class:`app.services.reader.Body`.
+    """An open answer of the openai client; see :class:`app.upstream.reading.Body`.
 
     The client's ``post`` and ``get`` take a body as it is; its methods for each endpoint would look through
     all of it for types to convert, which takes longer than all the rest of a request.
@@ -184,14 +185,6 @@ def list_models(client: openai.OpenAI, provider: Provider, timeouts: Timeouts) -
     return loaded
 
 
-def error_message(body: object) -> str:
-    """Return the message in an error's body: OpenAI's shape, Ollama's, or a bare text."""
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        return error_message(inner.get("message")) if isinstance(inner, dict) else error_message(inner)
-    return body if isinstance(body, str) else ""
-
-
 def _reject(provider: Provider, model: str, exc: openai.APIStatusError) -> None:
     message = clean(error_message(exc.body) if isinstance(exc.body, dict) else "", provider.api_key)
     try:
@@ -278,7 +271,7 @@ def _transport(url: str) -> Json:
     """Return how to reach *url*: directly, unless it is https and the environment names a proxy for it."""
     import httpx2
 
-    from app.services.direct import DirectTransport
+    from app.upstream.transport import DirectTransport
 
     parts = urlsplit(url)
     if parts.scheme == "http":

@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from app.services import openai_client
-from app.services.hanging_up import Register
 from app.services.openai_answer import OpenAIAnswer
 from app.services.openai_client import OpenAIClients, ResponseBody
 from app.services.providers import Provider
-from app.services.reader import SIZE_LIMIT, Body, TooMuch
 from app.services.route import refuse_ollamas_own
-from app.services.upstream import invalid_response
 from app.settings import Timeouts
+from app.upstream.failures import invalid_response
+from app.upstream.hanging_up import Register
+from app.upstream.reading import SIZE_LIMIT, Body, TooMuch
 
 Json = dict[str, Any]
 

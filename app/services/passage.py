@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.services.answer import count
-from app.services.hanging_up import Register
 from app.services.openai_client import ResponseBody
 from app.services.providers import Provider
 from app.services.usage import CallRecord
+from app.upstream.hanging_up import Register
+from app.upstream.json import count
 
 if TYPE_CHECKING:
     import openai

@@ -20,9 +20,9 @@ from app.errors import (
 from app.services.ollama import check_name
 from app.services.pull_feed import PullFeeds
 from app.services.pull_store import PullStore, is_finished, summary
-from app.services.reader import TICK
 from app.settings import is_loopback
 from app.storage.database import Pull
+from app.upstream.reading import TICK
 
 Json = dict[str, Any]
 Event = tuple[str, Json, int]

@@ -13,8 +13,9 @@ from marshmallow import ValidationError
 from app.errors import ModelNotInRegistry
 from app.model_name import ModelName
 from app.schemas.registry import ManifestSchema
-from app.services.upstream import invalid_response, reject, translated
 from app.settings import Timeouts
+from app.upstream.failures import invalid_response, reject
+from app.upstream.session import translated
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 _LAYER_TYPE = "application/vnd.ollama.image."

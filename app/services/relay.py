@@ -10,19 +10,19 @@ from typing import Any
 
 from app.errors import ModelNotFound, ServiceError, UpstreamError
 from app.services import openai_client
-from app.services.answer import parse_answer
 from app.services.circuit import Circuits
-from app.services.hanging_up import Register
 from app.services.ollama import OllamaService, check_name
 from app.services.openai_client import OpenAIClients, ResponseBody
 from app.services.own_model import cannot_embed, not_offered, own_model
 from app.services.passage import Passage
 from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
-from app.services.reader import let_end, read_all, read_events
 from app.services.stream_check import StreamCheck
-from app.services.upstream import invalid_response
 from app.services.usage import CallRecord
+from app.upstream.failures import invalid_response
+from app.upstream.hanging_up import Register
+from app.upstream.json import parse_answer
+from app.upstream.reading import let_end, read_all, read_events
 
 Json = dict[str, Any]
 

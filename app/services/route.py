@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from app.errors import NotSupported
 from app.services.answer import Answer
-from app.services.hanging_up import Register
 from app.services.providers import Provider
-from app.services.reader import Body
+from app.upstream.hanging_up import Register
+from app.upstream.reading import Body
 
 Json = dict[str, Any]
 

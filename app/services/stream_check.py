@@ -7,9 +7,8 @@ import re
 from typing import Any
 
 from app.errors import UpstreamError
-from app.services.openai_client import error_message
-from app.services.reader import SIZE_LIMIT
-from app.services.upstream import clean, cut_off, invalid_response
+from app.upstream.failures import clean, cut_off, error_message, invalid_response
+from app.upstream.reading import SIZE_LIMIT
 
 Json = dict[str, Any]
 

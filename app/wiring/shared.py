@@ -14,11 +14,11 @@ from app.services.preferences import PreferenceStore
 from app.services.providers import Provider, ProviderStore
 from app.services.pull_feed import PullFeeds
 from app.services.stops import Stops
-from app.services.upstream import UpstreamSession
 from app.services.usage import UsageLog
 from app.services.windows import Windows
 from app.settings import Settings, Timeouts
 from app.storage.database import Database
+from app.upstream.session import UpstreamSession
 
 
 @dataclass(frozen=True)

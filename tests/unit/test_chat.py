@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from app.services import direct
+from app.upstream import transport as direct
 from tests.certificates import Tls
 from tests.conftest import events, replay
 from tests.raw_server import Connection, raw_server

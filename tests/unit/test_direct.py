@@ -11,9 +11,9 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from app.services import direct
-from app.services.direct import DirectBody, DirectTransport
-from app.services.hanging_up import announcing, hang_up
+from app.upstream import transport as direct
+from app.upstream.hanging_up import announcing, hang_up
+from app.upstream.transport import DirectBody, DirectTransport
 from tests.certificates import Tls
 from tests.raw_server import Connection, RawServer, Script, raw_server
 

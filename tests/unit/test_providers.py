@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 
 from app import create_app
-from app.services.upstream import clean
 from app.settings import ROOT, Settings
+from app.upstream.failures import clean
 from tests.conftest import replay
 from tests.raw_server import Connection, raw_server
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.services.reader import SilentUpstream, read
+from app.upstream.reading import SilentUpstream, read
 
 
 class SocketBody:

@@ -7,8 +7,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from app.services import threads
-from app.services.threads import Threads
+from app.upstream import threads
+from app.upstream.threads import Threads
 
 
 def _run(pool: Threads) -> threading.Thread:

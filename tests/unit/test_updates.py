@@ -19,10 +19,10 @@ from app.services.ollama import OllamaService
 from app.services.providers import Provider
 from app.services.registry import MANIFEST_TYPE, Layer, Manifest, RegistryService
 from app.services.updates import changed_kinds, choose, is_current
-from app.services.upstream import UpstreamSession
 from app.services.versions import VersionService, VersionStore, kept_name, superfluous
 from app.settings import Timeouts
 from app.storage.database import Database, KeptVersion, utc_now
+from app.upstream.session import UpstreamSession
 
 IMAGE = "application/vnd.ollama.image."
 URL = "https://registry.ollama.ai/v2/library/a/manifests/1"

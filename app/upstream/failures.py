@@ -1,21 +1,13 @@
-"""Requests to an upstream's own API, and the one place where their failures become ours."""
+"""What an upstream's failures mean: each becomes one of our errors here, whichever library met it."""
 
 from __future__ import annotations
 
 import re
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from app.errors import (
     InvalidRequest,
@@ -30,89 +22,10 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.services.hanging_up import announce
-from app.services.reader import SilentUpstream
 from app.settings import is_loopback
 
 _MESSAGE_LIMIT = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-
-
-class _Announced:
-    """Makes a connection known once the request is sent, while its answer is still awaited."""
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
-        connection: socket.socket | None = getattr(self, "sock", None)
-        if connection is not None:
-            announce(connection)
-
-
-class _Connection(_Announced, HTTPConnection):
-    pass
-
-
-class _SecureConnection(_Announced, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-
-
-class UpstreamSession(requests.Session):
-    """A session that reaches this machine directly, whatever proxy the environment names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        adapter = _Adapter(pool_connections=16, pool_maxsize=64)
-        self.mount("http://", adapter)
-        self.mount("https://", adapter)
-
-    def merge_environment_settings(self, url: Any, *args: Any) -> Any:
-        """Leave the environment's proxies out for loopback addresses."""
-        settings = super().merge_environment_settings(url, *args)
-        if is_loopback(urlsplit(str(url)).hostname or ""):
-            settings["proxies"] = {}
-        return settings
-
-
-@contextmanager
-def translated(name: str, url: str) -> Iterator[None]:
-    """Turn what requests raises for the upstream *name* at *url* into our errors."""
-    try:
-        yield
-    except requests.ConnectTimeout as exc:
-        raise timed_out(name, url, connected=False) from exc
-    except (requests.ReadTimeout, ReadTimeoutError, SilentUpstream) as exc:
-        raise timed_out(name, url) from exc
-    except HTTPError as exc:  # urllib3's own, from a body that is read without requests
-        raise cut_off(name) from exc
-    except requests.exceptions.ChunkedEncodingError as exc:
-        raise cut_off(name) from exc
-    except requests.ConnectionError as exc:
-        if "timed out" in str(exc):  # a read timeout in mid-body comes as this class
-            raise timed_out(name, url) from exc
-        if was_cut(exc):
-            raise cut_off(name) from exc
-        raise unreachable(name, url, exc) from exc
-    except (requests.RequestException, UnicodeError) as exc:
-        if is_of_the_text(exc):
-            raise half_a_character() from exc
-        raise UpstreamError(
-            f"The request to {name} at {url} failed.",
-            hint=f"Check the provider's base_url: {url}",
-        ) from exc
 
 
 def is_of_the_text(exc: Exception) -> bool:
@@ -261,3 +174,11 @@ def _start_hint(name: str, host: str, port: int | None) -> str:
     if name == "Ollama":
         return "Start it with `ollama serve`, or this program with `make run`, which finds or starts one."
     return f"Start {name}, or set its base_url with PATCH /api/providers/<id>."
+
+
+def error_message(body: object) -> str:
+    """Return the message in an error's body: OpenAI's shape, Ollama's, or a bare text."""
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        return error_message(inner.get("message")) if isinstance(inner, dict) else error_message(inner)
+    return body if isinstance(body, str) else ""

@@ -1,0 +1,63 @@
+"""JSON as upstreams write it, without what JSON does not have."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from app.errors import UpstreamError
+from app.upstream.failures import clean, error_message, invalid_response
+
+Json = dict[str, Any]
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+
+
+def parse(data: bytes | str) -> Any:
+    """Return the value of *data*; NaN and numbers that are infinite become None: no client could read them.
+
+    :raises ValueError: when it is not JSON in UTF-8
+    :raises RecursionError: when it is nested without end
+    """
+    return _DECODER.decode(data if isinstance(data, str) else data.decode())
+
+
+MAX_COUNT = 2**53
+"""The largest number that every reader of JSON takes as it is, and every database too."""
+
+
+def count(value: object) -> int | None:
+    """Return *value* when it can be a number of tokens."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= MAX_COUNT else None
+
+
+def objects(value: object) -> list[Json]:
+    """Return the objects in a list; nothing of anything else."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def parse_answer(data: bytes, name: str, secret: str) -> Json:
+    """Return the object that the provider *name* answers, or a part of it.
+
+    :param secret: never to be shown in a message
+    :raises UpstreamError: when it is none, or an error
+    """
+    try:
+        parsed = parse(data)
+    except (ValueError, RecursionError) as exc:
+        raise invalid_response(name, "it is not JSON") from exc
+    if not isinstance(parsed, dict):
+        raise invalid_response(name, "it is not a JSON object")
+    if parsed.get("error"):
+        message = clean(error_message(parsed), secret)
+        raise UpstreamError(f"{name} failed while answering: {message or 'it did not say why'}")
+    return parsed
