@@ -17,7 +17,7 @@ from app import create_app, logs
 from app.errors import ServiceError
 from app.extensions import Services
 from app.server import serve
-from app.services.launcher import Launcher
+from app.services.ollama.launcher import Launcher
 from app.settings import Settings, SettingsError
 
 

@@ -1,7 +1,7 @@
 """Settings of the process, from the environment and a ``.env`` file beside it.
 
 What a person changes while the program runs is kept in the data folder instead:
-:mod:`app.services.preferences`.
+:mod:`app.services.settings`.
 """
 
 from __future__ import annotations

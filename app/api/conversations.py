@@ -23,7 +23,7 @@ from app.schemas.conversations import (
     MessageQuerySchema,
     WholeConversationSchema,
 )
-from app.services.conversation_export import as_markdown, file_name
+from app.services.conversations.export import as_markdown, file_name
 
 blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")
 

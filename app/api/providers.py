@@ -17,8 +17,9 @@ from app.schemas.providers import (
     ProviderSchema,
     ProviderTestSchema,
 )
-from app.services import connection, openai_client
-from app.services.providers import Provider
+from app.services.catalog import probe as connection
+from app.services.providers import openai_api as openai_client
+from app.services.providers.store import Provider
 
 blp = Blueprint(
     "providers", __name__, url_prefix="/api/providers", description="The services that answer chats"

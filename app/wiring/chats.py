@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from app.services.call import Call
-from app.services.calls import Calls
-from app.services.chat import ChatService
-from app.services.compare import CompareService
-from app.services.conversation_chat import ConversationChat
-from app.services.conversation_store import ConversationStore
-from app.services.embeddings import EmbeddingService
-from app.services.front_door import FrontDoorService
-from app.services.model_choice import ModelChoice
-from app.services.ollama import OllamaService
-from app.services.relay import RelayService
+from app.services.chat.attempt import Call
+from app.services.chat.attempts import Calls
+from app.services.chat.compare import CompareService
+from app.services.chat.model_choice import ModelChoice
+from app.services.chat.service import ChatService
+from app.services.conversations.chat import ConversationChat
+from app.services.conversations.store import ConversationStore
+from app.services.gateway.embeddings import EmbeddingService
+from app.services.gateway.relay import RelayService
+from app.services.gateway.service import FrontDoorService
+from app.services.ollama.service import OllamaService
 from app.wiring.shared import Shared
 
 log = logging.getLogger(__name__)

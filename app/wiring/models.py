@@ -8,27 +8,28 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.errors import ServiceError
-from app.services.answers import RegistryAnswers
-from app.services.auto_update import AutoUpdate
-from app.services.creations import CreationService
-from app.services.disk import DiskService
-from app.services.idempotency import IdempotencyService
-from app.services.last_models import LastModels
-from app.services.library import ModelLibrary
-from app.services.local_store import LocalStore
-from app.services.memory import MemoryService
-from app.services.ollama import OllamaService, check_name
-from app.services.plan import PlanService
-from app.services.protection import Protection
-from app.services.pull_store import PullStore
-from app.services.pulls import PullService, check_registry
-from app.services.registry import RegistryService
-from app.services.removal import RemovalService
-from app.services.schedule import Occasions
-from app.services.updates import UpdateService
-from app.services.uploads import UploadService
-from app.services.versions import VersionService, VersionStore
-from app.services.work import Chores, PullWorker, may_run
+from app.services.jobs.worker import Chores, PullWorker
+from app.services.models.create import CreationService
+from app.services.models.delete import RemovalService
+from app.services.models.disk import DiskService
+from app.services.models.installed import LastModels, ModelLibrary
+from app.services.models.memory import MemoryService
+from app.services.models.protection import Protection
+from app.services.models.upload import UploadService
+from app.services.models.versions import VersionService, VersionStore
+from app.services.ollama.folder import LocalStore
+from app.services.ollama.names import check_name
+from app.services.ollama.registry import RegistryService, check_registry
+from app.services.ollama.service import OllamaService
+from app.services.pulls.idempotency import IdempotencyService
+from app.services.pulls.plan import PlanService
+from app.services.pulls.schedule import Occasions
+from app.services.pulls.service import PullService
+from app.services.pulls.store import PullStore
+from app.services.pulls.window import may_run
+from app.services.updates.daily import AutoUpdate
+from app.services.updates.registry_answers import RegistryAnswers
+from app.services.updates.service import UpdateService
 from app.settings import Timeouts, is_loopback
 from app.wiring.shared import Shared
 

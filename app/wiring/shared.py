@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from app.services.circuit import Circuits
-from app.services.heartbeats import Heartbeats
-from app.services.jobs import Jobs
-from app.services.model_uses import ModelUses
-from app.services.ollama import OllamaService
-from app.services.openai_client import OpenAIClients
-from app.services.preferences import PreferenceStore
-from app.services.providers import Provider, ProviderStore
-from app.services.pull_feed import PullFeeds
-from app.services.stops import Stops
-from app.services.usage import UsageLog
-from app.services.windows import Windows
+from app.services.chat.context_window import Windows
+from app.services.chat.stops import Stops
+from app.services.conversations.heartbeats import Heartbeats
+from app.services.jobs.queue import Jobs
+from app.services.models.uses import ModelUses
+from app.services.ollama.service import OllamaService
+from app.services.providers.circuits import Circuits
+from app.services.providers.openai_api import OpenAIClients
+from app.services.providers.store import Provider, ProviderStore
+from app.services.pulls.feed import PullFeeds
+from app.services.settings import PreferenceStore
+from app.services.usage.log import UsageLog
 from app.settings import Settings, Timeouts
 from app.storage.database import Database
 from app.upstream.session import UpstreamSession

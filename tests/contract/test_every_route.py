@@ -313,7 +313,7 @@ def test_fault_of_the_program_is_500_and_tells_nothing(
     def break_down(*_: object) -> None:
         raise RuntimeError("secret thing")
 
-    monkeypatch.setattr("app.services.ollama.OllamaService.list", break_down)
+    monkeypatch.setattr("app.services.ollama.service.OllamaService.list", break_down)
 
     response = client.get("/api/providers/ollama/models")
 

@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 
 from app.errors import ChatNotRunning, UpstreamTimeout, UpstreamUnavailable
-from app.services import circuit, exchange, stops
-from app.services.circuit import Circuits
-from app.services.providers import Provider
-from app.services.stops import Stops
+from app.services.chat import exchange, stops
+from app.services.chat.stops import Stops
+from app.services.providers import circuits as circuit
+from app.services.providers.circuits import Circuits
+from app.services.providers.store import Provider
 from app.storage.database import Database
 from tests.conftest import events, replay
 from tests.postgres import database_url

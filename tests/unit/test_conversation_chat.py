@@ -13,7 +13,7 @@ from pytest_httpserver import HTTPServer
 from sqlalchemy.exc import OperationalError
 from werkzeug import Request, Response
 
-from app.services.conversation_store import ConversationStore
+from app.services.conversations.store import ConversationStore
 from tests.conftest import events, replay
 from tests.raw_server import Connection, raw_server
 from tests.wire import recording

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.conversation_context import estimate, fit
+from app.services.chat.tokens import estimate
+from app.services.conversations.fitting import fit
 
 Json = dict[str, Any]
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text, update
 
 from app.errors import ConversationBusy, ConversationNotFound
-from app.services import heartbeats
-from app.services.conversation_rows import STALE_AFTER, title_of
-from app.services.conversation_search import Search
-from app.services.conversation_store import ConversationStore, Ticket
-from app.services.heartbeats import Heartbeats
+from app.services.conversations import heartbeats
+from app.services.conversations.heartbeats import Heartbeats
+from app.services.conversations.rows import STALE_AFTER, title_of
+from app.services.conversations.search import Search
+from app.services.conversations.store import ConversationStore, Ticket
 from app.storage.database import Database
 from app.storage.tables import ConversationMessage, utc_now
 from tests.engine.process import wait_until

@@ -10,8 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.security import BODY_LIMIT, CHAT_BODY_LIMIT
-from app.services.conversation_export import as_markdown, file_name
-from app.services.conversation_store import ConversationStore
+from app.services.conversations.export import as_markdown, file_name
+from app.services.conversations.store import ConversationStore
 
 Json = dict[str, Any]
 

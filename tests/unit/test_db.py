@@ -11,10 +11,10 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, text
 
-from app.services import model_uses
-from app.services.model_uses import ModelUses
-from app.services.pull_store import PullStore
-from app.services.versions import VersionStore
+from app.services.models import uses as model_uses
+from app.services.models.uses import ModelUses
+from app.services.models.versions import VersionStore
+from app.services.pulls.store import PullStore
 from app.settings import ROOT
 from app.storage.database import REVISION, Database
 from tests.postgres import database_url

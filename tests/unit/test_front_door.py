@@ -15,9 +15,9 @@ from pytest_httpserver import HTTPServer
 
 from app.errors import ServiceError
 from app.extensions import Services
-from app.services.passage import Passage
-from app.services.relay import RelayService
-from app.services.usage import CallRecord
+from app.services.gateway.relay import RelayService
+from app.services.gateway.relayed import Passage
+from app.services.usage.log import CallRecord
 from tests.conftest import replay
 from tests.raw_server import Connection, raw_server
 from tests.wire import recording
@@ -431,7 +431,7 @@ def test_fault_of_the_program_ends_a_stream_with_an_error(
         raise RuntimeError("secret thing")
 
     replay(ollama, CHAT, "v1_chat_runner_killed_midstream")
-    monkeypatch.setattr("app.services.stream_check.StreamCheck.end", break_down)
+    monkeypatch.setattr("app.services.gateway.stream_check.StreamCheck.end", break_down)
 
     response = client.post(CHAT, json={**ASKED, "stream": True})
 

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
 from app.errors import DiskFull, IdempotencyKeyReused
-from app.services.idempotency import KEPT_FOR, LEASE, IdempotencyService
+from app.services.pulls.idempotency import KEPT_FOR, LEASE, IdempotencyService
 from app.storage.database import Database, IdempotencyKey, utc_now
 from tests.conftest import events
 from tests.postgres import database_url

@@ -13,8 +13,8 @@ import responses
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.services.model_uses import full_name
-from app.services.versions import VersionStore
+from app.services.models.versions import VersionStore
+from app.services.ollama.names import full_name
 from app.settings import Settings
 from app.storage.database import KeptVersion
 from tests.models_folder import Folder

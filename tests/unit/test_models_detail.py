@@ -9,7 +9,7 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from app.services.parameters import parse_parameters
+from app.services.models.installed import parse_parameters
 from tests.wire import replay
 
 BASE = "http://localhost:11434"

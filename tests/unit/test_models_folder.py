@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.services.local_store import LocalStore
-from app.services.providers import Provider
+from app.services.ollama.folder import LocalStore
+from app.services.providers.store import Provider
 from tests.models_folder import Folder
 from tests.registry import digest_of
 

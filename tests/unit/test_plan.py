@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import gguf
-from app.services.disk import duplicates, estimated, measured, partial_bytes, usage
-from app.services.estimate import available_bytes, kv_cache_bytes, needed_bytes
-from app.services.local_store import LocalStore
-from app.services.plan import is_new_enough
-from app.services.registry import Layer, Manifest
+from app.services.models.disk import duplicates, estimated, measured, usage
+from app.services.ollama.folder import LocalStore, partial_bytes
+from app.services.ollama.registry import Layer, Manifest
+from app.services.pulls.memory_need import available_bytes, kv_cache_bytes, needed_bytes
+from app.services.pulls.plan import is_new_enough
 from tests.registry import smollm2_file
 
 LLAMA: dict[str, Any] = {

@@ -11,9 +11,9 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from app.services.model_uses import full_name
-from app.services.registry import MANIFEST_TYPE
-from app.services.versions import VersionStore
+from app.services.models.versions import VersionStore
+from app.services.ollama.names import full_name
+from app.services.ollama.registry import MANIFEST_TYPE
 from app.storage.database import KeptVersion
 
 OLLAMA = "http://gpu.test:11434"

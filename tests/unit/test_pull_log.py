@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.schemas.pulls import PullPartSchema
-from app.services.progress import Progress
+from app.services.pulls.progress import Progress
 from tests.wire import recording
 
 _parts = st.lists(

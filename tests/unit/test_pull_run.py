@@ -16,13 +16,13 @@ from flask.testing import FlaskClient
 
 from app.errors import InvalidUpstreamResponse, PullFailed
 from app.model_name import ModelName
-from app.services import pull_run
-from app.services.ollama import OllamaService, pull_failed
-from app.services.progress import Progress
-from app.services.providers import Provider
-from app.services.pull_run import PullRun
-from app.services.pull_store import PullStore
-from app.services.registry import RegistryService
+from app.services.ollama.registry import RegistryService
+from app.services.ollama.service import OllamaService, pull_failed
+from app.services.providers.store import Provider
+from app.services.pulls import run as pull_run
+from app.services.pulls.progress import Progress
+from app.services.pulls.run import PullRun
+from app.services.pulls.store import PullStore
 from app.settings import Timeouts
 from app.storage.database import Database
 from tests.postgres import database_url

@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 
 from app.errors import PullNotFound
-from app.services.progress import Progress
-from app.services.pull_store import PullStore
+from app.services.pulls.progress import Progress
+from app.services.pulls.store import PullStore
 from app.storage.database import Database, Pull, PullEvent, utc_now
 from tests.postgres import database_url
 

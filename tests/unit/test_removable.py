@@ -11,9 +11,9 @@ import responses
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from app.services.disk import freed_together
-from app.services.model_uses import full_name
-from app.services.removable import Known, verdicts
+from app.services.models.disk import freed_together
+from app.services.models.removable import Known, verdicts
+from app.services.ollama.names import full_name
 from app.storage.database import KeptVersion, ModelUse, Occasion
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import PullNotFound, UpstreamUnavailable
-from app.services.auto_update import AutoUpdate
-from app.services.pull_feed import PullFeeds
-from app.services.pull_store import PullStore
-from app.services.pulls import PullService
-from app.services.schedule import Occasions, is_open, occasion
-from app.services.versions import VersionStore
+from app.services.models.versions import VersionStore
+from app.services.pulls.feed import PullFeeds
+from app.services.pulls.schedule import Occasions, is_open, occasion
+from app.services.pulls.service import PullService
+from app.services.pulls.store import PullStore
+from app.services.updates.daily import AutoUpdate
 from app.storage.database import Database, KeptVersion
 
 ZONE = timezone(timedelta(hours=2))

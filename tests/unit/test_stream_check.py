@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.services.stream_check import StreamCheck
+from app.services.gateway.stream_check import StreamCheck
 from tests.wire import recording
 
 DELTA = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
@@ -141,7 +141,7 @@ def test_cut_stream_is_an_error_and_half_an_event_is_kept_back(data: bytes, choi
 
 
 def test_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.services.stream_check.SIZE_LIMIT", 1000)
+    monkeypatch.setattr("app.services.gateway.stream_check.SIZE_LIMIT", 1000)
 
     _, check = run(b"data: " + b"x" * 2000, 100)
 

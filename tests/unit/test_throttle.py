@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services import pull_run
-from app.services.throttle import LEAD, Throttle
+from app.services.pulls import run as pull_run
+from app.services.pulls.throttle import LEAD, Throttle
 from tests.raw_server import Connection, raw_server
 
 API = "/api/providers/ollama"

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.model_name import ModelName
-from app.services.model_uses import full_name
-from app.services.ollama import OllamaService
-from app.services.providers import Provider
-from app.services.registry import MANIFEST_TYPE, Layer, Manifest, RegistryService
-from app.services.updates import changed_kinds, choose, is_current
-from app.services.versions import VersionService, VersionStore, kept_name, superfluous
+from app.services.models.versions import VersionService, VersionStore, kept_name, superfluous
+from app.services.ollama.names import full_name
+from app.services.ollama.registry import MANIFEST_TYPE, Layer, Manifest, RegistryService
+from app.services.ollama.service import OllamaService
+from app.services.providers.store import Provider
+from app.services.updates.service import changed_kinds, choose, is_current
 from app.settings import Timeouts
 from app.storage.database import Database, KeptVersion, utc_now
 from app.upstream.session import UpstreamSession

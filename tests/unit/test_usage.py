@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from app.services import usage
-from app.services.usage import CallRecord, UsageLog
-from app.services.usage_report import percentile, report
+from app.services.usage import log as usage
+from app.services.usage.log import CallRecord, UsageLog
+from app.services.usage.report import percentile, report
 from app.settings import ROOT
 from app.storage.database import Database
 from app.storage.tables import CallRow, utc_now
@@ -115,7 +115,7 @@ def test_program_that_ends_without_closing_loses_no_call(tmp_path: Path, databas
     program = f"""
 from pathlib import Path
 from app.storage.database import Database
-from app.services.usage import CallRecord, UsageLog
+from app.services.usage.log import CallRecord, UsageLog
 log = UsageLog(Database({database_url(tmp_path)!r}, Path({str(tmp_path)!r})))
 log.record(CallRecord("ollama", "a:1", "chat", 1.0))
 """
@@ -279,7 +279,7 @@ def test_report_groups_and_chooses_as_asked(database: Database, wanted: Json, ke
 def test_percentiles_are_of_the_newest_calls_and_sums_of_all(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.usage_report.SAMPLES", 2)
+    monkeypatch.setattr("app.services.usage.report.SAMPLES", 2)
     keep(database, *(call(at=DAY + timedelta(seconds=n), latency=float(n)) for n in range(5)))
 
     totals = sums(database)["totals"]

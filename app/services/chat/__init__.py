@@ -1,0 +1,1 @@
+"""Chats: a request becomes attempts at providers, and their answers the events that a client reads."""

@@ -1,0 +1,1 @@
+"""The languages that providers speak in a chat: OpenAI's, and Ollama's own."""

@@ -1,0 +1,123 @@
+"""Chats by Ollama's own ``/api/chat``: for what ``/v1`` passes over without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from app.services.chat.dialects.base import Answer, tool_call
+from app.services.ollama.service import OllamaService
+from app.upstream.failures import invalid_response
+from app.upstream.hanging_up import Register
+from app.upstream.json import count, objects
+from app.upstream.reading import Body
+
+Json = dict[str, Any]
+
+_SAMPLING = ("temperature", "top_p", "seed", "stop")
+_AS_THEY_ARE = ("tools", "format", "think", "keep_alive", "truncate", "logprobs", "top_logprobs")
+
+
+class NativeRoute:
+    """The way to Ollama's own API."""
+
+    def __init__(self, ollama: OllamaService) -> None:
+        self._ollama = ollama
+
+    def request(self, body: Json) -> tuple[Json, list[str]]:
+        """Return the request for *body*; what `options` name goes before the common settings."""
+        common = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
+        if body.get("max_tokens"):
+            common["num_predict"] = body["max_tokens"]
+        request = {name: body[name] for name in _AS_THEY_ARE if body.get(name) is not None}
+        options = {**common, **(body.get("options") or {})}
+        messages = [_message(message) for message in body["messages"]]
+        return {"messages": messages, **request, **({"options": options} if options else {})}, []
+
+    def open(self, model: str, request: Json, register: Register) -> Body:
+        """Send a request and return its open answer."""
+        return self._ollama.chat({"model": model, "stream": False, **request}, register)
+
+    def new_answer(self) -> NativeAnswer:
+        """Return an empty answer."""
+        return NativeAnswer(self._ollama.name, self._ollama.provider.api_key)
+
+    def translated(self, _model: str) -> AbstractContextManager[None]:
+        """Turn what reading an answer raises into our errors."""
+        return self._ollama.translated()
+
+
+def _message(message: Json) -> Json:
+    """Return *message* in Ollama's words: images are bare base64, tool arguments objects."""
+    found = {name: value for name, value in message.items() if value and name != "tool_calls"}
+    found["content"] = message["content"]
+    if message.get("images"):
+        found["images"] = [url.partition(",")[2] for url in message["images"]]
+    if message.get("tool_calls"):
+        found["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
+    return found
+
+
+def _tool_call(call: Json) -> Json:
+    function = call["function"]
+    if isinstance(function["arguments"], str):  # a model wrote no object; Ollama takes nothing else
+        function = {**function, "arguments": {}}
+    return {**({"id": call["id"]} if call.get("id") else {}), "function": function}
+
+
+@dataclass
+class NativeAnswer(Answer):
+    """An answer of Ollama's own API."""
+
+    def load(self, data: bytes) -> None:
+        """Take the whole answer at once."""
+        for _ in self._take(data):
+            pass
+        if not self.done:
+            raise invalid_response(self.name, "its answer is not complete")
+
+    def _line(self, line: bytes) -> Iterator[Json]:
+        if line.strip():
+            yield from self._take(line)
+
+    def _take(self, line: bytes) -> Iterator[Json]:
+        part = self._parse(line)
+        self.events += 1
+        message = part.get("message") or {}
+        if not isinstance(message, dict):
+            raise invalid_response(self.name, "its message is no object")
+        yield from self._parts(_text(message.get("content")), _text(message.get("thinking")))
+        calls = [_call(call) for call in objects(message.get("tool_calls"))]
+        if calls:
+            self.tool_calls += calls
+            yield {"tool_calls": calls}
+        self.logprobs += objects(part.get("logprobs"))
+        if part.get("done") is True:
+            self._finish(part)
+
+    def _finish(self, part: Json) -> None:
+        self.done = True
+        reason = _text(part.get("done_reason")) or "stop"
+        # Ollama's own word for an answer that asks for a tool is `stop`; /v1 says it like this.
+        self.finish_reason = "tool_calls" if self.tool_calls and reason == "stop" else reason
+        completion = count(part.get("eval_count"))
+        if completion is not None or self.is_silent:
+            prompt = count(part.get("prompt_eval_count"))
+            self.usage = {"prompt_tokens": prompt, "completion_tokens": completion or 0}
+        load, generation = count(part.get("load_duration")), count(part.get("eval_duration"))
+        if load is not None:
+            self.timing["load_time"] = round(load / 1e9, 3)
+        if completion and generation:
+            self.timing["tokens_per_second"] = round(completion / generation * 1e9, 1)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _call(call: Any) -> Json:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    return tool_call(call.get("id"), function.get("name"), function.get("arguments"))

@@ -1,0 +1,153 @@
+"""Answers in OpenAI's words: ``/v1/chat/completions``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.errors import UpstreamError
+from app.services.chat.dialects.base import Answer, Json, tool_call
+from app.upstream.failures import invalid_response
+from app.upstream.json import count, objects
+
+_BOM = b"\xef\xbb\xbf"
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+@dataclass
+class OpenAIAnswer(Answer):
+    """An answer of an OpenAI-compatible provider."""
+
+    _calls: dict[int, Json] = field(default_factory=dict)  # tool calls come in pieces, by their index
+
+    def load(self, data: bytes) -> None:
+        """Take the whole answer at once."""
+        answer = self._parse(data)
+        self._usage(answer)
+        choices = self._choices(answer)
+        if not choices:
+            raise self._empty()
+        message = choices[0].get("message")
+        if not isinstance(message, dict):
+            raise invalid_response(self.name, "its message is missing")
+        content, thinking = message.get("content"), _thinking(message)
+        if content is None and not thinking and not message.get("tool_calls"):
+            raise self._empty()
+        if content is not None and not isinstance(content, str | list):
+            raise invalid_response(self.name, "its content is no text")
+        self.text.append(_plain(content))
+        self.thoughts.append(thinking)
+        self._take_pieces(message.get("tool_calls"))
+        self._take_logprobs(choices[0])
+        self._finish(choices[0].get("finish_reason") or "stop")
+        self._complete_calls()
+
+    def _line(self, line: bytes) -> Iterator[Json]:
+        if not line.startswith(b"data:"):
+            line = line.removeprefix(_BOM)
+            if not line.startswith(b"data:"):
+                return
+        data = line[5:].strip()
+        self.events += 1
+        if data == b"[DONE]":
+            self.done = True
+            yield from self._complete_calls()
+            return
+        chunk = self._parse(data)
+        self._usage(chunk)
+        for choice in self._choices(chunk):
+            delta = choice.get("delta") or {}
+            if not isinstance(delta, dict):
+                raise invalid_response(self.name, "a delta is no object")
+            content = delta.get("content")
+            if content is not None and not isinstance(content, str | list):
+                raise invalid_response(self.name, "its content is no text")
+            yield from self._parts(_plain(content), _thinking(delta))
+            if delta.get("tool_calls"):
+                self._take_pieces(delta["tool_calls"])
+            if choice.get("logprobs"):
+                self._take_logprobs(choice)
+            if reason := choice.get("finish_reason"):
+                self._finish(reason)
+                yield from self._complete_calls()
+
+    def _take_pieces(self, pieces: Any) -> None:
+        """Put the pieces of tool calls together; they are whole when the answer ends."""
+        for number, piece in enumerate(pieces if isinstance(pieces, list) else []):
+            function = piece.get("function") if isinstance(piece, dict) else None
+            if not isinstance(function, dict):
+                raise invalid_response(self.name, "a tool call names no function")
+            call = self._call_of(piece, number)
+            call["id"] = call["id"] or piece.get("id")
+            call["name"] = call["name"] or function.get("name")
+            arguments = function.get("arguments")
+            if isinstance(arguments, str) and isinstance(call["arguments"], str):
+                call["arguments"] += arguments
+            elif arguments is not None:
+                call["arguments"] = arguments
+
+    def _call_of(self, piece: Json, number: int) -> Json:
+        """Return the call that *piece* belongs to; some providers number all calls alike."""
+        index = piece.get("index")
+        key = index if isinstance(index, int) else number
+        call = self._calls.get(key)
+        is_another = call and call["id"] and piece.get("id") not in {None, "", call["id"]}
+        if call is None:
+            call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
+        elif is_another:  # what is whole moves out of the way, before those that are still to come
+            self._calls[-1 - len(self._calls)] = call
+            call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
+        return call
+
+    def _complete_calls(self) -> Iterator[Json]:
+        calls = [tool_call(**call) for _, call in sorted(self._calls.items(), key=_in_order)]
+        self._calls.clear()
+        self.tool_calls += calls
+        return iter([{"tool_calls": calls}] if calls else ())
+
+    def _take_logprobs(self, choice: Json) -> None:
+        found = choice.get("logprobs")
+        content = found.get("content") if isinstance(found, dict) else None
+        self.logprobs += objects(content)
+
+    def _finish(self, reason: object) -> None:
+        if reason == "error":  # OpenRouter's, with or without the error beside it
+            raise UpstreamError(
+                f"{self.name} failed in the middle of its answer.", hint="Ask again, or use another model."
+            )
+        self.finish_reason = reason if isinstance(reason, str) else "stop"
+
+    def _choices(self, parsed: Json) -> list[Json]:
+        choices = parsed.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise invalid_response(self.name, "its choices are no list of objects")
+        return choices
+
+    def _usage(self, parsed: Json) -> None:
+        usage = parsed.get("usage")
+        if isinstance(usage, dict) and count(usage.get("completion_tokens")) is not None:
+            self.usage = {name: count(usage.get(name)) for name in _COUNTS}
+        timings = parsed.get("timings")  # llama.cpp's, beside the usage
+        speed = timings.get("predicted_per_second") if isinstance(timings, dict) else None
+        if isinstance(speed, float) and speed > 0:
+            self.timing["tokens_per_second"] = round(speed, 1)
+
+
+def _in_order(numbered: tuple[int, Json]) -> tuple[bool, int]:
+    """Sort by number; before those, in the order in which they came, the calls that had to move."""
+    number = numbered[0]
+    return (number >= 0, abs(number))
+
+
+def _thinking(message: Json) -> str:
+    """Return the thoughts: Ollama and OpenRouter say `reasoning`, others `reasoning_content`."""
+    found = message.get("reasoning") or message.get("reasoning_content")
+    return found if isinstance(found, str) else ""
+
+
+def _plain(content: object) -> str:
+    """Return a content's text; some providers send a list of parts."""
+    if isinstance(content, list):
+        return "".join(_plain(part.get("text")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,234 @@
+"""The conversations, as they are kept: every message is a row that any process can read."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.errors import ConversationBusy
+from app.services.conversations import export as conversation_export
+from app.services.conversations import rows
+from app.services.conversations.search import Search, snippets
+from app.storage.database import Database
+from app.storage.tables import Conversation, ConversationMessage, utc_now
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+HEARTBEAT = 5.0
+"""Seconds between two signs of life of an answer that is being made."""
+
+_ALL = 2**31 - 1
+
+
+@dataclass
+class Ticket:
+    """The answer that is being made: where it goes, and the sign by which its maker is known."""
+
+    conversation_id: str
+    seq: int
+    owner: str
+
+
+class ConversationStore:
+    """The rows of the conversations and their messages."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, **values: str | None) -> Json:
+        """Make a conversation with a `title`, `system_prompt`, `provider` and `model`, all optional."""
+        with self._database.session() as session:
+            id = uuid.uuid4().hex
+            session.add(Conversation(id=id, **rows.stored_values(values)))
+            session.flush()
+            return rows.summary(rows.get(session, id), 0)
+
+    def all(self, *, limit: int, offset: int, query: str = "") -> Json:
+        """Return some conversations, those with the newest messages first, and how many there are.
+
+        :param query: only those with a message or a title that holds its words
+        """
+        search = Search.parse(query) if query.strip() else None
+        with self._database.session() as session:
+            chosen = _chosen(session, search)
+            total = session.scalar(select(func.count()).select_from(Conversation).where(*chosen))
+            order = (Conversation.updated_at.desc(), Conversation.id)
+            page = select(Conversation).where(*chosen).order_by(*order).limit(limit).offset(offset)
+            found = session.scalars(page).all()
+            ids = [conversation.id for conversation in found]
+            counts = rows.counts(session, ids)
+            shown = [rows.summary(conversation, counts.get(conversation.id, 0)) for conversation in found]
+            if search:
+                matches = snippets(session, search, ids)
+                for one in shown:
+                    in_title = {"seq": None, "snippet": search.snippet(one["title"])}
+                    one["match"] = matches.get(one["id"], in_title)
+        return {"conversations": shown, "total": total}
+
+    def get(self, id: str, *, limit: int, before: int | None = None) -> Json:
+        """Return a conversation with its last *limit* messages, of those before the one numbered *before*.
+
+        :raises ConversationNotFound: when there is none of that id
+        """
+        with self._database.session() as session:
+            conversation = rows.get(session, id)
+            wanted = [ConversationMessage.conversation_id == id]
+            if before is not None:
+                wanted.append(ConversationMessage.seq < before)
+            query = select(ConversationMessage).where(*wanted)
+            newest = session.scalars(query.order_by(ConversationMessage.seq.desc()).limit(limit)).all()
+            messages = [rows.shown(message) for message in reversed(newest)]
+            has_more = bool(messages) and messages[0]["seq"] > 1
+            count = rows.counts(session, [id]).get(id, 0)
+            return {**rows.summary(conversation, count), "messages": messages, "has_more": has_more}
+
+    def update(self, id: str, **values: str | None) -> Json:
+        """Change a conversation's `title`, `system_prompt`, `provider` or `model`."""
+        with self._database.session() as session:
+            conversation = rows.get(session, id, lock=True)
+            for name, value in rows.stored_values(values).items():
+                setattr(conversation, name, value)
+            return rows.summary(conversation, rows.counts(session, [id]).get(id, 0))
+
+    def delete(self, id: str) -> None:
+        """Forget a conversation with its messages, also while an answer is being made."""
+        with self._database.session() as session:
+            gone = session.execute(delete(Conversation).where(Conversation.id == id))
+            if not gone.rowcount:  # type: ignore[attr-defined]
+                raise rows.not_found(id)
+
+    def export_json(self, id: str) -> Json:
+        """Return a conversation with all of its messages, as :meth:`import_` takes it."""
+        return conversation_export.as_json(self.get(id, limit=_ALL))
+
+    def import_(self, conversations: list[Json]) -> list[Json]:
+        """Keep exported *conversations* under new ids: all of them, or none."""
+        with self._database.session() as session:
+            return [rows.insert(session, conversation) for conversation in conversations]
+
+    def turns(self, id: str) -> list[Json]:
+        """Return all messages in order: `role`, `content`, what `data` holds, `status` and `seq`."""
+        with self._database.session() as session:
+            rows.get(session, id)
+            query = select(ConversationMessage).where(ConversationMessage.conversation_id == id)
+            found = session.scalars(query.order_by(ConversationMessage.seq))
+            return [rows.as_turn(message) for message in found]
+
+    def begin(self, id: str, messages: list[Json], provider: str, model: str) -> Ticket:
+        """Keep the user's *messages* and a place for their answer, in one transaction, and take the place.
+
+        :param messages: `role`, `content`, and what goes into `data`
+        :raises ConversationNotFound: when there is no conversation of that id
+        :raises ConversationBusy: when an answer is being made in it, in whichever process
+        """
+        now = utc_now()
+        with self._database.session() as session:
+            _lock(session, id)
+            _end_stale(session, id)
+            last = rows.counts(session, [id]).get(id, 0)
+            conversation = rows.get(session, id)
+            if not conversation.title:
+                conversation.title = rows.title_of(messages)
+            for seq, message in enumerate(messages, last + 1):
+                said = rows.stored_content(message.get("content") or "", _extra(message))
+                session.add(
+                    ConversationMessage(
+                        conversation_id=id, seq=seq, role=message["role"], created_at=now, **said
+                    )
+                )
+            ticket = Ticket(id, last + len(messages) + 1, uuid.uuid4().hex)
+            place = {"status": "pending", "owner": ticket.owner, "provider": provider, "model": model}
+            session.add(
+                ConversationMessage(
+                    conversation_id=id, seq=ticket.seq, role="assistant", created_at=now, **place
+                )
+            )
+            return ticket
+
+    def touch(self, ticket: Ticket, so_far: str) -> None:
+        """Say that the answer is still being made, and keep the text *so_far*: it survives a crash."""
+        values = {"heartbeat_at": utc_now(), "content": rows.storable(so_far)}
+        try:
+            with self._database.session() as session:
+                session.execute(_of(ticket).values(**values))
+        except SQLAlchemyError as exc:  # the answer goes on; the next sign may get through
+            log.warning("an answer could not say that it is being made: %s", type(exc).__name__)
+
+    def finish(
+        self,
+        ticket: Ticket,
+        *,
+        status: str,
+        content: str,
+        data: Json | None = None,
+        usage: Json | None = None,
+        error: Json | None = None,
+        provider: str,
+        model: str,
+    ) -> bool:
+        """Keep the answer, and free the conversation; False when that was deleted meanwhile.
+
+        One that was given up for dead, and is not, is kept all the same, in its place.
+
+        :param status: `complete`, `failed`, `cut` or `stopped`
+        """
+        values = {"status": status, "usage": usage, "error": error, "provider": provider, "model": model}
+        with self._database.session() as session:
+            used = update(Conversation).where(Conversation.id == ticket.conversation_id)
+            session.execute(used.values(updated_at=utc_now()))  # first, as everywhere: no deadlocks
+            values |= rows.stored_content(content, data or {})
+            return bool(session.execute(_of(ticket).values(owner="", **values)).rowcount)  # type: ignore[attr-defined]
+
+
+def _lock(session: Session, id: str) -> None:
+    """Make other writers to the conversation wait: an update first of all does in both databases."""
+    used = update(Conversation).where(Conversation.id == id).values(updated_at=utc_now())
+    if not session.execute(used).rowcount:  # type: ignore[attr-defined]
+        raise rows.not_found(id)
+
+
+def _end_stale(session: Session, id: str) -> None:
+    """Mark answers that nobody makes any more as cut.
+
+    :raises ConversationBusy: when somebody makes one
+    """
+    pending = select(ConversationMessage).where(
+        ConversationMessage.conversation_id == id, ConversationMessage.status == "pending"
+    )
+    for row in session.scalars(pending):
+        row.status = rows.status_of(row)
+        if row.status == "pending":
+            raise ConversationBusy(
+                "An answer is being made in this conversation.",
+                hint="Wait for it or stop it, then ask again.",
+                retry_after=HEARTBEAT,
+            )
+
+
+def _of(ticket: Ticket) -> Any:
+    """Return an update of the answer of *ticket*."""
+    return update(ConversationMessage).where(
+        ConversationMessage.conversation_id == ticket.conversation_id,
+        ConversationMessage.seq == ticket.seq,
+        ConversationMessage.owner == ticket.owner,
+    )
+
+
+def _chosen(session: Session, search: Search | None) -> list[ColumnElement[bool]]:
+    if search is None:
+        return []
+    messages, titles = search.match(session)
+    with_message = select(ConversationMessage.conversation_id).where(messages)
+    return [or_(Conversation.id.in_(with_message), titles)]
+
+
+def _extra(message: Json) -> Json:
+    return {name: value for name, value in message.items() if name not in {"role", "content"}}

@@ -1,0 +1,88 @@
+"""What the workers do: they run pulls, and look after what goes on by itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from app.errors import PullNotFound, ServiceError
+from app.services.models.uses import ModelUses
+from app.services.models.versions import VersionService
+from app.services.ollama.registry import RegistryService
+from app.services.ollama.service import OllamaService
+from app.services.pulls.idempotency import IdempotencyService
+from app.services.pulls.run import PullRun, new_owner
+from app.services.pulls.store import PullStore
+from app.services.pulls.window import may_run
+from app.services.settings import PreferenceStore
+from app.services.updates.daily import AutoUpdate
+from app.services.usage.log import UsageLog
+from app.storage.database import Pull
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PullWorker:
+    """Runs pulls, when and as fast as the settings allow.
+
+    :param stopping: set when the process ends
+    :param max_pulls: how many may run at once, in all processes
+    """
+
+    store: PullStore
+    ollama: OllamaService
+    registry: RegistryService
+    preferences: PreferenceStore
+    stopping: threading.Event
+    max_pulls: int
+
+    def run(self, id: str) -> bool:
+        """Run a pull, unless it has to wait or another worker has it; tell whether it was run."""
+        try:
+            if not self._may_run(self.store.get(id)):
+                return False
+        except PullNotFound:  # it was over and was forgotten
+            return False
+        owner = new_owner()
+        pull = self.store.claim(id, owner, self.max_pulls)
+        if pull is None:
+            return False
+        PullRun(
+            self.store, self.ollama, self.registry, pull, owner, self.stopping, self._may_run, self._limit
+        ).run()
+        return True
+
+    def _may_run(self, pull: Pull) -> bool:
+        return may_run(pull, self.preferences)
+
+    def _limit(self) -> float | None:
+        limit: float | None = self.preferences.all()["pulls"]["max_bytes_per_second"]
+        return limit
+
+
+@dataclass(frozen=True)
+class Chores:
+    """What is looked after now and then."""
+
+    preferences: PreferenceStore
+    uses: ModelUses
+    keys: IdempotencyService
+    pulls: PullStore
+    calls: UsageLog
+    versions: VersionService
+    updates: AutoUpdate
+
+    def do(self) -> None:
+        """End the updates that are over, begin those that are due, and forget what is old."""
+        preferred = self.preferences.all()
+        self.uses.since()
+        self.keys.prune()
+        self.pulls.prune(preferred["pulls"]["keep_days"])
+        try:
+            self.versions.settle()
+            self.updates.tick()
+        except ServiceError as exc:  # Ollama is away; the next round tries again
+            log.info("chores are left for later: %s", exc.message)
+        self.calls.prune(preferred["usage"]["keep_days"])

@@ -1,0 +1,106 @@
+"""Making models: from another one, or from an uploaded file."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from app.errors import InvalidRequest, ServiceError
+from app.services.models.protection import Protection
+from app.services.models.upload import Upload, UploadService
+from app.services.ollama.names import check_name, find_model
+from app.services.ollama.service import OllamaService
+
+Json = dict[str, Any]
+Events = Generator[list[tuple[str, Json]], None, None]
+
+
+class CreationService:
+    """Makes models on one Ollama server."""
+
+    def __init__(self, ollama: OllamaService, uploads: UploadService, protection: Protection) -> None:
+        self._ollama = ollama
+        self._protection = protection
+        self._uploads = uploads
+
+    def from_model(self, wanted: Json) -> Json:
+        """Return what to ask of Ollama for a model that is made from an installed one.
+
+        :param wanted: as :class:`~app.schemas.creations.CreateSchema` loads it
+        :raises ModelNotFound: when that is not installed: Ollama would go and download it
+        :raises ModelExists: when the new name is taken
+        """
+        order = _order(wanted)
+        _refuse(wanted, "digest", "Only a file has a digest: send one as application/octet-stream.")
+        if "origin" not in wanted:
+            raise _bad_field("from", "Say which installed model to make it from, or send a file.")
+        origin = check_name(wanted["origin"])
+        listed = self._ollama.list()["models"]
+        if find_model(listed, origin) is None:
+            raise self._ollama.model_not_found(str(origin))
+        self._check_free(wanted, listed)
+        return {**order, "from": str(origin)}
+
+    def from_file(self, wanted: Json, upload: Upload, size: int | None) -> Json:
+        """Bring a GGUF file to Ollama, and return what to ask of it for a model made from that.
+
+        :param size: the bytes that were announced
+        :raises InvalidUpload: when the file is not what it should be
+        :raises ModelExists: when the new name is taken; the file is not sent on then
+        """
+        order = _order(wanted)
+        _refuse(wanted, "origin", "Make it from a model or from a file, not from both.")
+
+        def check() -> None:
+            self._check_free(wanted, self._ollama.list()["models"])
+
+        digest = self._uploads.push(upload, size, wanted.get("digest"), check)
+        return {**order, "files": {"model.gguf": digest}}
+
+    def _check_free(self, wanted: Json, listed: list[Json]) -> None:
+        self._protection.check_free(check_name(wanted["model"]), listed, overwrite=wanted["overwrite"])
+
+    def create(self, order: Json) -> Json:
+        """Make the model, and return how it went."""
+        log = [part for part in self._ollama.create(**order) if part]
+        return _created(order, log)
+
+    def events(self, order: Json, request_id: str) -> Events:
+        """Make the model, yielding `progress` and then `done` or `error`.
+
+        What goes wrong before the first event is raised.
+        """
+        log: list[Json] = []
+        lines = self._ollama.create(**order)
+        try:
+            for part in lines:
+                if part is not None:
+                    log.append(part)
+                yield [("progress", part)] if part else []
+            yield [("done", _created(order, log))]
+        except ServiceError as exc:
+            if not log:
+                raise
+            yield [("error", exc.body(request_id))]
+        finally:
+            lines.close()
+
+
+def _order(wanted: Json) -> Json:
+    changes: Json = {
+        key: wanted[key] for key in ("system", "template", "parameters", "license") if key in wanted
+    }
+    return {"model": str(check_name(wanted["model"])), **changes}
+
+
+def _created(order: Json, log: list[Json]) -> Json:
+    return {"model": order["model"], "created": True, "status_log": log}
+
+
+def _refuse(wanted: Json, field: str, message: str) -> None:
+    if field in wanted:
+        raise _bad_field({"origin": "from"}.get(field, field), message)
+
+
+def _bad_field(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {message}", details={field: [message]})

@@ -1,0 +1,204 @@
+"""The installed models: listed, shown and copied."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from marshmallow import ValidationError
+
+from app.errors import NotFound, StorageFailed, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.model_name import ModelName
+from app.schemas.models import ModelListSchema
+from app.schemas.running import MemorySchema
+from app.services.models.memory import in_memory
+from app.services.models.protection import Protection
+from app.services.ollama.names import check_name, find_model
+from app.services.ollama.service import OllamaService
+from app.storage.json_file import JsonFile
+
+Json = dict[str, Any]
+
+
+class ModelLibrary:
+    """The models of one Ollama server.
+
+    :param last: the last list that it answered
+    """
+
+    def __init__(self, ollama: OllamaService, last: LastModels, protection: Protection) -> None:
+        self._ollama = ollama
+        self._protection = protection
+        self._last = last
+
+    def list(
+        self,
+        *,
+        loaded: bool | None = None,
+        capability: str | None = None,
+        sort: str | None = None,
+        stale: str | None = None,
+    ) -> Json:
+        """Return the models, newest first.
+
+        :param loaded: only those that are in memory, or that are not; each then says so
+        :param capability: only those that have it
+        :param sort: ``name``, ``size`` or ``modified_at``, with a ``-`` for descending
+        :param stale: ``ok``: the last known list when Ollama is down
+        """
+        answer = self._now_or_last(stale=stale == "ok" and loaded is None)
+        models = answer["models"]
+        if loaded is not None:
+            running = self._ollama.ps()["models"]
+            models = [{**m, "loaded": in_memory(running, m) is not None} for m in models]
+            models = [m for m in models if m["loaded"] is loaded]
+        if capability:
+            models = [m for m in models if capability in self._capabilities(m)]
+        if sort:
+            models.sort(key=lambda m: _sort_key(m[sort.lstrip("-")]), reverse=sort.startswith("-"))
+        return {**answer, "models": models, "total": len(models)}
+
+    def get(self, model: str) -> Json:
+        """Return all that is known of *model*.
+
+        :raises ModelNotFound: when it is not installed
+        """
+        name = check_name(model)
+        shown = self._ollama.show(str(name))
+        listed = self._ollama.list()["models"]
+        entry = self._find(listed, name)
+        running = in_memory(self._ollama.ps()["models"], entry)
+        parameters = parse_parameters(shown["parameters"])
+        in_force = running["context_length"] if running else parameters.get("num_ctx")
+        memory = {field: running[field] for field in MemorySchema().fields} if running else {}
+        return {
+            **shown,
+            **entry,
+            **memory,
+            "capabilities": shown["capabilities"] or entry.get("capabilities", []),
+            "parameters": parameters,
+            "context": {"trained": shown["trained_context"], "in_force": in_force},
+            "aliases": [m["name"] for m in listed if m["digest"] == entry["digest"] and m is not entry],
+            "loaded": running is not None,
+        }
+
+    def copy(self, source: str, destination: str, *, overwrite: bool = False) -> Json:
+        """Give *source* a second name.
+
+        :raises ModelNotFound: when it is not installed
+        :raises ModelExists: when the second name is taken
+        :raises ModelProtected: when what has it must not be replaced
+        """
+        old, new = check_name(source), check_name(destination)
+        listed = self._ollama.list()["models"]
+        self._find(listed, old)
+        self._protection.check_free(new, listed, overwrite=overwrite)
+        self._ollama.copy(str(old), str(new))
+        return {"source": str(old), "destination": str(new), "copied": True}
+
+    def _now_or_last(self, *, stale: bool) -> Json:
+        try:
+            listing = self._ollama.list()
+        except (UpstreamUnavailable, UpstreamTimeout):
+            last = self._last.get() if stale else None
+            if last is None:
+                raise
+            return {**last, "stale": True}
+        self._last.keep(listing)
+        return listing
+
+    def _find(self, listed: Sequence[Json], name: ModelName) -> Json:
+        found = find_model(listed, name)
+        if found is None:
+            raise self._ollama.model_not_found(str(name))
+        return found
+
+    def _capabilities(self, model: Json) -> Sequence[str]:
+        """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
+        if "capabilities" in model:
+            told: Sequence[str] = model["capabilities"]
+            return told
+        try:
+            shown: Sequence[str] = self._ollama.show(model["name"])["capabilities"]
+        except (NotFound, UpstreamError):  # its weights are gone, or damaged
+            return []
+        return shown
+
+
+def _sort_key(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+log = logging.getLogger(__name__)
+
+
+class LastModels:
+    """The last list that the Ollama at *url* answered, kept at *path*.
+
+    The file is written when the list changed; its time of change is the time of the last answer.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._file = JsonFile(path, _check)
+        self._url = url
+
+    def keep(self, listing: Json) -> None:
+        """Keep what was just answered; a listing does not fail because it cannot be kept."""
+        kept = {"url": self._url, "models": ModelListSchema().dump(listing)["models"]}
+        try:
+            if self._file.read() == kept:
+                os.utime(self._file.path)
+            else:
+                self._file.update(lambda stored: stored.update(kept))
+        except (OSError, StorageFailed) as exc:
+            log.warning("the list of models cannot be kept: %s", exc)
+
+    def get(self) -> Json | None:
+        """Return the last list and when it was answered: ``models``, ``as_of``, ``age_seconds``."""
+        try:
+            kept = self._file.read()
+        except StorageFailed:
+            return None
+        if kept.get("url") != self._url:
+            return None
+        as_of = datetime.fromtimestamp(self._file.path.stat().st_mtime, timezone.utc)
+        age = datetime.now(timezone.utc) - as_of
+        listing: Json = ModelListSchema().load(kept)
+        return {**listing, "as_of": as_of, "age_seconds": max(0, int(age.total_seconds()))}
+
+
+def _check(kept: Json) -> None:
+    try:
+        ModelListSchema().load(kept)
+    except ValidationError as exc:
+        raise ValueError("it is no list of models") from exc
+
+
+_LISTS = {"stop"}
+
+
+def parse_parameters(text: str) -> dict[str, Any]:
+    """Parse lines such as ``stop  "<|im_end|>"``; what is named twice, and ``stop``, becomes a list."""
+    found: dict[str, list[Any]] = {}
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(" ")
+        if key:
+            found.setdefault(key, []).append(_value(value.strip()))
+    return {key: values if key in _LISTS or len(values) > 1 else values[0] for key, values in found.items()}
+
+
+def _value(text: str) -> Any:
+    """Read a number, a truth value or a quoted text as Go's ``%#v`` writes it."""
+    for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError):
+            continue
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return text

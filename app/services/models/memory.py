@@ -1,0 +1,61 @@
+"""The models in memory."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from app.model_name import ModelName
+from app.services.ollama.names import check_name, find_model
+from app.services.ollama.service import OllamaService
+
+Json = dict[str, Any]
+
+_POLLS = 40  # an unloaded model is listed for a moment longer, or until its last answer is done
+_POLL_SECONDS = 0.05
+
+
+class MemoryService:
+    """The memory of one Ollama server."""
+
+    def __init__(self, ollama: OllamaService) -> None:
+        self._ollama = ollama
+
+    def load(self, model: str, keep_alive: float | str | None = None) -> Json:
+        """Load *model*, and tell what it takes."""
+        name = check_name(model)
+        self._ollama.load(str(name), keep_alive)
+        entry = self._entry(name)
+        return {**(entry or {}), "model": str(name), "loaded": entry is not None}
+
+    def unload(self, model: str) -> Json:
+        """Take *model* out of memory; ``loaded`` is still true while it answers a request."""
+        name = check_name(model)
+        self._ollama.unload(str(name))
+        return {"model": str(name), "loaded": not self._is_gone(name)}
+
+    def release(self, name: ModelName) -> None:
+        """Unload a model that is to be deleted, if it is loaded under this *name*."""
+        if find_model(self._ollama.ps()["models"], name):
+            self.unload(str(name))
+
+    def _entry(self, name: ModelName) -> Json | None:
+        running = self._ollama.ps()["models"]
+        if found := find_model(running, name):
+            return found
+        installed = find_model(self._ollama.list()["models"], name)
+        return in_memory(running, installed) if installed else None
+
+    def _is_gone(self, name: ModelName) -> bool:
+        for _ in range(_POLLS):
+            if find_model(self._ollama.ps()["models"], name) is None:
+                return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+
+def in_memory(running: list[Json], model: Json) -> Json | None:
+    """Return the one of *running* that is *model*, maybe under another of its names."""
+    same_name = [entry for entry in running if entry["name"].lower() == model["name"].lower()]
+    same_digest = [entry for entry in running if entry["digest"] == model["digest"]]
+    return next(iter(same_name + same_digest), None)

@@ -1,0 +1,52 @@
+"""What keeps a model from being deleted or replaced by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.errors import ModelExists, ModelProtected
+from app.model_name import ModelName
+from app.services.ollama.names import find_model, full_name
+
+Json = dict[str, Any]
+
+
+class Protection:
+    """The models that the settings protect.
+
+    :param names: upper and lower case are the same, and a name without a tag is that of `latest`
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = [*names]
+        self._keys = {full_name(name) for name in self._names}
+
+    def check(self, model: str) -> None:
+        """See to it that *model* may go.
+
+        :raises ModelProtected: when it may not
+        """
+        if full_name(model) in self._keys:
+            raise ModelProtected(
+                f"The model '{model}' is protected: it is neither deleted nor replaced.",
+                hint="Take it out of `protected_models` first: PUT /api/settings",
+                details={"model": model, "protected_models": self._names},
+            )
+
+    def check_free(self, name: ModelName, listed: Iterable[Json], *, overwrite: bool) -> None:
+        """See to it that a new model can have this *name*.
+
+        :param listed: the models that are installed
+        :raises ModelExists: when it is taken, and not to be overwritten
+        :raises ModelProtected: when it must not be
+        """
+        if find_model(listed, name) is None:
+            return
+        if not overwrite:
+            raise ModelExists(
+                f"There is a model '{name}' already.",
+                hint='Choose another name, or add "overwrite": true to replace it.',
+                details={"model": str(name)},
+            )
+        self.check(str(name))

@@ -1,0 +1,141 @@
+"""Which models nobody seems to need any more, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from app.services.models.memory import in_memory
+from app.services.ollama.names import full_name
+from app.storage.database import KeptVersion
+
+Json = dict[str, Any]
+Verdict = tuple[bool, str]
+
+IDLE = timedelta(days=30)
+"""How long nobody must have used a model before it counts as not needed."""
+TWIN_IDLE = timedelta(days=7)
+"""The same for a further name of a model: what it holds stays under the other one."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the use of the models.
+
+    :param uses: when each was last used through this program, by its full name in lower case
+    :param watched_since: since when uses are noted: of the time before, nothing is known
+    :param protected: full names of those that must not be deleted
+    :param pinned: full names of those that are not updated by themselves
+    :param running: those in memory
+    :param kept: former versions, the newest first
+    """
+
+    uses: Mapping[str, datetime]
+    watched_since: datetime
+    protected: frozenset[str]
+    pinned: frozenset[str]
+    running: list[Json]
+    kept: list[KeptVersion]
+    now: datetime
+
+
+def verdicts(listed: list[Json], known: Known) -> dict[str, Verdict]:
+    """Return of each of the *listed* models, by its full name, whether it can go, and a sentence why."""
+    models = {full_name(model["name"]): model for model in listed}
+    kept = {full_name(row.name): row for row in known.kept}
+    keepers = _keepers(models, kept, known)
+    found: dict[str, Verdict] = {}
+    for key, model in models.items():
+        if reason := _bound(key, model, known):
+            found[key] = False, reason
+        elif key in kept and not _was_used_lately(key, known):
+            found[key] = _of_former(kept[key], models, known)
+        else:
+            found[key] = _of_model(key, model, keepers.get(key), known)
+    return found
+
+
+def _bound(key: str, model: Json, known: Known) -> str:
+    """Return why a model has to stay whatever its use; empty when nothing binds it."""
+    if key in known.protected:
+        return "It is one of the protected_models of the settings."
+    if key in known.pinned:
+        return "It is one of the pinned_models of the settings."
+    return "It is in memory." if in_memory(known.running, model) else ""
+
+
+def _of_model(key: str, model: Json, keeper: str | None, known: Known) -> Verdict:
+    idle, used = _idle_for(key, model, known), known.uses.get(key)
+    since = _day(used) if used else f"{_day(known.watched_since)}, when it began to take note"
+    if idle >= IDLE:
+        return True, f"It was not used through this server since {since}."
+    if keeper and idle >= TWIN_IDLE:
+        return True, f"It is the same as {keeper}, and was not used by this name since {since}."
+    last = max(model["modified_at"], used or known.watched_since)
+    if last == used:
+        return False, f"It was used on {_day(last)}."
+    if last == model["modified_at"]:
+        return False, f"It was installed on {_day(last)}."
+    return False, f"Of its use nothing is known from before {_day(last)}."
+
+
+def _of_former(row: KeptVersion, models: Mapping[str, Json], known: Known) -> Verdict:
+    """Judge a version that an update has kept, and that nobody uses by its own name."""
+    installed = models.get(row.key)
+    if row.status == "pending":
+        return False, f"The update of {row.model} is not over."
+    if installed is None:
+        return False, f"It is the only version of {row.model} that is left."
+    if installed["digest"] == row.digest:
+        return True, f"It is the same as {row.model}."
+    ways_back = [
+        other
+        for other in known.kept
+        if other.key == row.key
+        and other.status == "kept"
+        and other.digest != installed["digest"]
+        and full_name(other.name) in models
+    ]
+    if ways_back[0].name != row.name:
+        return True, f"A rollback of {row.model} leads to a newer version than this one."
+    if known.now - row.created_at >= IDLE:
+        return True, f"{row.model} was updated on {_day(row.created_at)} and not rolled back since."
+    return False, f"A rollback of {row.model} leads to it."
+
+
+def _was_used_lately(key: str, known: Known) -> bool:
+    used = known.uses.get(key)
+    return used is not None and known.now - used < IDLE
+
+
+def _idle_for(key: str, model: Json, known: Known) -> timedelta:
+    """Return for how long a model surely was not used; one that was just installed was no time idle."""
+    modified: datetime = model["modified_at"]
+    return known.now - max(modified, known.uses.get(key) or known.watched_since)
+
+
+def _keepers(models: Mapping[str, Json], kept: Mapping[str, KeptVersion], known: Known) -> dict[str, str]:
+    """Return, for each further name of a model, the name under which it stays."""
+
+    def worth(key: str) -> tuple[bool, bool, timedelta, str]:
+        idle = _idle_for(key, models[key], known)
+        return bool(_bound(key, models[key], known)), key not in kept, -idle, key
+
+    found = {}
+    for group in _same(models):
+        keeper = max(group, key=worth)
+        found.update({key: models[keeper]["name"] for key in group if key != keeper})
+    return found
+
+
+def _same(models: Mapping[str, Json]) -> Iterable[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key, model in models.items():
+        groups.setdefault(model["digest"], []).append(key)
+    return groups.values()
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"

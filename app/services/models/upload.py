@@ -1,0 +1,134 @@
+"""Model files that a client sends: kept on the disk for a moment, checked, and passed on to Ollama."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Protocol
+
+from app import gguf
+from app.errors import DiskFull, InvalidUpload
+from app.services.ollama.service import OllamaService
+
+_CHUNK = 1 << 20
+_MAGIC = b"GGUF"
+
+
+class Upload(Protocol):
+    """The body of a request."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to *size* bytes; none at the end."""
+
+
+class UploadService:
+    """Uploads to one Ollama server.
+
+    :param folder: where a file is kept while it arrives; it has no name there, and ends with the process
+    """
+
+    def __init__(self, ollama: OllamaService, folder: Path) -> None:
+        self._ollama = ollama
+        self._folder = folder
+
+    def push(
+        self,
+        upload: Upload,
+        size: int | None,
+        digest: str | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Bring a GGUF file to Ollama, and return its digest.
+
+        :param size: the bytes that were announced
+        :param digest: what it must be
+        :param check: called when the whole file is here, before anything is sent on
+        :raises InvalidUpload: for another file than was announced, or one that is no GGUF
+        :raises DiskFull: when it does not fit on the disk
+        """
+        start = _read(upload, len(_MAGIC))
+        if start != _MAGIC:
+            raise InvalidUpload(
+                "The file is not a GGUF model: it does not begin with 'GGUF'.",
+                hint="Convert the model to GGUF first, or send the file itself as the body.",
+                details={"reason": "not_gguf"},
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._check_room(size or 0)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            actual = self._receive(start, upload, file)
+            _check(file.tell(), size, actual, digest)
+            _check_complete(file)
+            check()
+            if not self._ollama.has_blob(actual):
+                file.seek(0)
+                self._ollama.push_blob(actual, file)
+        return actual
+
+    def _receive(self, start: bytes, upload: Upload, file: IO[bytes]) -> str:
+        sha256, chunk = hashlib.sha256(), start
+        while chunk:
+            sha256.update(chunk)
+            try:
+                file.write(chunk)
+            except OSError as exc:
+                raise self._disk_full(file.tell()) if exc.errno == errno.ENOSPC else exc from exc
+            chunk = _read(upload, _CHUNK)
+        return f"sha256:{sha256.hexdigest()}"
+
+    def _check_room(self, size: int) -> None:
+        if shutil.disk_usage(self._folder).free < size:
+            raise self._disk_full(size)
+
+    def _disk_full(self, size: int) -> DiskFull:
+        return DiskFull(
+            "The file does not fit on the disk of this server's data folder.",
+            hint=f"Free some space, or move the folder with BACKEND_DATA_DIR: {self._folder}",
+            details={"bytes": size, "free_bytes": shutil.disk_usage(self._folder).free},
+        )
+
+
+def _read(upload: Upload, size: int) -> bytes:
+    """Return *size* bytes of *upload*, or what is left of it."""
+    parts = []
+    try:
+        while size and (part := upload.read(size)):
+            parts.append(part)
+            size -= len(part)
+    except OSError as exc:  # the client left
+        raise _truncated() from exc
+    return b"".join(parts)
+
+
+def _check(received: int, size: int | None, actual: str, digest: str | None) -> None:
+    if size is not None and received != size:
+        raise _truncated()
+    if digest is not None and digest != actual:
+        raise InvalidUpload(
+            "The file is not the one that was announced: its SHA-256 differs.",
+            hint="Send it again, or leave the digest out.",
+            details={"reason": "digest_mismatch", "expected": digest, "actual": actual},
+        )
+
+
+def _check_complete(file: IO[bytes]) -> None:
+    """See to it that the tensors are all in the *file*, before Ollama keeps it."""
+    file.flush()
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            gguf.parse(data).check_complete()
+    except ValueError as exc:
+        raise _truncated() from exc
+
+
+def _truncated() -> InvalidUpload:
+    return InvalidUpload(
+        "The upload ended before the whole file was here.",
+        hint="Send it again; nothing of it was kept.",
+        details={"reason": "truncated"},
+    )

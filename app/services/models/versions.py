@@ -1,0 +1,206 @@
+"""Former versions of models: an update keeps what it replaces under another name, so that one can go back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, select
+
+from app.errors import ModelNotFound, NoPreviousVersion, PullActive
+from app.model_name import ModelName
+from app.services.ollama.names import check_name, full_name
+from app.services.ollama.service import OllamaService
+from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
+
+Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+_TAG_LENGTH = 80
+_PATIENCE = timedelta(minutes=1)  # for whoever began an update and has not started its pull yet
+
+
+class VersionStore:
+    """The rows of the kept versions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> list[KeptVersion]:
+        """Return all versions, the newest first."""
+        with self._database.session() as session:
+            query = select(KeptVersion).order_by(KeptVersion.created_at.desc(), KeptVersion.name)
+            return [*session.scalars(query)]
+
+    def kept(self, key: str) -> list[KeptVersion]:
+        """Return the versions of a model that one can go back to, the newest first."""
+        return [row for row in self.all() if row.key == key and row.status == "kept"]
+
+    def save(self, row: KeptVersion) -> None:
+        """Keep *row*, also over one of the same name."""
+        with self._database.session() as session:
+            session.merge(row)
+
+    def delete(self, name: str) -> None:
+        """Forget a version."""
+        with self._database.session() as session:
+            session.execute(delete(KeptVersion).where(KeptVersion.name == name))
+
+    def over(self) -> list[KeptVersion]:
+        """Return the pending versions whose pull is over, or never came to be."""
+        active = select(Pull.id).where(Pull.status.in_(ACTIVE))
+        begun = (KeptVersion.pull_id != "") | (KeptVersion.created_at < utc_now() - _PATIENCE)
+        pending = select(KeptVersion).where(KeptVersion.status == "pending", begun)
+        with self._database.session() as session:
+            return [*session.scalars(pending.where(KeptVersion.pull_id.not_in(active)))]
+
+    def active_pulls(self, key: str) -> list[str]:
+        """Return the ids of the pulls of a model that are not over."""
+        with self._database.session() as session:
+            return [*session.scalars(select(Pull.id).where(Pull.key == key, Pull.status.in_(ACTIVE)))]
+
+
+class VersionService:
+    """Keeps versions, goes back to them, and throws away those that are too many."""
+
+    def __init__(
+        self, store: VersionStore, ollama: OllamaService, limit: int, protected: Iterable[str] = ()
+    ) -> None:
+        """Keep at most *limit* versions of a model, and those whose names are *protected*."""
+        self._store = store
+        self._ollama = ollama
+        self._limit = limit
+        self._protected = {full_name(name) for name in protected}
+
+    def keep(self, model: str, digest: str, *, automatic: bool = False) -> KeptVersion:
+        """Keep the installed version of *model*, whose *digest* it is, until its update is over."""
+        name = check_name(model)
+        row = KeptVersion(
+            name=str(kept_name(name, digest)), model=str(name), key=full_name(model), digest=digest,
+            status="pending", pull_id="", automatic=automatic, created_at=utc_now(),
+        )  # fmt: skip
+        self._store.save(row)  # first, so that no copy is ever left that nobody knows of
+        self._ollama.copy(model, row.name)
+        return row
+
+    def begun(self, row: KeptVersion, pull_id: str) -> None:
+        """Note which pull is the update that *row* was kept for."""
+        row.pull_id = pull_id
+        self._store.save(row)
+
+    def settle(self) -> None:
+        """End the updates whose pull is over: what changed stays kept, what did not is one name too many."""
+        over = self._store.over()
+        if not over:
+            return
+        installed = self.installed()
+        for row in over:
+            if installed.get(row.key) in (None, row.digest):
+                self._forget(row)
+            else:
+                row.status = "kept"
+                self._store.save(row)
+                self._prune(row.key, installed[row.key])
+
+    def rollback(self, model: str) -> Json:
+        """Bring the version before into force again, and keep the one that was, to go forth.
+
+        :raises NoPreviousVersion: when there is none
+        :raises PullActive: while the model is being updated or pulled, which would undo it
+        """
+        name = check_name(model)
+        self.settle()  # an update may have ended just now
+        key, installed = full_name(model), self.installed()
+        self._check_idle(str(name), key)
+        there = [row for row in self._store.kept(key) if full_name(row.name) in installed]
+        now = installed.get(key)
+        row = next((row for row in there if row.digest != now), None)
+        if row is None:
+            raise NoPreviousVersion(
+                f"No version of '{name}' before the installed one is kept.",
+                hint="POST /api/providers/ollama/updates keeps one, as long as `keep_versions` allows.",
+                details={"model": str(name)},
+            )
+        newer = self.keep(str(name), now) if now else None
+        self._ollama.copy(row.name, str(name))
+        if newer:
+            newer.status = "kept"
+            self._store.save(newer)
+        self._forget(row)
+        return {
+            "model": str(name),
+            "digest": row.digest,
+            "replaced_digest": now,
+            "previous": newer.name if newer else None,
+        }
+
+    def previous(self, installed: Mapping[str, str]) -> dict[str, str]:
+        """Return the version that a rollback of each model leads to.
+
+        :param installed: the digests of the installed models, by their full names
+        """
+        rows = [
+            row
+            for row in self._store.all()
+            if row.status == "kept"
+            and full_name(row.name) in installed
+            and row.digest != installed.get(row.key)
+        ]
+        return {row.key: row.name for row in reversed(rows)}  # the newest last, so that it stays
+
+    def names(self) -> set[str]:
+        """Return the full names under which versions are kept."""
+        return {full_name(row.name) for row in self._store.all()}
+
+    def installed(self) -> dict[str, str]:
+        """Return the digests of the installed models, by their full names in lower case."""
+        return {full_name(model["name"]): model["digest"] for model in self._ollama.list()["models"]}
+
+    def _check_idle(self, model: str, key: str) -> None:
+        pending = [row.pull_id for row in self._store.all() if row.key == key and row.status == "pending"]
+        ids = pending or self._store.active_pulls(key)
+        if ids:
+            raise PullActive(
+                f"The model '{model}' is being {'updated' if pending else 'pulled'}.",
+                hint="Wait for its pull, or cancel it: GET /api/providers/ollama/pulls",
+                details={"model": model, "id": ids[0]},
+            )
+
+    def _prune(self, key: str, installed: str) -> None:
+        for row in superfluous(self._store.kept(key), installed, self._limit):
+            self._forget(row)
+
+    def _forget(self, row: KeptVersion) -> None:
+        if full_name(row.name) in self._protected:
+            row.status = "kept"
+            self._store.save(row)
+            return
+        try:
+            self._ollama.delete(row.name)
+        except ModelNotFound:
+            log.info("%s was gone already", row.name)
+        self._store.delete(row.name)
+
+
+def kept_name(name: ModelName, digest: str) -> ModelName:
+    """Return the name under which the version *digest* of *name* is kept: the same with a longer tag."""
+    end = f"-prev-{digest.removeprefix('sha256:')[:12]}"
+    tag = name.tag
+    if len(tag) + len(end) > _TAG_LENGTH:  # cut, and told apart from others that are cut alike
+        mark = hashlib.sha256(tag.lower().encode()).hexdigest()[:8]
+        tag = f"{tag[: _TAG_LENGTH - len(end) - len(mark) - 1]}-{mark}"
+    return replace(name, tag=tag + end)
+
+
+def superfluous(kept: list[KeptVersion], installed: str, limit: int) -> list[KeptVersion]:
+    """Return which of the *kept* versions, the newest first, to throw away.
+
+    Those beyond the *limit*, and those that are the *installed* version itself.
+    """
+    former = [row for row in kept if row.digest != installed]
+    return [row for row in kept if row not in former[:limit]]

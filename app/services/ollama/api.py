@@ -1,0 +1,190 @@
+"""Requests to an Ollama server: its answers checked, its failures turned into ours."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import requests
+from marshmallow import Schema, ValidationError
+
+from app.errors import UpstreamError
+from app.schemas.pulls import PullPartSchema
+from app.services.providers.store import Provider
+from app.settings import Timeouts
+from app.upstream.failures import clean, cut_off, invalid_response, reject
+from app.upstream.hanging_up import Register, announcing
+from app.upstream.reading import read
+from app.upstream.session import translated
+
+Json = dict[str, Any]
+
+
+class OllamaApi:
+    """The way to one Ollama server.
+
+    :param session: kept by the caller, for its connections
+    :param provider: where the server is
+    :param timeouts: how long to wait for it
+    """
+
+    def __init__(self, session: requests.Session, provider: Provider, timeouts: Timeouts) -> None:
+        self._session = session
+        self.provider = provider
+        self._timeouts = timeouts
+
+    @property
+    def name(self) -> str:
+        """The name that messages use."""
+        return self.provider.name
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Json:
+        """Return the JSON object that a request answers."""
+        with self._open(method, path, **kwargs) as response:
+            answer = self._parsed(response)
+        if not isinstance(answer, dict):
+            raise invalid_response(self.name, "it is not a JSON object")
+        return answer
+
+    def _do(self, method: str, path: str, **kwargs: Any) -> None:
+        """Send a request whose answer has no body."""
+        with self._open(method, path, **kwargs):
+            pass
+
+    def _lines(
+        self, path: str, body: Json, failed: Callable[[str], UpstreamError]
+    ) -> Generator[Json | None, None, None]:
+        """Post *body*, and yield each line of progress, and None in each silent half second.
+
+        The lines are as :class:`~app.schemas.pulls.PullPartSchema` loads them. Closing the generator
+        hangs up.
+
+        :param failed: makes the error for the text of an ``error`` line
+        :raises UpstreamIncomplete: when the stream ends without its ``success``
+        """
+        timeouts = self._timeouts
+        chunks = read(
+            lambda register: self._body(path, body, register),
+            first_byte=timeouts.first_byte,
+            idle=timeouts.idle,
+        )
+        rest = b""
+        try:
+            with self.translated():
+                for data in chunks:
+                    if not data:
+                        yield None
+                    *lines, rest = (rest + data).split(b"\n")  # bytes: str would cut at U+2028
+                    for line in lines:
+                        part = self._part(line, failed)
+                        yield part
+                        if part["status"] == "success":
+                            return
+            if not rest or self._part(rest, failed)["status"] != "success":
+                raise cut_off(self.name)
+        finally:
+            chunks.close()
+
+    def _body(self, path: str, body: Json, register: Register) -> LineBody:
+        """Post *body* and return the open answer; *register* is told the connection before there is one."""
+        timeout = (self._timeouts.connect, max(self._timeouts.first_byte, self._timeouts.idle))
+        with announcing(register):
+            return LineBody(self._request("POST", path, json=body, stream=True, timeout=timeout))
+
+    def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
+        try:
+            part = json.loads(line)
+        except ValueError as exc:
+            raise invalid_response(self.name, "a line of its progress is not JSON") from exc
+        if isinstance(part, dict) and "error" in part:
+            raise failed(clean(part["error"], self.provider.api_key))
+        return self._load(PullPartSchema(), part)
+
+    @contextmanager
+    def _open(self, method: str, path: str, **kwargs: Any) -> Iterator[requests.Response]:
+        """Yield the answer of a request, its status checked; close it in the end."""
+        response = self._request(method, path, **kwargs)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _request(
+        self, method: str, path: str, timeout: tuple[float, float] | None = None, **kwargs: Any
+    ) -> requests.Response:
+        """Return the answer of a request, its status checked; the caller closes it."""
+        url = f"{self.provider.native_url}{path}"
+        timeout = timeout or (self._timeouts.connect, self._timeouts.list)
+        key = self.provider.api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if kwargs.get("stream"):  # who hangs up on it must not meet another request on the same connection
+            headers["Connection"] = "close"
+        with self.translated():
+            response = self._session.request(
+                method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
+            )
+        try:
+            if response.status_code not in {200, 201}:
+                self._refuse(response)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn what a request raises into our errors."""
+        return translated(self.name, self.provider.native_url)
+
+    def _refuse(self, response: requests.Response) -> None:
+        """Raise the error for an answer that is no success; its body is read before it is closed."""
+        answer = self._parsed(response)
+        message = answer.get("error") if isinstance(answer, dict) else None
+        if response.status_code == 403 and not message:
+            raise UpstreamError(
+                f"{self.name} at {self.provider.native_url} refuses this host name.",
+                hint="Use localhost or an IP address in base_url, or allow it with OLLAMA_ORIGINS.",
+            )
+        if message is None and response.status_code != 401 and response.request.method != "HEAD":
+            raise invalid_response(self.name, f"HTTP {response.status_code} that is not Ollama's")
+        reject(self.name, response.status_code, clean(message, self.provider.api_key))
+
+    def _parsed(self, response: requests.Response) -> Any:
+        """Return the body's JSON value; None where it is not JSON."""
+        with self.translated():
+            body = response.content
+        try:
+            return json.loads(body)
+        except ValueError:
+            return None
+
+    def _load(self, schema: Schema, answer: Any) -> Json:
+        try:
+            loaded: Json = schema.load(answer)
+        except ValidationError as exc:
+            raise invalid_response(self.name, "a field is missing or of the wrong type") from exc
+        return loaded
+
+
+class LineBody:
+    """The open answer of a request; see :class:`app.upstream.reading.Body`."""
+
+    receive = None  # urllib3 keeps bytes of its own: nobody can tell whether more is to be waited for
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield what each read gave."""
+        yield from self._response.raw.stream(65536, decode_content=True)
+
+    def connection(self) -> socket.socket | None:
+        """Return the connection."""
+        connection = self._response.raw.connection
+        return connection.sock if connection else None
+
+    def close(self) -> None:
+        """Close the connection, or give it back."""
+        self._response.close()

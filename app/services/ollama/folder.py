@@ -1,0 +1,133 @@
+"""Ollama's own models folder, where it is on this machine; read only::
+
+manifests/<host>/<namespace>/<model>/<tag>   JSON: the layers that make up a model
+blobs/sha256-<hex>                           a layer
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError
+
+from app.model_name import ModelName
+from app.schemas.registry import ManifestSchema
+from app.services.ollama.registry import Layer, Manifest
+from app.services.providers.store import Provider
+from app.settings import is_loopback
+
+log = logging.getLogger(__name__)
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+_SERVICE_FOLDER = Path("/usr/share/ollama/.ollama/models")  # of Ollama's service on Linux
+
+
+class LocalStore:
+    """The models folder at *path*."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def find(
+        cls, provider: Provider, environ: Mapping[str, str | None], listed: Collection[str] = ()
+    ) -> LocalStore | None:
+        """Return the models folder of the Ollama at *provider*; None where it is not on this machine.
+
+        :param environ: ``OLLAMA_MODELS`` names the folder, else it is below the home folder
+        :param listed: digests that this Ollama lists: a folder that holds none of them is another's
+        """
+        if not is_loopback(urlsplit(provider.native_url).hostname or ""):
+            return None
+        for folder in _candidates(environ):
+            store = cls(folder)
+            if (folder / "manifests").is_dir() and (not listed or store.holds(listed)):
+                return store
+        return None
+
+    def holds(self, digests: Collection[str]) -> bool:
+        """Tell whether a model with one of *digests* is here."""
+        return any(manifest.digest in digests for manifest in self.models().values())
+
+    def models(self) -> dict[str, Manifest]:
+        """Return what is installed, by the name that Ollama shows; what cannot be read is left out."""
+        return {
+            str(name): manifest
+            for name, path in self._entries()
+            if (manifest := _read(name, path)) is not None
+        }
+
+    def has_blob(self, digest: str) -> bool:
+        """Tell whether the blob *digest* is here in full."""
+        return bool(_DIGEST.fullmatch(digest)) and self._blob(digest).is_file()
+
+    def free_bytes(self) -> int:
+        """Return how many bytes still fit on the disk."""
+        blobs = self.path / "blobs"  # may be on another disk than the manifests
+        return shutil.disk_usage(blobs if blobs.is_dir() else self.path).free
+
+    def _blob(self, digest: str) -> Path:
+        return self.path / "blobs" / digest.replace(":", "-")
+
+    def _entries(self) -> Iterator[tuple[ModelName, Path]]:
+        for path in sorted((self.path / "manifests").glob("*/*/*/*")):
+            host, namespace, model, tag = path.parts[-4:]
+            try:
+                yield ModelName.parse(f"{host}/{namespace}/{model}:{tag}"), path
+            except ValueError:  # a temporary or hidden file
+                continue
+
+
+def _candidates(environ: Mapping[str, str | None]) -> Iterator[Path]:
+    if named := environ.get("OLLAMA_MODELS"):
+        yield Path(named).expanduser()
+    if home := environ.get("HOME") or environ.get("USERPROFILE"):
+        yield Path(home) / ".ollama" / "models"
+    if os.name == "posix":
+        yield _SERVICE_FOLDER
+
+
+def _read(name: ModelName, path: Path) -> Manifest | None:
+    """Return the manifest at *path*; None for one that is gone or damaged."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MANIFEST_LIMIT)
+        loaded = ManifestSchema().loads(content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ValidationError, RecursionError) as exc:
+        log.warning("the manifest of %s cannot be read (%s)", name, type(exc).__name__)
+        return None
+    return Manifest(
+        digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        layers=tuple(
+            Layer(entry["digest"], entry["size"], entry["media_type"])
+            for entry in [loaded["config"], *loaded["layers"]]
+        ),
+    )
+
+
+_BLOCK = 512  # bytes, the unit of st_blocks
+
+
+def partial_bytes(blobs: Path, digest: str = "sha256:") -> int:
+    """Return what the unfinished downloads in the folder *blobs* take: of *digest*, or all of them."""
+    return sum(_taken(path) for path in blobs.glob(f"{digest.replace(':', '-')}*-partial*"))
+
+
+def _taken(path: Path) -> int:
+    """Return the bytes that a file takes on the disk; Ollama makes a partial one full of holes."""
+    try:
+        stat = path.stat()
+    except OSError:  # it was finished meanwhile
+        return 0
+    blocks = getattr(stat, "st_blocks", None)  # Windows tells none
+    return stat.st_size if blocks is None else min(stat.st_size, blocks * _BLOCK)

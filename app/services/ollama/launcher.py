@@ -1,0 +1,132 @@
+"""Finding an Ollama server for the run, or starting one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from app.errors import ServiceError, UpstreamUnavailable
+from app.services.ollama.service import OllamaService
+from app.services.providers.store import Provider
+from app.settings import Timeouts, is_loopback
+
+log = logging.getLogger(__name__)
+
+_TIMEOUTS = Timeouts(connect=1, list=2)  # a server that does not tell its version by then is not well
+_START_LIMIT = 30.0  # seconds
+_STOP_LIMIT = 10.0
+_POLL = 0.05
+
+
+class Launcher:
+    """The Ollama server of a run: one that answers already, or one that this program starts and stops.
+
+    :param session: kept by the caller
+    :param provider: where the server is, or is to be
+    :param log_file: where a started server writes
+    """
+
+    def __init__(self, session: requests.Session, provider: Provider, log_file: Path) -> None:
+        self._ollama = OllamaService(session, provider, _TIMEOUTS)
+        self._url = provider.native_url
+        self._log_file = log_file
+        self._what = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self._stopping = False
+        self._settled = threading.Event()
+
+    def start(self, mode: str) -> None:
+        """Start a server when *mode* wants one: ``auto`` or ``embedded``, if none answers; ``external``."""
+        address = urlsplit(self._url)
+        host, port = address.hostname or "", address.port or 80
+        if mode == "external" or not is_loopback(host) or self._answers():
+            self._settled.set()
+            return
+        program = shutil.which("ollama") if mode == "auto" else None
+        if program:
+            self._what, command = "`ollama serve`", [program, "serve"]
+        else:
+            self._what = "the embedded engine"
+            command = [sys.executable, "-m", "app.engine", "--exit-with-parent"]
+            command += ["--host", host, "--port", str(port)]
+        environment = {**os.environ, "OLLAMA_HOST": f"{host}:{port}"}
+        threading.Thread(
+            target=self._supervise, args=(command, environment), name="ollama supervisor", daemon=True
+        ).start()
+
+    def describe(self) -> str:
+        """Wait until the server answers, and say in a line what was found or started."""
+        self._settled.wait(_START_LIMIT)
+        try:
+            version = self._ollama.version()
+        except UpstreamUnavailable:
+            if self._what:
+                return f"Could not start {self._what} at {self._url}: see {self._log_file}"
+            return f"No Ollama answers at {self._url}: start it with `ollama serve` when you need it."
+        except ServiceError as exc:
+            return f"Something that is not a healthy Ollama answers at {self._url}: {exc.message}"
+        if self._what:
+            return f"No Ollama was running: started {self._what} at {self._url}."
+        return f"Found Ollama {version} at {self._url}."
+
+    def stop(self) -> None:
+        """Stop what was started."""
+        with self._starting:
+            self._stopping = True
+            process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _supervise(self, command: list[str], environment: dict[str, str]) -> None:
+        """Start the server, and start it again when it dies after it had answered."""
+        while process := self._spawn(command, environment):
+            while not self._answers():
+                if process.poll() is not None:
+                    self._settled.set()
+                    return
+                time.sleep(_POLL)
+            self._settled.set()
+            process.wait()
+            if not self._stopping:
+                log.error("%s died; starting it again. Its log: %s", self._what, self._log_file)
+
+    def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
+        """Start *command*; nothing when this program is stopping."""
+        with self._starting:
+            if self._stopping:
+                return None
+            with self._log_file.open("ab") as output:
+                self._process = subprocess.Popen(  # the command is made here  # noqa: S603
+                    command,
+                    stdin=subprocess.PIPE,  # its end tells the engine that this program is gone
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C is for this program, which then stops the server
+                )
+            return self._process
+
+    def _answers(self) -> bool:
+        try:
+            self._ollama.version()
+        except UpstreamUnavailable:
+            return False
+        except ServiceError:
+            return True  # something else has the port; nothing can be started there
+        return True

@@ -1,0 +1,169 @@
+"""The registry that models come from: what a model consists of, before it is pulled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from marshmallow import ValidationError
+
+from app.errors import ModelNotInRegistry, RegistryNotAllowed
+from app.model_name import ModelName
+from app.schemas.registry import ManifestSchema
+from app.settings import Timeouts, is_loopback
+from app.upstream.failures import invalid_response, reject
+from app.upstream.session import translated
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+_LAYER_TYPE = "application/vnd.ollama.image."
+_MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+_GO_ORDER = ("mediaType", "digest", "size", "from", "name")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A part of a model: its weights, template, parameters, licence or configuration."""
+
+    digest: str
+    size: int
+    media_type: str
+
+    @property
+    def kind(self) -> str:
+        """What it is to the model: `model`, `template`, `params`, `license` ..., or `config`."""
+        if not self.media_type.startswith(_LAYER_TYPE):
+            return "config"
+        return self.media_type.removeprefix(_LAYER_TYPE).partition(";")[0]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model consists of.
+
+    :param digest: ``sha256:`` of the manifest's own bytes: the digest that Ollama lists for the model
+    :param other_digests: the digests that an Ollama before 0.19 lists, which encoded the manifest anew
+    """
+
+    digest: str
+    layers: tuple[Layer, ...]
+    other_digests: tuple[str, ...] = ()
+
+    def is_same(self, digest: str) -> bool:
+        """Tell whether *digest*, of an installed model, means this manifest."""
+        return digest in (self.digest, *self.other_digests)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers, each counted once."""
+        return sum({layer.digest: layer.size for layer in self.layers}.values())
+
+
+class RegistryService:
+    """The registries, by the host in a model's name (``GET /v2/<namespace>/<model>/manifests/<tag>``)."""
+
+    def __init__(self, session: requests.Session, timeouts: Timeouts) -> None:
+        self._session = session
+        self._timeouts = timeouts
+
+    def manifest(self, name: ModelName, *, insecure: bool = False) -> Manifest:
+        """Return what *name* consists of in its registry.
+
+        :raises ModelNotInRegistry: when the registry has no such model
+        """
+        status, body = self._get(
+            name, f"manifests/{name.tag}", _MANIFEST_LIMIT + 1, {"Accept": MANIFEST_TYPE}, insecure=insecure
+        )
+        if status == 404:
+            raise ModelNotInRegistry(
+                f"The registry {name.host} has no model '{name}'.",
+                hint="Check the name and tag at https://ollama.com/library",
+                details={"model": str(name)},
+            )
+        if status != 200:
+            reject(name.host, status, "")
+        return _parse(name, body)
+
+    def blob_start(self, name: ModelName, digest: str, limit: int, *, insecure: bool = False) -> bytes:
+        """Return the first *limit* bytes of a layer, or all of a shorter one (``GET .../blobs/<digest>``)."""
+        headers = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
+        status, body = self._get(name, f"blobs/{digest}", limit, headers, insecure=insecure)
+        if status not in {200, 206}:
+            reject(name.host, status, "")
+        return body
+
+    def _get(
+        self, name: ModelName, path: str, limit: int, headers: dict[str, str], *, insecure: bool
+    ) -> tuple[int, bytes]:
+        """Return the status and at most *limit* bytes of an answer."""
+        base = f"{'http' if insecure else 'https'}://{name.host}"
+        url = f"{base}/v2/{name.namespace}/{name.model}/{path}"
+        timeout = (self._timeouts.connect, self._timeouts.list)
+        with translated(name.host, base):
+            response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
+            try:
+                return response.status_code, response.raw.read(limit, decode_content=True)
+            finally:
+                response.close()
+
+
+def re_encoded(manifest: dict[str, Any]) -> bytes:
+    """Return *manifest* as Ollama before 0.19 wrote it: what it knows of it, compact, in Go's order."""
+    entries = [
+        {key: entry[key] for key in _GO_ORDER if entry.get(key) or key in _GO_ORDER[:3]}
+        for entry in (manifest["config"], *manifest["layers"])
+    ]
+    document = {
+        "schemaVersion": manifest.get("schemaVersion", 0),
+        "mediaType": manifest.get("mediaType", ""),
+        "config": entries[0],
+        "layers": entries[1:],
+    }
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _parse(name: ModelName, body: bytes) -> Manifest:
+    try:
+        loaded: dict[str, Any] = ManifestSchema().loads(body)
+    except (ValidationError, ValueError, RecursionError) as exc:
+        raise invalid_response(f"The registry {name.host}", "it is no manifest") from exc
+    entries = [loaded["config"], *loaded["layers"]]
+    older = re_encoded(json.loads(body))
+    return Manifest(
+        digest=_sha256(body),
+        layers=tuple(Layer(e["digest"], e["size"], e["media_type"]) for e in entries),
+        other_digests=(_sha256(older), _sha256(older + b"\n")),
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:
+    """See to it that Ollama is sent to no registry but this machine's own and the *allowed* ones.
+
+    :raises RegistryNotAllowed: for any other, and for plain HTTP to another machine
+    """
+    name, colon, _port = host.rpartition(":")
+    here = is_loopback(name if colon else host)
+    if not here and host.lower() not in {a.lower() for a in allowed}:
+        raise RegistryNotAllowed(
+            f"Models may not be pulled from '{host}'.",
+            hint=f"Allow it with BACKEND_ALLOWED_REGISTRIES={','.join([*allowed, host])}",
+            details={"registry": host, "allowed": list(allowed)},
+        )
+    if insecure and not here:
+        raise RegistryNotAllowed(
+            f"Plain HTTP to the registry '{host}' is not allowed.",
+            hint='Leave "insecure" out; it is for registries on this machine.',
+            details={"registry": host},
+        )
+
+
+def is_plain(name: ModelName) -> bool:
+    """Tell whether the registry of *name* is asked in plain HTTP: one on this machine is."""
+    host, colon, _port = name.host.rpartition(":")
+    return is_loopback(host if colon else name.host)

@@ -1,0 +1,207 @@
+"""Ollama's own API: the models that are installed, what is done with them, and their downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Set
+from typing import IO
+
+from app.errors import (
+    CreateFailed,
+    ModelNotFound,
+    NotFound,
+    PullFailed,
+    UpstreamRejected,
+)
+from app.schemas.models import ModelListSchema
+from app.schemas.running import RunningListSchema
+from app.schemas.show import ShowSchema
+from app.services.ollama.api import Json, LineBody, OllamaApi
+from app.upstream.failures import invalid_response
+from app.upstream.hanging_up import Register
+
+
+class OllamaService(OllamaApi):
+    """One Ollama server."""
+
+    def version(self) -> str:
+        """Return the server's version (``GET /api/version``)."""
+        version = self._call("GET", "/api/version").get("version")
+        if not isinstance(version, str):
+            raise invalid_response(self.name, "no version in it")
+        return version
+
+    def list(self) -> Json:
+        """Return the installed models, newest first (``GET /api/tags``)."""
+        return self._load(ModelListSchema(), self._call("GET", "/api/tags"))
+
+    def ps(self) -> Json:
+        """Return the models in memory (``GET /api/ps``)."""
+        return self._load(RunningListSchema(), self._call("GET", "/api/ps"))
+
+    def show(self, model: str) -> Json:
+        """Return what Ollama knows of *model* (``POST /api/show``).
+
+        :raises ModelNotFound: when it is not installed
+        """
+        try:
+            return self._load(ShowSchema(), self._call("POST", "/api/show", json={"model": model}))
+        except NotFound as exc:
+            raise self.model_not_found(model) from exc
+
+    def pull(self, model: str, *, insecure: bool = False) -> Generator[Json | None, None, None]:
+        """Download *model*, yielding each line of progress, and None in each silent half second.
+
+        Closing the generator hangs up; Ollama keeps what it has, and the next pull goes on from there
+        (``POST /api/pull``).
+
+        :raises PullFailed: when Ollama says so, also in mid-stream
+        :raises UpstreamIncomplete: when the stream ends without its `success`
+        """
+        body = {"model": model, "insecure": insecure, "stream": True}
+        return self._lines("/api/pull", body, lambda message: pull_failed(model, message))
+
+    def create(self, model: str, **values: object) -> Generator[Json | None, None, None]:
+        """Make *model* (``POST /api/create``), yielding what :meth:`pull` does.
+
+        :param values: ``from`` or ``files``, and what is to be changed
+        :raises CreateFailed: when Ollama says so, also in mid-stream
+        :raises UpstreamIncomplete: when the stream ends without its `success`
+        """
+        body = {"model": model, **values, "stream": True}
+        return self._lines("/api/create", body, lambda message: create_failed(model, message))
+
+    def chat(self, request: Json, register: Register) -> LineBody:
+        """Return the open answer to a chat (``POST /api/chat``).
+
+        :param register: told the connection before the answer begins, so that one can hang up on it
+        :raises ModelNotFound: when the model is not there
+        """
+        try:
+            return self._body("/api/chat", request, register)
+        except NotFound as exc:
+            raise ModelNotFound(f"The model '{request['model']}' is not installed on {self.name}.") from exc
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give *source* a second name (``POST /api/copy``).
+
+        :raises ModelNotFound: when it is not installed
+        """
+        try:
+            self._do("POST", "/api/copy", json={"source": source, "destination": destination})
+        except NotFound as exc:
+            raise self.model_not_found(source) from exc
+
+    def delete(self, model: str) -> None:
+        """Delete *model*, and the layers that no other one uses (``DELETE /api/delete``).
+
+        :raises ModelNotFound: when it is not installed
+        """
+        try:
+            self._do("DELETE", "/api/delete", json={"model": model})
+        except NotFound as exc:
+            raise self.model_not_found(model) from exc
+
+    def load(self, model: str, keep_alive: float | str | None = None) -> None:
+        """Load *model* into memory (``POST /api/generate`` without a prompt).
+
+        :param keep_alive: seconds or a Go duration; negative for ever; None for Ollama's own
+        :raises ModelNotFound: when it is not installed
+        """
+        body = {"model": model, "stream": False}
+        if keep_alive is not None:
+            body["keep_alive"] = keep_alive
+        timeout = (self._timeouts.connect, self._timeouts.first_byte)
+        try:
+            try:
+                self._call("POST", "/api/generate", json=body, timeout=timeout)
+            except UpstreamRejected:  # a model that only embeds
+                self._call("POST", "/api/embed", json={**body, "input": ""}, timeout=timeout)
+        except NotFound as exc:
+            raise self.model_not_found(model) from exc
+
+    def unload(self, model: str) -> None:
+        """Take *model* out of memory, at once or when its last answer is done.
+
+        :raises ModelNotFound: when it is not installed
+        """
+        try:
+            self._call("POST", "/api/generate", json={"model": model, "keep_alive": 0, "stream": False})
+        except NotFound as exc:
+            raise self.model_not_found(model) from exc
+
+    def has_blob(self, digest: str) -> bool:
+        """Tell whether the server has the layer *digest* (``HEAD /api/blobs/:digest``)."""
+        try:
+            self._do("HEAD", f"/api/blobs/{digest}")
+        except NotFound:
+            return False
+        return True
+
+    def push_blob(self, digest: str, file: IO[bytes]) -> None:
+        """Send *file* as the layer *digest* (``POST /api/blobs/:digest``)."""
+        longest = max(self._timeouts.first_byte, self._timeouts.idle)
+        # While a body is sent, each of its parts has the time that is meant for connecting.
+        self._do(
+            "POST",
+            f"/api/blobs/{digest}",
+            data=file,
+            timeout=(self._timeouts.idle, longest),
+        )
+
+    def model_not_found(self, model: str) -> ModelNotFound:
+        """Say that *model* is not installed, and what is."""
+        available = [m["name"] for m in self.list()["models"]]
+        there = f"Installed: {', '.join(available[:20])}." if available else "None is installed yet."
+        return ModelNotFound(
+            f"The model '{model}' is not installed on {self.name}.",
+            hint=f'{there} Pull it: POST /api/providers/ollama/pull {{"model": "{model}"}}',
+            details={"model": model, "available": available},
+        )
+
+    def first_chat_model(self, needs: Set[str] = frozenset()) -> str:
+        """Return the newest installed model that can chat, and has the capabilities *needs* if one has.
+
+        :raises ModelNotFound: when there is none
+        """
+        models = self.list()["models"]
+        able = [model for model in models if "completion" in model.get("capabilities", ["completion"])]
+        able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))
+        if able:
+            name: str = able[0]["name"]
+            return name
+        raise ModelNotFound(
+            f"{self.name} has no model that can chat.",
+            hint='Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}',
+            details={"available": [model["name"] for model in models]},
+        )
+
+
+def create_failed(model: str, message: str) -> CreateFailed:
+    """Say why Ollama could not make *model*, and what to do about it."""
+    hint = "What was installed is as it was."
+    if "no space left" in message:
+        hint = "Free some disk space, then try again."
+    return CreateFailed(
+        f"The model '{model}' could not be made: {message}",
+        hint=hint,
+        details={"model": model, "upstream_error": message},
+    )
+
+
+def pull_failed(model: str, message: str) -> PullFailed:
+    """Say why Ollama could not pull *model*, and what to do about it."""
+    if "file does not exist" in message:
+        hint = "There is no such model: check the name and tag at https://ollama.com/library"
+    elif "no space left" in message:
+        hint = "Free some disk space, then pull again: what was downloaded is kept."
+    elif "dial tcp" in message or "lookup" in message:
+        hint = "The registry cannot be reached: check the network, then pull again."
+    elif "TLS handshake" in message:
+        hint = 'The registry speaks plain HTTP: for one on this machine, add "insecure": true.'
+    else:
+        hint = "Pull again: what was downloaded is kept."
+    return PullFailed(
+        f"The model '{model}' could not be pulled: {message}",
+        hint=hint,
+        details={"model": model, "upstream_error": message},
+    )

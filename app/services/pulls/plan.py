@@ -1,0 +1,191 @@
+"""What a pull would do, before it does it: from the registry's manifest, and what is here already."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from app import gguf
+from app.errors import DiskFull, ServiceError
+from app.model_name import ModelName
+from app.services.ollama.folder import LocalStore, partial_bytes
+from app.services.ollama.names import check_name
+from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry
+from app.services.ollama.service import OllamaService
+from app.services.pulls import memory_need as estimate
+
+Json = dict[str, Any]
+
+DEFAULT_CONTEXT = 4096  # Ollama's own with less than 24 GiB of graphics memory
+_HEADER_LIMIT = 256 << 10  # bytes of the weights, whose beginning tells what they are
+_TEXT_LIMIT = 64 << 10  # bytes of a licence or configuration that is worth fetching
+_LOADED_KINDS = {"model", "projector", "adapter"}
+
+
+@dataclass(frozen=True)
+class PlanService:
+    """Plans pulls.
+
+    :param store: Ollama's models folder, where it is on this machine
+    :param registries: the hosts, beside this machine's own, that models may come from
+    :param is_here: whether Ollama runs on this machine, so that its memory is this machine's
+    """
+
+    ollama: OllamaService
+    registry: RegistryService
+    store: LocalStore | None
+    registries: tuple[str, ...]
+    is_here: bool
+
+    def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Json:
+        """Return what pulling *model* would fetch and need.
+
+        :raises ModelNotInRegistry: when the registry does not have it
+        """
+        name = check_name(model)
+        check_registry(name.host, insecure=insecure, allowed=self.registries)
+        installed = self._installed(name)
+        manifest = self.registry.manifest(name, insecure=insecure)
+        fetch = _Fetch(self.registry, name, insecure)
+        missing = self.missing(manifest)
+        return {
+            "model": str(name),
+            "digest": manifest.digest,
+            "size": manifest.size,
+            "download_bytes": total(missing),
+            "layers": [_layer(layer, present=layer not in missing) for layer in manifest.layers],
+            "installed": installed is not None,
+            "current": installed is not None and manifest.is_same(installed),
+            "disk": self.disk(missing),
+            "memory": self._memory(manifest, fetch, num_ctx or DEFAULT_CONTEXT),
+            "license": fetch.first_line(manifest, "license"),
+            **self._requirement(fetch.text(manifest, "config")),
+        }
+
+    def missing(self, manifest: Manifest) -> list[Layer]:
+        """Return the layers of *manifest* that are not here, each once."""
+        has_blob = self.store.has_blob if self.store else self.ollama.has_blob
+        layers = {layer.digest: layer for layer in manifest.layers}
+        return [layer for layer in layers.values() if not has_blob(layer.digest)]
+
+    def check_disk(self, name: ModelName, *, insecure: bool) -> None:
+        """See to it that *name* fits on the disk; where that cannot be known, it is taken to.
+
+        :raises DiskFull: when it does not
+        """
+        if self.store is None:
+            return
+        try:
+            manifest = self.registry.manifest(name, insecure=insecure)
+        except ServiceError:
+            return
+        disk = self.disk(self.missing(manifest))
+        if disk and not disk["fits"]:
+            raise DiskFull(
+                f"The model '{name}' does not fit on the disk: {gigabytes(disk['needed_bytes'])} are to be "
+                f"downloaded, and {gigabytes(disk['free_bytes'])} are free.",
+                hint='Free some disk space, or go on all the same with "force": true.',
+                details={"model": str(name), "path": str(self.store.path), **disk},
+            )
+
+    def _installed(self, name: ModelName) -> str | None:
+        """Return the digest of *name* as it is installed; None where it is not."""
+        for model in self.ollama.list()["models"]:
+            if check_name(model["name"]).key == name.key:
+                digest: str = model["digest"]
+                return digest
+        return None
+
+    def disk(self, missing: list[Layer]) -> Json | None:
+        """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
+        if self.store is None:
+            return None
+        blobs = self.store.path / "blobs"
+        needed = sum(max(0, layer.size - partial_bytes(blobs, layer.digest)) for layer in missing)
+        free = self.store.free_bytes()
+        return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
+
+    def _memory(self, manifest: Manifest, fetch: _Fetch, num_ctx: int) -> Json:
+        weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
+        needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
+        available = estimate.available_bytes() if self.is_here else None
+        return {
+            "needed_bytes": needed,
+            "num_ctx": num_ctx,
+            "available_bytes": available,
+            "fits": None if available is None else needed <= available,
+            "estimated": estimated,
+        }
+
+    def _requirement(self, config: str) -> Json:
+        """Return the Ollama version that the *config* asks for, and whether this one is new enough."""
+        try:
+            wanted = json.loads(config).get("requires")
+        except (ValueError, AttributeError):
+            wanted = None
+        if not isinstance(wanted, str) or not wanted:
+            return {"requires": None, "version_ok": None}
+        return {"requires": wanted, "version_ok": is_new_enough(self.ollama.version(), wanted)}
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """Reads the small parts of a model from its registry; what cannot be had reads as nothing."""
+
+    registry: RegistryService
+    name: ModelName
+    insecure: bool
+
+    def header(self, manifest: Manifest) -> gguf.Header | None:
+        """Return the header of the weights, as far as it lies in their first part."""
+        weights = next((layer for layer in manifest.layers if layer.kind == "model"), None)
+        try:
+            return gguf.parse_start(self._start(weights, _HEADER_LIMIT)) if weights else None
+        except ValueError:
+            return None
+
+    def text(self, manifest: Manifest, kind: str) -> str:
+        """Return the small layer of *kind*."""
+        layer = next((layer for layer in manifest.layers if layer.kind == kind), None)
+        if layer is None or layer.size > _TEXT_LIMIT:
+            return ""
+        return self._start(layer, layer.size).decode("utf-8", "replace")
+
+    def first_line(self, manifest: Manifest, kind: str) -> str | None:
+        """Return the first line with something in it of the small layer of *kind*."""
+        lines = (line.strip() for line in self.text(manifest, kind).splitlines())
+        return next((line[:200] for line in lines if line), None)
+
+    def _start(self, layer: Layer, limit: int) -> bytes:
+        try:
+            return self.registry.blob_start(self.name, layer.digest, limit, insecure=self.insecure)
+        except ServiceError:
+            return b""
+
+
+def total(layers: list[Layer]) -> int:
+    """Return the bytes of *layers*."""
+    return sum(layer.size for layer in layers)
+
+
+def is_new_enough(version: str, wanted: str) -> bool | None:
+    """Tell whether *version* is *wanted* or newer; None where one of them is no version."""
+    have, want = _numbers(version), _numbers(wanted)
+    return have >= want if have and want else None
+
+
+def gigabytes(size: int) -> str:
+    """Write a *size* in bytes for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _numbers(version: str) -> list[int]:
+    found = re.match(r"v?(\d{1,9}(?:\.\d{1,9}){0,3})", version)
+    numbers = [int(part) for part in found[1].split(".")] if found else []
+    return numbers + [0] * (4 - len(numbers)) if numbers else []
+
+
+def _layer(layer: Layer, *, present: bool) -> Json:
+    return {"digest": layer.digest, "size": layer.size, "kind": layer.kind, "present": present}

@@ -1,0 +1,200 @@
+"""Running a pull to its end, through whatever happens on the way."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
+from app.model_name import ModelName
+from app.services.ollama.registry import RegistryService
+from app.services.ollama.service import OllamaService
+from app.services.pulls.progress import LIMITED_WINDOW, WINDOW, Progress
+from app.services.pulls.store import PullStore
+from app.services.pulls.throttle import LEAD, Throttle
+from app.storage.database import Pull
+
+log = logging.getLogger(__name__)
+
+REPORT_INTERVAL = 0.5  # seconds between two reports of a pull
+STALL_LIMIT = 60.0  # seconds without a byte after which Ollama is asked again
+GIVE_UP_AFTER = 600.0  # seconds of failures without a new byte
+_LONGEST_PAUSE = 15.0
+
+_FINAL = re.compile(  # what Ollama says when asking again is no use
+    "does not exist|invalid model|no space left|mismatch|than its manifest says|TLS handshake"
+    r"|unauthorized|pull model manifest: 40[0-9]"
+)
+
+
+class _TooFast(Exception):
+    """The pull is ahead of the bytes per second that it may fetch: Ollama is to rest."""
+
+
+class _Stopped(Exception):
+    """The pull is to run no further: paused, cancelled, lost to another worker, or this one ends."""
+
+
+@dataclass
+class PullRun:
+    """One worker's run of one pull.
+
+    :param stopping: set when the process ends: the pull goes back to the queue
+    :param may_run: tells whether it may run at this time of the day; when not, it goes back there too
+    :param limit: tells the bytes per second for all pulls that run, which share them; None for no limit
+    """
+
+    store: PullStore
+    ollama: OllamaService
+    registry: RegistryService
+    pull: Pull
+    owner: str
+    stopping: threading.Event
+    may_run: Callable[[Pull], bool] = lambda _: True
+    limit: Callable[[], float | None] = lambda: None
+    attempts: int = 0
+    progress: Progress = field(init=False)
+    _reported: float = 0.0
+    _grew: float = 0.0  # when the last byte came that was not here before
+    _share: float | None = None  # of the limit
+
+    def __post_init__(self) -> None:
+        pull = self.pull
+        self.progress = Progress(pull.layers, pull.total, pull.percent, pull.status_log)
+        self.attempts = pull.attempts
+        self._grew = time.monotonic()
+        self._throttle = Throttle(self._grew)
+
+    def run(self) -> None:
+        """Run the pull until it is done, fails, or is stopped."""
+        log.info("pull of %s started", self.pull.model)
+        try:
+            self._learn_total()
+            self._pull_on()
+        except _Stopped as stopped:
+            status = str(stopped)
+            log.info("pull of %s: %s", self.pull.model, status)
+            if status != "lost":
+                self._settle(status)
+        except ServiceError as exc:
+            log.warning("pull of %s failed: %s", self.pull.model, exc.message)
+            self._settle("failed", kept(exc))
+        except SQLAlchemyError:  # it may pass: the pull is taken up again when the database is back
+            log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
+        except Exception:  # the job's outermost edge: nobody must wait for ever for a pull that is gone
+            log.exception("pull of %s failed", self.pull.model)
+            fault = ServiceError("The server failed. Its log says more.")
+            self.store.settle(self.pull.id, self.owner, "failed", None, kept(fault))
+        else:
+            self.progress.finish()
+            self._settle("done")
+            log.info("pull of %s done", self.pull.model)
+
+    def _settle(self, status: str, error: dict[str, Any] | None = None) -> None:
+        id, owner = self.pull.id, self.owner
+        self.store.settle(id, owner, status, self.progress, error, attempts=self.attempts)
+
+    def _learn_total(self) -> None:
+        """Ask the registry for the sizes; where it does not tell, they are learned on the way."""
+        if self.progress.total is None:
+            try:
+                name = ModelName.parse(self.pull.model)
+                self.progress.total = self.registry.manifest(name, insecure=self.pull.insecure).size
+            except ServiceError as exc:
+                log.info("no manifest of %s: %s", self.pull.model, exc.message)
+
+    def _pull_on(self) -> None:
+        """Ask Ollama again, after what ends by itself or stalls, as long as it makes sense."""
+        failures = 0
+        while True:
+            before = self.progress.completed
+            self.attempts += 1
+            try:
+                self._attempt()
+            except _TooFast:
+                self._rest()
+            except ServiceError as exc:
+                failures = 0 if self.progress.completed > before else failures + 1
+                if self._is_final(exc):
+                    raise
+                log.info("pull of %s is asked for again: %s", self.pull.model, exc.message)
+                self._pause(min(0.5 * 2**failures, _LONGEST_PAUSE))
+            else:
+                return
+
+    def _attempt(self) -> None:
+        parts = self.ollama.pull(self.pull.model, insecure=self.pull.insecure)
+        try:
+            self._follow(parts)
+        finally:
+            parts.close()
+
+    def _follow(self, parts: Generator[dict[str, Any] | None, None, None]) -> None:
+        moved = time.monotonic()
+        for part in parts:
+            now = time.monotonic()
+            if part is not None:
+                before = self.progress.completed
+                self.progress.feed(part, now)
+                if part["digest"]:
+                    self._throttle.take(part["digest"], self.progress.layers.get(part["digest"], 0))
+                if self.progress.completed > before:
+                    self._grew = moved = now
+                elif not part["digest"]:
+                    moved = now
+            self._report(now)
+            if self.progress.step.startswith("pulling") and now - moved > STALL_LIMIT:
+                raise UpstreamTimeout(f"No byte came for {STALL_LIMIT:g} seconds.")
+            if self._throttle.lead(self._share, now) > LEAD and self.progress.is_downloading:
+                raise _TooFast
+
+    def _report(self, now: float) -> None:
+        if self.stopping.is_set():
+            raise _Stopped("queued")
+        if now - self._reported < REPORT_INTERVAL:
+            return
+        if not self.may_run(self.pull):
+            raise _Stopped("queued")
+        self._reported = now
+        self._share = self._share_of_limit()
+        self.progress.window = LIMITED_WINDOW if self._share else WINDOW
+        speed = self.progress.bytes_per_second(now)
+        wanted = self.store.report(self.pull.id, self.owner, self.progress, speed, self.attempts)
+        if wanted != "running":
+            raise _Stopped(wanted)
+
+    def _share_of_limit(self) -> float | None:
+        limit = self.limit()
+        return limit / max(1, self.store.running()) if limit else None
+
+    def _rest(self) -> None:
+        """Wait, hung up, until the pull is no longer ahead of the limit; that is no stall."""
+        while self._throttle.lead(self._share, time.monotonic()) > 0:
+            self._pause(0.1)
+        self._grew = time.monotonic()
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            self._report(now)
+            self.stopping.wait(0.1)
+
+    def _is_final(self, exc: ServiceError) -> bool:
+        """Tell whether asking again is no use: it is the name's or the disk's fault, or nothing ever came."""
+        said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
+        if isinstance(exc, InvalidModelName) or _FINAL.search(said):
+            return True
+        return not self.progress.layers or time.monotonic() - self._grew > GIVE_UP_AFTER
+
+
+def new_owner() -> str:
+    """Return a name for a run that no other has."""
+    return uuid.uuid4().hex

@@ -1,0 +1,197 @@
+"""Pulls: downloads that go on whoever waits for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from app.errors import (
+    PullActive,
+    PullCancelled,
+    PullFinished,
+    PullWaits,
+    ServerStopping,
+    UpstreamTimeout,
+    restored,
+)
+from app.services.ollama.names import check_name
+from app.services.ollama.registry import check_registry
+from app.services.pulls.feed import PullFeeds
+from app.services.pulls.store import PullStore, is_finished, summary
+from app.storage.database import Pull
+from app.upstream.reading import TICK
+
+Json = dict[str, Any]
+Event = tuple[str, Json, int]
+
+_NEVER = 2**62  # the number of no event
+_ASKED = {"paused": "pause", "running": "resume", "cancelled": "cancel"}
+
+
+class PullService:
+    """The pulls of Ollama's models.
+
+    :param registries: the hosts, beside this machine's own, that models may come from
+    :param enqueue: gives a pull, by its id, to a worker
+    :param feeds: the events for all who watch in this process
+    :param stopping: set when this process ends
+    :param may_run: tells whether a pull may run at this time of the day
+    """
+
+    def __init__(
+        self,
+        store: PullStore,
+        registries: tuple[str, ...],
+        enqueue: Callable[[str], None],
+        feeds: PullFeeds,
+        stopping: threading.Event,
+        may_run: Callable[[Pull], bool],
+    ) -> None:
+        self._store = store
+        self._registries = registries
+        self._enqueue = enqueue
+        self._feeds = feeds
+        self._stopping = stopping
+        self._may_run = may_run
+
+    def start(self, model: str, *, insecure: bool, now: bool = False) -> Json:
+        """Start pulling *model*, or join the pull of it that is there.
+
+        :param now: also out of the window for pulls
+        :raises RegistryNotAllowed: before anything is sent
+        """
+        name = check_name(model)
+        check_registry(name.host, insecure=insecure, allowed=self._registries)
+        pull = self._store.join(model, name.key.full, insecure=insecure, anytime=now)
+        self._enqueue(pull.id)
+        return summary(pull)
+
+    def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, Json]], None, None]:
+        """Wait for the end of a pull: an empty list for each look at it, then `done` with the result.
+
+        :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
+        :raises PullWaits: when it may not run at this time of the day
+        :raises ServerStopping: when this process ends first; the pull goes on with the next one
+        :raises PullFailed: or whatever else ended it
+        """
+        deadline = time.monotonic() + timeout
+        self._check_window(self._store.get(id))
+        with self._feeds.watch(self._store, id) as feed:
+            while not feed.after(_NEVER, TICK)[1]:
+                yield []
+                if self._stopping.is_set():
+                    raise ServerStopping(
+                        "The server is stopping.",
+                        hint="The pull goes on when it is started again; ask again then.",
+                        details={"id": id},
+                    )
+                if time.monotonic() > deadline:
+                    raise self._too_long(id, timeout)
+        yield [("done", self.result(id))]
+
+    def _check_window(self, pull: Pull) -> None:
+        if pull.status == "queued" and not self._may_run(pull):
+            raise PullWaits(
+                f"The pull of '{pull.model}' waits in the background for the time of day when pulls may run.",
+                hint='Ask again with "now": true, or change `pulls` in PUT /api/settings.',
+                details={"model": pull.model, "id": pull.id},
+            )
+
+    def _too_long(self, id: str, timeout: float) -> UpstreamTimeout:
+        model = self._store.get(id).model
+        return UpstreamTimeout(
+            f"The pull of '{model}' takes longer than {timeout:g} seconds. It goes on in the background.",
+            hint=f"Follow it: GET /api/providers/ollama/pulls/{id}",
+            details={"model": model, "id": id},
+        )
+
+    def get(self, id: str) -> Json:
+        """Return a pull, with its log."""
+        pull = self._store.get(id)
+        return {**summary(pull), "status_log": pull.status_log}
+
+    def result(self, id: str) -> Json:
+        """Return what a pull that is over answers with.
+
+        :raises ServiceError: what made it fail
+        """
+        return _result(self._store.get(id))
+
+    def all(self) -> list[Json]:
+        """Return all pulls, the newest first."""
+        return [summary(pull) for pull in self._store.all()]
+
+    def change(self, id: str, wanted: str) -> Json:
+        """Ask a pull to be `paused`, `running` again, or `cancelled`.
+
+        :raises PullFinished: when it is over; a failed or cancelled one can be resumed
+        """
+        pull = self._store.get(id)
+        if is_finished(pull):
+            if wanted != "running" or pull.status == "done":
+                raise PullFinished(
+                    f"The pull of '{pull.model}' is {pull.status}: there is nothing to {_ASKED[wanted]}.",
+                    details={"id": id, "status": pull.status},
+                )
+            return self.start(pull.model, insecure=pull.insecure, now=pull.anytime)
+        pull = self._store.want(id, wanted)
+        self._enqueue(id)
+        return summary(pull)
+
+    def delete(self, id: str) -> None:
+        """Forget a pull that is over.
+
+        :raises PullActive: for one that is not
+        """
+        pull = self._store.get(id)
+        if not is_finished(pull):
+            raise PullActive(
+                f"The pull of '{pull.model}' is {pull.status}.",
+                hint=f"Cancel it first: POST /api/providers/ollama/pulls/{id}/cancel",
+                details={"id": id, "status": pull.status},
+            )
+        self._store.delete(id)
+
+    def watch(self, id: str, after: int, request_id: str) -> Generator[list[Event], None, None]:
+        """Yield the events of a pull after the one numbered *after*, until it is over.
+
+        An empty list is yielded while there is nothing new. The last event is `done` with the result,
+        `error` with the error body, or `cancelled` with the pull.
+        """
+        with self._feeds.watch(self._store, id) as feed:
+            while True:
+                events, is_over = feed.after(after, TICK)
+                if events:
+                    after = events[-1].seq
+                    yield [self._event(id, e.name, e.data, e.seq, request_id) for e in events]
+                elif not is_over:
+                    yield []
+                if is_over or self._stopping.is_set():
+                    return  # of a server that stops, the connection just ends: its client comes back
+
+    def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
+        """Return an event as it is told; the result and the error are kept in the pull's row."""
+        if name == "done":
+            data = {**data, **self.result(id)}
+        elif name == "error":
+            data = restored(self._store.get(id).error or {}).body(request_id)
+        return name, data, seq
+
+
+def _result(pull: Pull) -> Json:
+    if pull.status == "failed" and pull.error:
+        raise restored(pull.error)
+    if pull.status == "cancelled":
+        raise PullCancelled(
+            f"The pull of '{pull.model}' was cancelled.",
+            hint="Pull it again: what was downloaded is kept.",
+            details={"model": pull.model, "id": pull.id},
+        )
+    return {
+        "success": True,
+        "message": f"Model '{pull.model}' pulled successfully",
+        "model": pull.model,
+        "status_log": pull.status_log,
+    }

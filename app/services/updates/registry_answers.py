@@ -1,0 +1,118 @@
+"""What the registries say of the installed models: asked in parallel, and kept for an hour."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from app.errors import ModelNotInRegistry, ServiceError
+from app.model_name import ModelName
+from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry, is_plain
+from app.storage.database import utc_now
+from app.storage.json_file import JsonFile
+
+Json = dict[str, Any]
+
+_FRESH = timedelta(hours=1)
+_AT_ONCE = 4  # requests to one registry
+_LOCAL = "The registry has no model of this name: it was made or named here."
+_CLOUD = "It runs in Ollama's cloud, where it is updated."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a registry said of a model: its manifest, or the status and reason of there being none."""
+
+    asked_at: datetime
+    manifest: Manifest | None = None
+    status: str = ""
+    reason: str = ""
+
+
+class RegistryAnswers:
+    """Asks the registries.
+
+    :param path: where their answers are kept
+    :param allowed: the hosts, beside this machine's own, that may be asked
+    """
+
+    def __init__(self, path: Path, registry: RegistryService, allowed: tuple[str, ...]) -> None:
+        self._file = JsonFile(path, _check)
+        self._registry = registry
+        self._allowed = allowed
+
+    def of(self, names: Mapping[str, ModelName], *, refresh: bool) -> dict[str, Answer]:
+        """Return the answers for *names*: those from the last hour, unless they are to be *refreshed*."""
+        known = {} if refresh else _fresh(self._file.read(), utc_now() - _FRESH)
+        answers = {key: known[key] for key in names if key in known}
+        unknown = {key: name for key, name in names.items() if key not in answers}
+        if unknown:
+            answers.update(self._ask(unknown))
+            self._keep(answers)
+        return answers
+
+    def _ask(self, names: dict[str, ModelName]) -> dict[str, Answer]:
+        """Ask all registries at the same time, each a few questions at once."""
+        hosts: defaultdict[str, dict[str, ModelName]] = defaultdict(dict)
+        for key, name in names.items():
+            hosts[name.host.lower()][key] = name
+        with ExitStack() as stack:
+            asked = []
+            for of_host in hosts.values():
+                pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE, "updates"))
+                asked.append((of_host, pool.map(self._ask_one, of_host.values())))
+            return {key: answer for keys, found in asked for key, answer in zip(keys, found, strict=True)}
+
+    def _ask_one(self, name: ModelName) -> Answer:
+        now = utc_now()
+        if name.tag.lower() == "cloud" or name.tag.lower().endswith("-cloud"):
+            return Answer(now, status="cloud", reason=_CLOUD)
+        try:
+            check_registry(name.host, insecure=False, allowed=self._allowed)
+            return Answer(now, self._registry.manifest(name, insecure=is_plain(name)))
+        except ModelNotInRegistry:
+            return Answer(now, status="local", reason=_LOCAL)
+        except ServiceError as exc:
+            return Answer(now, status="unknown", reason=exc.message)
+
+    def _keep(self, answers: dict[str, Answer]) -> None:
+        """Keep what is known; what could not be asked is asked again the next time."""
+        known = {key: _kept(answer) for key, answer in answers.items() if answer.status != "unknown"}
+
+        def change(stored: Json) -> None:
+            stored.clear()
+            stored.update(known)
+
+        self._file.update(change)
+
+
+def _check(data: Json) -> None:
+    try:
+        for entry in data.values():
+            _restored(entry)
+    except (LookupError, TypeError, AttributeError) as exc:
+        raise ValueError("not the answers of registries") from exc
+
+
+def _fresh(stored: Json, since: datetime) -> dict[str, Answer]:
+    answers = {key: _restored(entry) for key, entry in stored.items()}
+    return {key: answer for key, answer in answers.items() if answer.asked_at >= since}
+
+
+def _kept(answer: Answer) -> Json:
+    manifest = asdict(answer.manifest) if answer.manifest else None
+    return {**vars(answer), "asked_at": answer.asked_at.isoformat(), "manifest": manifest}
+
+
+def _restored(entry: Json) -> Answer:
+    asked_at, manifest = datetime.fromisoformat(entry["asked_at"]), entry["manifest"]
+    if manifest is not None:
+        layers = tuple(Layer(**layer) for layer in manifest["layers"])
+        manifest = Manifest(manifest["digest"], layers, tuple(manifest["other_digests"]))
+    return Answer(asked_at, manifest, entry["status"], entry["reason"])

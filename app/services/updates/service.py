@@ -1,0 +1,189 @@
+"""Updates: which models have changed in their registry, and fetching what has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from app.services.models.versions import VersionService
+from app.services.ollama.names import check_name, find_model, full_name
+from app.services.ollama.registry import Layer, Manifest, is_plain
+from app.services.pulls.plan import PlanService, total
+from app.services.pulls.service import PullService
+from app.services.updates.registry_answers import Answer, RegistryAnswers
+from app.storage.database import utc_now
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class UpdateService:
+    """Finds and fetches updates.
+
+    :param pinned: models that are only updated when they are named
+    """
+
+    plans: PlanService
+    versions: VersionService
+    pulls: PullService
+    answers: RegistryAnswers
+    pinned: tuple[str, ...] = ()
+
+    def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> Json:
+        """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
+
+        :param only: the full names of those to look at
+        """
+        listed = {full_name(model["name"]): model for model in self.plans.ollama.list()["models"]}
+        kept = self.versions.names()
+        models = {
+            key: model for key, model in listed.items() if key not in kept and (only is None or key in only)
+        }
+        names = {key: check_name(model["name"]) for key, model in models.items()}
+        answers = self.answers.of(names, refresh=refresh)
+        store = self.plans.store
+        here = {full_name(name): manifest for name, manifest in store.models().items()} if store else {}
+        previous = self.versions.previous({key: model["digest"] for key, model in listed.items()})
+        pinned = {full_name(name) for name in self.pinned}
+        found = []
+        for key, model in models.items():
+            item = self._compare(model, answers[key], here.get(key))
+            item["previous"] = previous.get(key)
+            found.append({**item, "status": "pinned"} if key in pinned else item)
+        return {
+            "models": found,
+            "checked_at": min((answer.asked_at for answer in answers.values()), default=utc_now()),
+            "total": len(found),
+            "outdated": sum(item["status"] == "outdated" for item in found),
+        }
+
+    def start(
+        self,
+        models: list[str] | None,
+        *,
+        include_loaded: bool = False,
+        dry_run: bool = False,
+        automatic: bool = False,
+    ) -> Json:
+        """Update *models*, or all that are not pinned; say which are, and why others are not.
+
+        :raises ModelNotFound: for one that is not installed
+        """
+        only = None if models is None else {full_name(str(check_name(model))) for model in models}
+        chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
+        loaded = set() if include_loaded else self._loaded()
+        room = self.plans.disk([])
+        started, skipped = choose(
+            chosen, loaded, room["free_bytes"] if room else None, all_models=models is None
+        )
+        if not dry_run:
+            started = [{**item, **self._start(item, automatic=automatic)} for item in started]
+        return {
+            "started": started,
+            "skipped": skipped,
+            "download_bytes": sum(item["download_bytes"] for item in started),
+            "dry_run": dry_run,
+        }
+
+    def resume(self, pull: Json) -> Json:
+        """Go on with a failed or cancelled *pull*; a version that is installed is kept first."""
+        installed = find_model(self.plans.ollama.list()["models"], check_name(pull["model"]))
+        if pull["status"] == "done" or installed is None:
+            return self.pulls.change(pull["id"], "running")
+        kept = self.versions.keep(installed["name"], installed["digest"])
+        resumed = self.pulls.change(pull["id"], "running")
+        self.versions.begun(kept, resumed["id"])
+        return resumed
+
+    def _start(self, item: Json, *, automatic: bool) -> Json:
+        """Keep the installed version, then begin the pull that replaces it."""
+        kept = self.versions.keep(item["model"], item["digest"], automatic=automatic)
+        pull = self.pulls.start(item["model"], insecure=is_plain(check_name(item["model"])))
+        self.versions.begun(kept, pull["id"])
+        return {"pull": pull, "kept_as": kept.name}
+
+    def _chosen(self, items: list[Json], models: list[str] | None) -> list[Json]:
+        if models is None:
+            return items
+        by_key = {full_name(item["model"]): item for item in items}
+        wanted = {full_name(str(check_name(model))): model for model in models}
+        for key, model in wanted.items():
+            if key not in by_key:
+                raise self.plans.ollama.model_not_found(model)
+        return [by_key[key] for key in wanted]
+
+    def _loaded(self) -> set[str]:
+        return {full_name(model["name"]) for model in self.plans.ollama.ps()["models"]}
+
+    def _compare(self, model: Json, answer: Answer, here: Manifest | None) -> Json:
+        """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
+        item: Json = {
+            "model": model["name"],
+            "status": answer.status or "current",
+            "digest": model["digest"],
+            "available_digest": answer.manifest and answer.manifest.digest,
+            "download_bytes": 0,
+            "needed_bytes": 0,
+            "changed": [],
+            "is_outdated": False,
+        }
+        new = answer.manifest
+        if new is None:
+            return {**item, "reason": answer.reason}
+        if is_current(model["digest"], here, new):
+            return item
+        missing = self.plans.missing(new)
+        disk = self.plans.disk(missing)
+        item.update(status="outdated", is_outdated=True, download_bytes=total(missing))
+        item.update(needed_bytes=disk["needed_bytes"] if disk else 0)
+        return {**item, "changed": changed_kinds(here, new, missing)}
+
+
+def choose(
+    items: list[Json], loaded: set[str], free: int | None, *, all_models: bool
+) -> tuple[list[Json], list[Json]]:
+    """Return which of *items* to update, and which not, with the reason.
+
+    :param loaded: full names of models that are not to be touched
+    :param free: bytes on the disk, where that is known; those that no longer fit are left out
+    """
+    chosen, skipped = [], []
+    for item in items:
+        reason = ""
+        if not item["is_outdated"] or (all_models and item["status"] == "pinned"):
+            reason = item["status"]
+        elif full_name(item["model"]) in loaded:
+            reason = "loaded"
+        elif free is not None and item["needed_bytes"] > free:
+            reason = "disk_full"
+        elif free is not None:
+            free -= item["needed_bytes"]
+        if reason:
+            skipped.append({"model": item["model"], "reason": reason})
+        else:
+            chosen.append(item)
+    return chosen, skipped
+
+
+def is_current(digest: str, installed: Manifest | None, available: Manifest) -> bool:
+    """Tell whether the model that Ollama lists with *digest* is what its registry has.
+
+    The same manifest may have been encoded anew by an older Ollama: then its layers are the same.
+    """
+    return available.is_same(digest) or (
+        installed is not None
+        and installed.digest == digest
+        and _entries(installed.layers) == _entries(available.layers)
+    )
+
+
+def changed_kinds(old: Manifest | None, new: Manifest, missing: list[Layer]) -> list[str]:
+    """Return which kinds of layers differ; where the *old* manifest cannot be read, those *missing* do."""
+    differing = _entries(old.layers) ^ _entries(new.layers) if old else _entries(missing)
+    kinds = {kind for kind, _ in differing}
+    return sorted(kinds - {"config"} or kinds)  # the configuration changes with whatever else does
+
+
+def _entries(layers: Iterable[Layer]) -> set[tuple[str, str]]:
+    return {(layer.kind, layer.digest) for layer in layers}
