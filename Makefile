@@ -19,7 +19,7 @@ test: $(VENV)/.test
 
 # The tests of what is kept, on PostgreSQL: Debian's, or whichever is installed.
 test-postgres: $(VENV)/.test
-	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/test_db.py tests/unit/test_conversations.py tests/unit/test_conversations_api.py tests/unit/test_usage.py tests/unit/test_pull_store.py tests/unit/test_idempotency.py tests/unit/test_chat_streams.py tests/unit/test_conversation_chat.py tests/unit/test_ollama.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
+	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

@@ -8,8 +8,8 @@ import pytest
 import responses
 from flask.testing import FlaskClient
 
-from tests.unit.test_plans_and_updates_api import API, OLD, OLLAMA, digest
-from tests.unit.test_plans_and_updates_api import remote as remote  # a fixture
+from tests.unit.updates.test_api import API, OLD, OLLAMA, digest
+from tests.unit.updates.test_api import remote as remote  # a fixture
 
 ODD = "odd name:latest"
 
