@@ -14,11 +14,11 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import create_app, logs
+from app.config import Config, ConfigError
 from app.errors import ServiceError
 from app.extensions import Services
 from app.server import serve
 from app.services.ollama.launcher import Launcher
-from app.settings import Settings, SettingsError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,15 +35,15 @@ from app.settings import Settings, SettingsError
 @click.option("--enable", multiple=True, metavar="ID", help="Enable a provider for this run.")
 def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
     """Serve the backend in front of local language models."""
-    settings = _settings(host, port, enable)
-    logs.configure(settings)
-    listener = _listen(settings)
-    app = _app(settings)
+    config = _config(host, port, enable)
+    logs.configure(config)
+    listener = _listen(config)
+    app = _app(config)
     services: Services = app.extensions["services"]
-    for id in settings.enable:
+    for id in config.enable:
         _check_provider(services, id)
     provider = services.providers.get("ollama")
-    launcher = Launcher(services.session, provider, settings.data_dir / "ollama.log")
+    launcher = Launcher(services.session, provider, config.data_dir / "ollama.log")
     for how in (signal.SIGTERM, signal.SIGINT):
         signal.signal(how, lambda *_: _stop(services))
     try:
@@ -51,7 +51,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
         threading.Thread(
             target=_prepare, args=(services, launcher, ollama, listener), name="start", daemon=True
         ).start()
-        serve(app, settings, listener)
+        serve(app, config, listener)
     finally:
         launcher.stop()
         services.close()
@@ -62,46 +62,46 @@ def _stop(services: Services) -> NoReturn:
     sys.exit(0)
 
 
-def _settings(host: str | None, port: int | None, enable: tuple[str, ...]) -> Settings:
+def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:
     try:
-        settings = Settings.from_env()
-    except SettingsError as exc:
+        config = Config.from_env()
+    except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
-    settings = replace(
-        settings,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
-        enable=settings.enable + enable,
+    config = replace(
+        config,
+        host=host or config.host,
+        port=config.port if port is None else port,
+        enable=config.enable + enable,
     )
-    if not settings.is_loopback and not settings.api_key:
+    if not config.is_loopback and not config.api_key:
         raise click.ClickException(
-            f"Refusing to listen on {settings.host} without a key: anyone who reaches this machine "
+            f"Refusing to listen on {config.host} without a key: anyone who reaches this machine "
             "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
         )
-    return settings
+    return config
 
 
-def _app(settings: Settings) -> Flask:
+def _app(config: Config) -> Flask:
     try:
-        return create_app(settings)
+        return create_app(config)
     except (OSError, ValueError, SQLAlchemyError) as exc:
         raise click.ClickException(
-            f"Cannot use the data folder {settings.data_dir}, the database or {settings.providers_file}: "
+            f"Cannot use the data folder {config.data_dir}, the database or {config.providers_file}: "
             f"{type(exc).__name__}.\nSee BACKEND_DATA_DIR, BACKEND_DATABASE_URL and BACKEND_PROVIDERS_FILE "
             "in docs/configuration.md."
         ) from exc
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(config: Config) -> socket.socket:
     """Take the port before anything is started for it."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as exc:
         raise click.ClickException(
-            f"Cannot listen on {settings.host}:{settings.port}: {exc.strerror}.\n"
+            f"Cannot listen on {config.host}:{config.port}: {exc.strerror}.\n"
             "Is a backend running there already? Stop it, or choose another --port."
         ) from exc
 
@@ -123,7 +123,7 @@ def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket
     click.echo(launcher.describe())
     if services.providers.get("ollama").enabled:
         click.echo(f"The provider 'ollama' is enabled for this run; the API is described at {url}/api/docs")
-        key = ' -H "Authorization: Bearer $BACKEND_API_KEY"' if services.settings.api_key else ""
+        key = ' -H "Authorization: Bearer $BACKEND_API_KEY"' if services.config.api_key else ""
         click.echo(
             f"Try: curl -s {url}/api/chat -H 'Content-Type: application/json'{key} "
             """-d '{"message":"Why is the sky blue?"}'"""

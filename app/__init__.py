@@ -14,7 +14,7 @@ from importlib import import_module
 
 from flask import Flask, Response, g, request
 
-from app.settings import Settings
+from app.config import Config
 from app.version import __version__
 
 log = logging.getLogger(__name__)
@@ -51,25 +51,25 @@ _SPEC = {
 # starts without any of it.
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.settings.SettingsError: for an environment that cannot be used
+    :raises app.config.ConfigError: for an environment that cannot be used
     """
     app = Flask(__name__, static_folder=None)
-    settings = settings or Settings.from_env()
-    _configure_services(app, settings)
+    config = config or Config.from_env()
+    _configure_services(app, config)
     _configure_requests(app)
-    _configure_security(app, settings)
+    _configure_security(app, config)
     _configure_api(app)
     _configure_commands(app)
     return app
 
 
-def _configure_services(app: Flask, settings: Settings) -> None:
+def _configure_services(app: Flask, config: Config) -> None:
     from app.extensions import make_services
 
-    app.extensions["services"] = make_services(settings)
+    app.extensions["services"] = make_services(config)
 
 
 def _configure_requests(app: Flask) -> None:
@@ -99,14 +99,14 @@ def _configure_requests(app: Flask) -> None:
         return response
 
 
-def _configure_security(app: Flask, settings: Settings) -> None:
+def _configure_security(app: Flask, config: Config) -> None:
     from app import security
 
-    if settings.allowed_origins:
+    if config.allowed_origins:
         from flask_cors import CORS
 
-        CORS(app, origins=list(settings.allowed_origins), expose_headers=["X-Request-ID"])
-    security.protect(app, settings)
+        CORS(app, origins=list(config.allowed_origins), expose_headers=["X-Request-ID"])
+    security.protect(app, config)
 
 
 def _configure_api(app: Flask) -> None:

@@ -85,7 +85,7 @@ class _Talk:
 
     def run(self) -> None:
         """Ask and answer until the user leaves."""
-        with _line_history(services.settings.data_dir / "chat_history"):
+        with _line_history(services.config.data_dir / "chat_history"):
             click.echo("Ctrl-D leaves, Ctrl-C stops an answer, /help tells more.")
             with contextlib.suppress(EOFError, KeyboardInterrupt):
                 while True:
@@ -167,7 +167,7 @@ def _printable(text: str) -> str:
 
 def _provider(named: str | None, conversation: str | None) -> str:
     kept = services.conversations.get(conversation, limit=0)["provider"] if conversation else None
-    found: str = named or kept or services.preferences.all()["default_provider"]
+    found: str = named or kept or services.settings.all()["default_provider"]
     return found
 
 

@@ -7,6 +7,7 @@ from typing import cast
 from flask import current_app
 from werkzeug.local import LocalProxy
 
+from app.config import Config
 from app.services.chat.context_window import Windows
 from app.services.chat.stops import Stops
 from app.services.conversations.heartbeats import Heartbeats
@@ -17,9 +18,8 @@ from app.services.providers.circuits import Circuits
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import ProviderStore
 from app.services.pulls.feed import PullFeeds
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 from app.services.usage.log import UsageLog
-from app.settings import Settings
 from app.storage.database import Database
 from app.upstream.session import UpstreamSession
 from app.wiring.chats import ChatServices
@@ -30,25 +30,25 @@ class Services(ModelServices, ChatServices):
     """What the views of one app call."""
 
 
-def make_services(settings: Settings) -> Services:
+def make_services(config: Config) -> Services:
     """Return the services of an app."""
-    database = Database(settings.database_url, settings.data_dir)
+    database = Database(config.database_url, config.data_dir)
     database.migrate()
     services: Services
     jobs = Jobs(
-        settings.redis_url,
-        settings.data_dir,
-        settings.max_pulls,
+        config.redis_url,
+        config.data_dir,
+        config.max_pulls,
         run=lambda id: services.run_pull(id),
         waiting=lambda: services.pull_store.waiting(),
         chores=lambda: services.do_chores(),
     )
     services = Services(
-        settings=settings,
+        config=config,
         providers=ProviderStore(
-            settings.providers_file, settings.data_dir / "providers.json", settings.enable, settings.environ
+            config.providers_file, config.data_dir / "providers.json", config.enable, config.environ
         ),
-        preferences=PreferenceStore(settings.data_dir / "settings.json", settings.timeouts),
+        settings=SettingsStore(config.data_dir / "settings.json", config.timeouts),
         clients=OpenAIClients(),
         session=UpstreamSession(),
         database=database,

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 
-from app.settings import Settings
+from app.config import Config
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
@@ -19,10 +19,10 @@ class OneLineFormatter(logging.Formatter):
         return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
 
 
-def configure(settings: Settings) -> None:
+def configure(config: Config) -> None:
     """Log to stderr, unless the program around has its own log."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
+    logging.basicConfig(level=config.log_level, handlers=[handler])
     for library in ("huey", "httpx2", "alembic"):  # their lines say less than ours
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
+from app.config import Config, is_loopback
 from app.errors import ServiceError
-from app.settings import Settings, is_loopback
 
 BODY_LIMIT = 1_000_000
 CHAT_BODY_LIMIT = 16_000_000
@@ -58,32 +58,32 @@ class NotJson(ServiceError):
     error_type = "unsupported_media_type"
 
 
-def protect(app: Flask, settings: Settings) -> None:
+def protect(app: Flask, config: Config) -> None:
     """Check each request's host, origin, key and body, in this order."""
 
     def check() -> ResponseReturnValue | None:
-        _check_peer(settings)
-        _check_host(settings)
-        _check_origin(settings)
-        _check_key(settings)
-        _check_body(settings)
+        _check_peer(config)
+        _check_host(config)
+        _check_origin(config)
+        _check_key(config)
+        _check_body(config)
         return None
 
     app.before_request(check)
 
 
-def _check_peer(settings: Settings) -> None:
+def _check_peer(config: Config) -> None:
     """Serve other machines only with a key, whatever server this app runs in."""
-    if not settings.api_key and request.remote_addr and not is_loopback(request.remote_addr):
+    if not config.api_key and request.remote_addr and not is_loopback(request.remote_addr):
         raise PeerNotAllowed(
             "This server has no key, so it serves its own machine only.",
             hint="Start it with BACKEND_API_KEY set to a long random text.",
         )
 
 
-def _check_host(settings: Settings) -> None:
+def _check_host(config: Config) -> None:
     host = _hostname(f"//{request.host}")
-    if host in {h.lower() for h in settings.allowed_hosts} or _is_served(host, settings):
+    if host in {h.lower() for h in config.allowed_hosts} or _is_served(host, config):
         return
     raise HostNotAllowed(
         f"This server is not known as '{host[:100]}'.",
@@ -91,23 +91,23 @@ def _check_host(settings: Settings) -> None:
     )
 
 
-def _is_served(host: str, settings: Settings) -> bool:
+def _is_served(host: str, config: Config) -> bool:
     if is_loopback(host):
         return True
-    if settings.is_loopback:
+    if config.is_loopback:
         return False
-    if host in {settings.host.lower(), socket.gethostname().lower()}:
+    if host in {config.host.lower(), socket.gethostname().lower()}:
         return True
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
-    return settings.host in {"0.0.0.0", "::"}  # noqa: S104  # every address of this machine
+    return config.host in {"0.0.0.0", "::"}  # noqa: S104  # every address of this machine
 
 
-def _check_origin(settings: Settings) -> None:
+def _check_origin(config: Config) -> None:
     origin = request.headers.get("Origin")
-    if origin is None or origin in settings.allowed_origins:
+    if origin is None or origin in config.allowed_origins:
         return
     if origin in {f"http://{request.host}", f"https://{request.host}"}:
         return
@@ -117,23 +117,23 @@ def _check_origin(settings: Settings) -> None:
     )
 
 
-def _check_key(settings: Settings) -> None:
-    if not settings.api_key or request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
+def _check_key(config: Config) -> None:
+    if not config.api_key or request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     given = token if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
-    if not hmac.compare_digest(given.strip().encode(), settings.api_key.encode()):
+    if not hmac.compare_digest(given.strip().encode(), config.api_key.encode()):
         raise MissingKey(
             "This server wants its API key.",
             hint="Send the header `Authorization: Bearer <BACKEND_API_KEY>`.",
         )
 
 
-def _check_body(settings: Settings) -> None:
+def _check_body(config: Config) -> None:
     # No form: a page of another site can send one without being asked.
     is_upload = request.endpoint == UPLOAD_ENDPOINT and request.mimetype == UPLOAD_TYPE
     limit = CHAT_BODY_LIMIT if (request.endpoint or "").startswith(LARGE_BODY_ENDPOINTS) else BODY_LIMIT
-    request.max_content_length = settings.max_upload if is_upload else limit
+    request.max_content_length = config.max_upload if is_upload else limit
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
     expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload
     if has_body and expects_json and not request.is_json:

@@ -10,7 +10,7 @@ import waitress
 from flask import Flask
 from waitress.task import Task, ThreadedTaskDispatcher
 
-from app.settings import Settings
+from app.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +41,20 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
             log.warning("%d requests wait for a thread: BACKEND_THREADS is %d", waiting, self._limit)
 
 
-def serve(app: Flask, settings: Settings, listener: socket.socket) -> None:
+def serve(app: Flask, config: Config, listener: socket.socket) -> None:
     """Serve *app* on *listener* until the process is told to stop."""
-    connections = settings.threads + _IDLE_CONNECTIONS
-    _allow_files(connections + settings.threads)  # a stream has one on either side
+    connections = config.threads + _IDLE_CONNECTIONS
+    _allow_files(connections + config.threads)  # a stream has one on either side
     waitress.serve(
         app,
         sockets=[listener],
         connection_limit=connections,
         asyncore_use_poll=True,  # select() cannot wait for a file above 1023; used where there is a poll()
-        max_request_body_size=_body_limit(settings),
+        max_request_body_size=_body_limit(config),
         channel_request_lookahead=1,  # lets a view see that its client left
         clear_untrusted_proxy_headers=True,
         ident=None,
-        _dispatcher=GrowingDispatcher(settings.threads),
+        _dispatcher=GrowingDispatcher(config.threads),
         _quiet=True,
     )
 
@@ -72,7 +72,7 @@ def _allow_files(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _body_limit(settings: Settings) -> int:
+def _body_limit(config: Config) -> int:
     """Return how much waitress may put on the disk of a body before the app sees who sends it."""
-    limit = settings.max_upload + 1  # the app itself refuses what is over, with its own error body
-    return limit if settings.is_loopback else min(limit, _LIMIT_FOR_OTHERS)
+    limit = config.max_upload + 1  # the app itself refuses what is over, with its own error body
+    return limit if config.is_loopback else min(limit, _LIMIT_FOR_OTHERS)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app import create_app, logs
-from app.settings import Settings
+from app.config import Config
 
-_settings = Settings.from_env()
-logs.configure(_settings)
-app = create_app(_settings)
+_config = Config.from_env()
+logs.configure(_config)
+app = create_app(_config)

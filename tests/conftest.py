@@ -17,7 +17,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from app import create_app
-from app.settings import Settings, Timeouts
+from app.config import Config, Timeouts
 from app.storage.database import Database
 from tests.certificates import Tls, make_tls
 from tests.postgres import database_url
@@ -29,9 +29,9 @@ hypothesis_settings.load_profile("suite")
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def config(tmp_path: Path) -> Config:
     """Settings with a data folder of the test's own, and short timeouts."""
-    return Settings(
+    return Config(
         data_dir=tmp_path / "data",
         database_url=database_url(tmp_path / "data"),
         enable=("ollama",),
@@ -46,8 +46,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    app = create_app(settings)
+def app(config: Config) -> Iterator[Flask]:
+    app = create_app(config)
     yield app
     app.extensions["services"].close()
 

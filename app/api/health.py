@@ -16,7 +16,7 @@ blp = Blueprint("health", __name__, description="The server itself")
 @blp.response(200, HealthSchema)
 def get_health() -> dict[str, Any]:
     """Tell whether the server is well; no upstream is asked"""
-    found = [services.providers.damage, services.preferences.damage]
+    found = [services.providers.damage, services.settings.damage]
     warnings = [warning for warning in found if warning]
     status = "degraded" if warnings else "ok"
     return {"status": status, "version": __version__, "warnings": warnings}

@@ -89,7 +89,7 @@ def test_provider(id: str) -> dict[str, Any]:
     """Test the connection to a provider, and keep the outcome as its status"""
     provider = services.providers.get(id)
     outcome = connection.check(
-        provider, services.ollama_for(provider), services.clients, services.preferences.timeouts
+        provider, services.ollama_for(provider), services.clients, services.settings.timeouts
     )
     services.providers.update(id, status=outcome["status"], last_checked=outcome["last_checked"])
     return outcome
@@ -100,5 +100,5 @@ def test_provider(id: str) -> dict[str, Any]:
 def list_provider_models(id: str) -> dict[str, Any]:
     """List the models that a provider offers"""
     provider = services.providers.get(id)
-    timeouts = services.preferences.timeouts
+    timeouts = services.settings.timeouts
     return openai_client.list_models(services.clients.get(provider, timeouts), provider, timeouts)

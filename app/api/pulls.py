@@ -54,7 +54,7 @@ def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] 
         return _accepted(services.pulls.get(id))
     if body["stream"]:
         return event_stream(services.pulls.watch(id, 0, g.request_id))
-    return last_event(services.pulls.wait(id, services.preferences.timeouts.pull))
+    return last_event(services.pulls.wait(id, services.settings.timeouts.pull))
 
 
 def _start(body: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ blp = Blueprint("settings", __name__, url_prefix="/api/settings", description="S
 @blp.response(200, SettingsSchema)
 def get_settings() -> dict[str, Any]:
     """Get the settings in force"""
-    return services.preferences.all()
+    return services.settings.all()
 
 
 @blp.put("")
@@ -26,4 +26,4 @@ def put_settings(body: dict[str, Any]) -> dict[str, Any]:
     for name in ("default_provider", "fallback_provider"):
         if body.get(name) is not None:
             services.providers.get(body[name])
-    return services.preferences.update(**body)
+    return services.settings.update(**body)

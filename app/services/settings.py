@@ -8,8 +8,8 @@ from typing import Any
 
 from marshmallow import ValidationError
 
+from app.config import Timeouts
 from app.schemas.settings import SettingsSchema
-from app.settings import Timeouts
 from app.storage.json_file import Json, JsonFile
 
 _DEFAULTS: Json = {
@@ -33,7 +33,7 @@ _UPDATES: Json = {
 }
 
 
-class PreferenceStore:
+class SettingsStore:
     """The person's settings over the defaults.
 
     :param path: where they are kept

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from app.config import is_loopback
 from app.errors import (
     InvalidRequest,
     InvalidUpstreamKey,
@@ -22,7 +23,6 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.settings import is_loopback
 
 _MESSAGE_LIMIT = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")

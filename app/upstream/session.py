@@ -14,8 +14,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from app.config import is_loopback
 from app.errors import UpstreamError
-from app.settings import is_loopback
 from app.upstream.failures import cut_off, half_a_character, is_of_the_text, timed_out, unreachable, was_cut
 from app.upstream.hanging_up import announce
 from app.upstream.reading import SilentUpstream

@@ -31,8 +31,8 @@ class ChatServices(Shared):
     @property
     def chat(self) -> ChatService:
         """The service that answers chats."""
-        timeouts = self.preferences.timeouts
-        calls = Calls(self.providers, self.preferences, self.clients, self.ollama_for, timeouts)
+        timeouts = self.settings.timeouts
+        calls = Calls(self.providers, self.settings, self.clients, self.ollama_for, timeouts)
         choice = ModelChoice(self.ollama_for, self.clients, timeouts)
         return ChatService(calls, choice, self.windows, self.circuits, self.stops, timeouts, self._note_call)
 
@@ -44,7 +44,7 @@ class ChatServices(Shared):
             self.conversations,
             self.windows,
             self.providers,
-            self.preferences,
+            self.settings,
             self.heartbeats,
             self.circuits,
         )
@@ -52,7 +52,7 @@ class ChatServices(Shared):
     @property
     def compare(self) -> CompareService:
         """The service that asks several models at once."""
-        return CompareService(self.chat, self.stops, self.preferences)
+        return CompareService(self.chat, self.stops, self.settings)
 
     def _note_call(self, call: Call) -> None:
         """Keep what is to be known of a call that is over."""
@@ -75,7 +75,7 @@ class ChatServices(Shared):
         """The service that passes requests on as they are."""
         return RelayService(
             self.providers,
-            self.preferences,
+            self.settings,
             self.clients,
             self.ollama_for,
             self.model_uses.touch,
@@ -88,7 +88,7 @@ class ChatServices(Shared):
         """The service for clients of OpenAI's API."""
         return FrontDoorService(
             self.providers,
-            self.preferences,
+            self.settings,
             self.clients,
             lambda provider, timeouts: OllamaService(self.session, provider, timeouts),
             self.relay,
@@ -97,4 +97,4 @@ class ChatServices(Shared):
     @property
     def embeddings(self) -> EmbeddingService:
         """The service that makes embeddings."""
-        return EmbeddingService(self.preferences, self.relay)
+        return EmbeddingService(self.settings, self.relay)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.config import Timeouts, is_loopback
 from app.errors import ServiceError
 from app.services.jobs.worker import Chores, PullWorker
 from app.services.models.create import CreationService
@@ -30,7 +31,6 @@ from app.services.pulls.window import may_run
 from app.services.updates.daily import AutoUpdate
 from app.services.updates.registry_answers import RegistryAnswers
 from app.services.updates.service import UpdateService
-from app.settings import Timeouts, is_loopback
 from app.wiring.shared import Shared
 
 log = logging.getLogger(__name__)
@@ -43,18 +43,18 @@ class ModelServices(Shared):
     def library(self) -> ModelLibrary:
         """The service for the installed models."""
         ollama = self.ollama
-        last = LastModels(self.settings.data_dir / "models.json", ollama.provider.native_url)
+        last = LastModels(self.config.data_dir / "models.json", ollama.provider.native_url)
         return ModelLibrary(ollama, last, self._protection)
 
     @property
     def _protection(self) -> Protection:
-        return Protection(self.preferences.all()["protected_models"])
+        return Protection(self.settings.all()["protected_models"])
 
     @property
     def removal(self) -> RemovalService:
         """The service that deletes models."""
         versions = VersionStore(self.database)
-        return RemovalService(self.ollama, self.settings.environ, versions, self._protection)
+        return RemovalService(self.ollama, self.config.environ, versions, self._protection)
 
     @property
     def memory(self) -> MemoryService:
@@ -65,7 +65,7 @@ class ModelServices(Shared):
     def creations(self) -> CreationService:
         """The service that makes models."""
         ollama = self.ollama
-        return CreationService(ollama, UploadService(ollama, self.settings.data_dir), self._protection)
+        return CreationService(ollama, UploadService(ollama, self.config.data_dir), self._protection)
 
     @property
     def pull_store(self) -> PullStore:
@@ -75,8 +75,8 @@ class ModelServices(Shared):
     @property
     def pulls(self) -> PullService:
         """The service for pulls."""
-        registries, jobs = self.settings.allowed_registries, self.jobs
-        may_pull = partial(may_run, preferences=self.preferences)
+        registries, jobs = self.config.allowed_registries, self.jobs
+        may_pull = partial(may_run, settings=self.settings)
         return PullService(self.pull_store, registries, jobs.enqueue, self.feeds, jobs.stopping, may_pull)
 
     @property
@@ -87,26 +87,26 @@ class ModelServices(Shared):
     @property
     def registry(self) -> RegistryService:
         """The service for the registries that models come from."""
-        return RegistryService(self.session, self.preferences.timeouts)
+        return RegistryService(self.session, self.settings.timeouts)
 
     def local_store(self, ollama: OllamaService) -> LocalStore | None:
         """Return the models folder of *ollama*, where it is on this machine."""
-        if LocalStore.find(ollama.provider, self.settings.environ) is None:
+        if LocalStore.find(ollama.provider, self.config.environ) is None:
             return None
         digests = [model["digest"] for model in ollama.list()["models"]]
-        return LocalStore.find(ollama.provider, self.settings.environ, digests)
+        return LocalStore.find(ollama.provider, self.config.environ, digests)
 
     @property
     def plans(self) -> PlanService:
         """The service that tells what a pull would do."""
-        return self._plans(self.preferences.timeouts)
+        return self._plans(self.settings.timeouts)
 
     def _plans(self, timeouts: Timeouts) -> PlanService:
         ollama = OllamaService(self.session, self.providers.get("ollama"), timeouts)
         registry = RegistryService(self.session, timeouts)
         is_here = is_loopback(urlsplit(ollama.provider.native_url).hostname or "")
         return PlanService(
-            ollama, registry, self.local_store(ollama), self.settings.allowed_registries, is_here
+            ollama, registry, self.local_store(ollama), self.config.allowed_registries, is_here
         )
 
     def check_disk(self, model: str, *, insecure: bool) -> None:
@@ -115,7 +115,7 @@ class ModelServices(Shared):
         :raises DiskFull: when it does not
         """
         name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self.settings.allowed_registries)
+        check_registry(name.host, insecure=insecure, allowed=self.config.allowed_registries)
         try:
             plans = self._plans(self.hasty)
         except ServiceError as exc:  # the pull itself says what is wrong
@@ -126,7 +126,7 @@ class ModelServices(Shared):
     @property
     def versions(self) -> VersionService:
         """The service for former versions of models."""
-        preferred = self.preferences.all()
+        preferred = self.settings.all()
         limit, protected = preferred["keep_versions"], preferred["protected_models"]
         return VersionService(VersionStore(self.database), self.ollama, limit, protected)
 
@@ -134,16 +134,16 @@ class ModelServices(Shared):
     def updates(self) -> UpdateService:
         """The service for updates."""
         answers = RegistryAnswers(
-            self.settings.data_dir / "updates.json", self.registry, self.settings.allowed_registries
+            self.config.data_dir / "updates.json", self.registry, self.config.allowed_registries
         )
-        pinned = tuple(self.preferences.all()["pinned_models"])
+        pinned = tuple(self.settings.all()["pinned_models"])
         return UpdateService(self.plans, self.versions, self.pulls, answers, pinned)
 
     @property
     def auto_update(self) -> AutoUpdate:
         """What updates models by itself, where that is switched on."""
         return AutoUpdate(
-            self.preferences.all()["updates"],
+            self.settings.all()["updates"],
             Occasions(self.database),
             VersionStore(self.database),
             self.pulls,
@@ -153,7 +153,7 @@ class ModelServices(Shared):
     def disk(self) -> dict[str, Any]:
         """Return what the models take on the disk."""
         ollama = self.ollama
-        preferred, versions = self.preferences.all(), VersionStore(self.database)
+        preferred, versions = self.settings.all(), VersionStore(self.database)
         return DiskService(ollama, self.local_store(ollama), self.model_uses, versions, preferred).usage()
 
     def resume_pull(self, id: str) -> dict[str, Any]:
@@ -165,13 +165,13 @@ class ModelServices(Shared):
     def do_chores(self) -> None:
         """Look after what goes on by itself; called by the workers."""
         Chores(
-            self.preferences, self.model_uses, self.idempotency, self.pull_store, self.usage, self.versions,
+            self.settings, self.model_uses, self.idempotency, self.pull_store, self.usage, self.versions,
             self.auto_update,
         ).do()  # fmt: skip
 
     def run_pull(self, id: str) -> None:
         """Run a pull, unless another worker has it; called by the workers."""
         store, registry = self.pull_store, RegistryService(self.session, self.hasty)
-        stopping, limit = self.jobs.stopping, self.settings.max_pulls
-        if PullWorker(store, self.ollama, registry, self.preferences, stopping, limit).run(id):
+        stopping, limit = self.jobs.stopping, self.config.max_pulls
+        if PullWorker(store, self.ollama, registry, self.settings, stopping, limit).run(id):
             self.do_chores()  # an update may be over

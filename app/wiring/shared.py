@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from app.config import Config, Timeouts
 from app.services.chat.context_window import Windows
 from app.services.chat.stops import Stops
 from app.services.conversations.heartbeats import Heartbeats
@@ -14,9 +15,8 @@ from app.services.providers.circuits import Circuits
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
 from app.services.pulls.feed import PullFeeds
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 from app.services.usage.log import UsageLog
-from app.settings import Settings, Timeouts
 from app.storage.database import Database
 from app.upstream.session import UpstreamSession
 
@@ -25,9 +25,9 @@ from app.upstream.session import UpstreamSession
 class Shared:
     """What an app has one of."""
 
-    settings: Settings
+    config: Config
     providers: ProviderStore
-    preferences: PreferenceStore
+    settings: SettingsStore
     clients: OpenAIClients
     session: UpstreamSession
     database: Database
@@ -42,7 +42,7 @@ class Shared:
 
     def ollama_for(self, provider: Provider) -> OllamaService:
         """Return the service for an Ollama provider."""
-        return OllamaService(self.session, provider, self.preferences.timeouts)
+        return OllamaService(self.session, provider, self.settings.timeouts)
 
     def hasty_ollama_for(self, provider: Provider) -> OllamaService:
         """Return the same for what is good to know and not worth a wait."""
@@ -56,7 +56,7 @@ class Shared:
     @property
     def hasty(self) -> Timeouts:
         """The timeouts for what is good to know and not worth a wait."""
-        return replace(self.preferences.timeouts, connect=1, list=2)
+        return replace(self.settings.timeouts, connect=1, list=2)
 
     def close(self) -> None:
         """Stop the workers, and close all connections."""

@@ -14,9 +14,9 @@ from pytest_httpserver import HTTPServer
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.config import ROOT, Config
 from app.errors import ServiceError
 from app.security import BODY_LIMIT, CHAT_BODY_LIMIT
-from app.settings import ROOT, Settings
 
 KEY = "a-long-random-text"
 PUBLIC = {"/api/health", "/api/docs", "/api/docs/assets/swagger-ui.css", "/api/openapi.json"}
@@ -174,8 +174,8 @@ def test_every_route_that_wants_a_body_refuses_none_and_junk(app: Flask, client:
                 _assert_error_body(client.open(path, method=method.upper()), 400)
 
 
-def test_every_route_wants_the_key_when_there_is_one(settings: Settings) -> None:
-    app = create_app(replace(settings, api_key=KEY))
+def test_every_route_wants_the_key_when_there_is_one(config: Config) -> None:
+    app = create_app(replace(config, api_key=KEY))
     client = app.test_client()
 
     for method, path in _routes(app):
@@ -189,8 +189,8 @@ def test_every_route_wants_the_key_when_there_is_one(settings: Settings) -> None
 
 
 @pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
-def test_the_key_opens_the_door(settings: Settings, headers: dict[str, str]) -> None:
-    client = create_app(replace(settings, api_key=KEY)).test_client()
+def test_the_key_opens_the_door(config: Config, headers: dict[str, str]) -> None:
+    client = create_app(replace(config, api_key=KEY)).test_client()
 
     assert client.get("/api/settings", headers=headers).status_code == 200
 
@@ -238,8 +238,8 @@ def test_body_over_the_limit_is_413_and_one_under_it_is_read(
         ("named.example", True),
     ],
 )
-def test_host_is_checked_against_what_is_served(settings: Settings, host: str, allowed: bool) -> None:
-    client = create_app(replace(settings, allowed_hosts=("named.example",))).test_client()
+def test_host_is_checked_against_what_is_served(config: Config, host: str, allowed: bool) -> None:
+    client = create_app(replace(config, allowed_hosts=("named.example",))).test_client()
 
     response = client.get("/api/health", headers={"Host": host})
 
@@ -256,9 +256,9 @@ def test_host_is_checked_against_what_is_served(settings: Settings, host: str, a
     ],
 )
 def test_host_of_a_server_for_the_network_is_its_address(
-    settings: Settings, bound: str, host: str, allowed: bool
+    config: Config, bound: str, host: str, allowed: bool
 ) -> None:
-    client = create_app(replace(settings, host=bound, api_key=KEY)).test_client()
+    client = create_app(replace(config, host=bound, api_key=KEY)).test_client()
 
     response = client.get("/api/health", headers={"Host": host})
 
@@ -282,9 +282,9 @@ def test_own_origin_is_welcome(client: FlaskClient) -> None:
     assert response.status_code == 200
 
 
-def test_allowed_origin_gets_cors_headers_and_a_preflight(settings: Settings) -> None:
+def test_allowed_origin_gets_cors_headers_and_a_preflight(config: Config) -> None:
     origin = "http://localhost:3000"
-    client = create_app(replace(settings, allowed_origins=(origin,), api_key=KEY)).test_client()
+    client = create_app(replace(config, allowed_origins=(origin,), api_key=KEY)).test_client()
     asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
 
     preflight = client.options("/api/chat", headers=asked)
@@ -351,7 +351,7 @@ def test_every_slug_is_documented() -> None:
 
 def test_every_setting_is_documented() -> None:
     documented = (ROOT / "docs" / "configuration.md").read_text()
-    source = (ROOT / "app" / "settings.py").read_text()
+    source = (ROOT / "app" / "config.py").read_text()
 
     names = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', source)) - {"BACKEND_"}
     timeouts = {f"{name}_TIMEOUT" for name in ("CONNECT", "FIRST_BYTE", "IDLE", "LIST", "PULL")}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.config import Timeouts
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.store import Provider
-from app.settings import Timeouts
 
 if TYPE_CHECKING:
     import openai

@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
+from app.config import Timeouts
 from app.errors import (
     InvalidUpstreamKey,
     InvalidUpstreamResponse,
@@ -17,7 +18,6 @@ from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
-from app.settings import Timeouts
 
 Json = dict[str, Any]
 

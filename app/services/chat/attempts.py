@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from app.config import Timeouts
 from app.model_name import ModelName
 from app.services.chat.attempt import Call
 from app.services.chat.dialects.base import OLLAMA_ONLY
@@ -14,8 +15,7 @@ from app.services.ollama.names import check_name
 from app.services.ollama.service import OllamaService
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
-from app.services.settings import PreferenceStore
-from app.settings import Timeouts
+from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
 
@@ -30,13 +30,13 @@ class Calls:
     def __init__(
         self,
         providers: ProviderStore,
-        preferences: PreferenceStore,
+        settings: SettingsStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
         timeouts: Timeouts,
     ) -> None:
         self._providers = providers
-        self._preferences = preferences
+        self._settings = settings
         self._timeouts = timeouts
         self._clients = clients
         self._ollama_for = ollama_for
@@ -47,25 +47,25 @@ class Calls:
         :raises ProviderNotFound: when the request names one that is not there
         :raises ProviderDisabled: when it is switched off
         """
-        preferences = self._preferences.all()
-        first = body.get("provider") or preferences["default_provider"]
+        settings = self._settings.all()
+        first = body.get("provider") or settings["default_provider"]
         provider = self._providers.get_enabled(first)
         wished = body.get("fallback_provider")
         if wished:
             self._providers.get_enabled(wished)
-        yield self._make(provider, body, preferences, request_id)
-        second = wished if "fallback_provider" in body else preferences["fallback_provider"]
+        yield self._make(provider, body, settings, request_id)
+        second = wished if "fallback_provider" in body else settings["fallback_provider"]
         fallback = self._providers.all().get(second or "")
         if fallback and fallback.enabled and fallback.id != first:
             unknown = () if fallback.is_ollama else OLLAMA_ONLY
             left_out = [name for name in unknown if body.get(name) is not None]
             body = {name: value for name, value in body.items() if name not in {"model", *left_out}}
-            call = self._make(fallback, body, preferences, request_id)
+            call = self._make(fallback, body, settings, request_id)
             if left_out:
                 call.notices.append(f"{fallback.name} does not know {', '.join(left_out)}: left out.")
             yield call
 
-    def _make(self, provider: Provider, body: Json, preferences: Json, request_id: str) -> Call:
+    def _make(self, provider: Provider, body: Json, settings: Json, request_id: str) -> Call:
         """Return the call of *provider*.
 
         :raises InvalidModelName: for a name that Ollama would not accept
@@ -76,13 +76,13 @@ class Calls:
             check_name(named)
         model = named or provider.model
         prompt = body.get("system_prompt")
-        prompt = preferences["system_prompt"] if prompt is None else prompt
+        prompt = settings["system_prompt"] if prompt is None else prompt
         body = {**body, "messages": with_prompt(new_messages(body), prompt)}
         for name in _SAMPLING:
             if body.get(name) is None and not (name == "max_tokens" and provider.is_ollama):
-                body[name] = preferences.get(name)
+                body[name] = settings.get(name)
         if provider.is_ollama:
-            body = with_defaults(body, model, preferences["model_defaults"])
+            body = with_defaults(body, model, settings["model_defaults"])
         is_native = provider.is_ollama and any(body.get(name) is not None for name in _NATIVE)
         route = self._native(provider) if is_native else self._openai(provider)
         request, notices = route.request(body)

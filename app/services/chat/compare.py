@@ -13,7 +13,7 @@ from app.errors import ChatStopped, ServiceError, error_body
 from app.services.chat.attempt import Event
 from app.services.chat.service import ChatService
 from app.services.chat.stops import Stops
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 from app.upstream.reading import take
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,9 @@ _NAMES = {"done": "answer", "error": "failed", "delta": "delta", "loading": "loa
 class CompareService:
     """Asks several models at once."""
 
-    def __init__(self, chat: ChatService, stops: Stops, preferences: PreferenceStore) -> None:
+    def __init__(self, chat: ChatService, stops: Stops, settings: SettingsStore) -> None:
         self._chat = chat
-        self._preferences = preferences
+        self._settings = settings
         self._stops = stops
 
     def answer(self, body: Json, request_id: str) -> Generator[list[Event], None, None]:
@@ -71,7 +71,7 @@ class CompareService:
         self, body: Json, request_id: str, number: int, queue: SimpleQueue[list[Event]], over: threading.Event
     ) -> None:
         """Ask one of them; a thread of its own."""
-        provider = body.get("provider") or self._preferences.all()["default_provider"]
+        provider = body.get("provider") or self._settings.all()["default_provider"]
         who = {"target": number, "provider": provider, "model": body.get("model")}
         try:
             with contextlib.closing(self._chat.answer(body, f"{request_id[:60]}-{number}")) as events:

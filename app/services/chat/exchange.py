@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from app.config import Timeouts
 from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.services.chat.attempt import Call, Event
 from app.services.chat.context_window import Windows
 from app.services.chat.model_choice import ModelChoice
-from app.settings import Timeouts
 from app.upstream.hanging_up import Register
 from app.upstream.reading import Body, let_end, read_all, read_events
 

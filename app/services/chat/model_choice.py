@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from app.config import Timeouts
 from app.errors import CapabilityMissing, InvalidUpstreamResponse, ModelNotFound, ServiceError
 from app.model_name import ModelName
 from app.services.catalog.absent import absent
@@ -14,7 +15,6 @@ from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
-from app.settings import Timeouts
 
 Json = dict[str, Any]
 

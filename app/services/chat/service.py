@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from app.config import Timeouts
 from app.errors import (
     ChatStopped,
     RateLimited,
@@ -21,7 +22,6 @@ from app.services.chat.exchange import Ended, Exchange
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.stops import Stops
 from app.services.providers.circuits import Circuits
-from app.settings import Timeouts
 
 Json = dict[str, Any]
 Events = Generator[list[Event], None, None]

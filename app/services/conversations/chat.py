@@ -19,7 +19,7 @@ from app.services.conversations.heartbeats import Heartbeats
 from app.services.conversations.store import ConversationStore, Ticket
 from app.services.providers.circuits import Circuits
 from app.services.providers.store import ProviderStore
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ConversationChat:
         store: ConversationStore,
         windows: Windows,
         providers: ProviderStore,
-        preferences: PreferenceStore,
+        settings: SettingsStore,
         heartbeats: Heartbeats,
         circuits: Circuits,
     ) -> None:
@@ -51,7 +51,7 @@ class ConversationChat:
         self._store = store
         self._windows = windows
         self._providers = providers
-        self._preferences = preferences
+        self._settings = settings
         self._heartbeats = heartbeats
         self._circuits = circuits
 
@@ -95,7 +95,7 @@ class ConversationChat:
 
     def _asked(self, body: Json, conversation: Json) -> Json:
         """Return *body* with what the conversation, or else the settings, say where it says nothing."""
-        settings = self._preferences.all()
+        settings = self._settings.all()
         provider = body.get("provider") or conversation["provider"] or settings["default_provider"]
         is_its_own = body.get("provider") in {None, conversation["provider"]}
         model = body.get("model") or (conversation["model"] if is_its_own else None)
@@ -140,7 +140,7 @@ class ConversationChat:
         model = body["model"] or provider.model
         is_away = self._circuits.is_open(provider)  # then nobody asks it anything
         loaded = None if is_away else self._windows.loaded(provider, model)
-        defaults = self._preferences.all()["model_defaults"]
+        defaults = self._settings.all()["model_defaults"]
         wanted = with_defaults(body, model, defaults).get("options", {}).get("num_ctx")
         return max(loaded or 0, wanted or 0) or USUAL_WINDOW
 

@@ -10,7 +10,7 @@ from typing import Any
 from app.services.gateway.relay import RelayService
 from app.services.gateway.relayed import Passage
 from app.services.providers.store import Provider
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
 
 Json = dict[str, Any]
@@ -20,8 +20,8 @@ Event = tuple[str, Json]
 class EmbeddingService:
     """Makes embeddings."""
 
-    def __init__(self, preferences: PreferenceStore, relay: RelayService) -> None:
-        self._preferences = preferences
+    def __init__(self, settings: SettingsStore, relay: RelayService) -> None:
+        self._settings = settings
         self._relay = relay
 
     def embed(self, body: Json, request_id: str) -> Generator[list[Event], None, None]:
@@ -41,7 +41,7 @@ class EmbeddingService:
         asked = {"input": texts, "encoding_format": "float"}
         if body.get("dimensions") is not None:
             asked["dimensions"] = body["dimensions"]
-        provider_id = body.get("provider") or self._preferences.all()["default_provider"]
+        provider_id = body.get("provider") or self._settings.all()["default_provider"]
         passage = Passage("embeddings", provider_id, body.get("model") or "", asked, request_id, check)
         with closing(self._relay.send(passage)) as parts:
             for data in parts:

@@ -18,7 +18,7 @@ from app.services.providers import openai_api as openai_client
 from app.services.providers.circuits import Circuits
 from app.services.providers.openai_api import OpenAIClients, ResponseBody
 from app.services.providers.store import Provider, ProviderStore
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 from app.services.usage.log import CallRecord
 from app.upstream.failures import invalid_response
 from app.upstream.hanging_up import Register
@@ -39,7 +39,7 @@ class RelayService:
     def __init__(
         self,
         providers: ProviderStore,
-        preferences: PreferenceStore,
+        settings: SettingsStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
         used: Callable[[str, str], None],
@@ -47,7 +47,7 @@ class RelayService:
         circuits: Circuits,
     ) -> None:
         self._providers = providers
-        self._preferences = preferences
+        self._settings = settings
         self._clients = clients
         self._ollama_for = ollama_for
         self._used = used
@@ -90,7 +90,7 @@ class RelayService:
             self._record(passage.record())
 
     def _whole(self, provider: Provider, passage: Passage) -> Generator[bytes, None, None]:
-        limit = self._preferences.timeouts.first_byte
+        limit = self._settings.timeouts.first_byte
         data = b""
         with (
             openai_client.translated(provider, passage.model),
@@ -109,7 +109,7 @@ class RelayService:
     def _stream(self, provider: Provider, passage: Passage) -> Generator[bytes, None, None]:
         check = StreamCheck(provider.name, provider.api_key, passage.choices)
         try:
-            timeouts = self._preferences.timeouts
+            timeouts = self._settings.timeouts
             with (
                 openai_client.translated(provider, passage.model),
                 closing(
@@ -139,7 +139,7 @@ class RelayService:
 
     def _open(self, provider: Provider, passage: Passage, register: Register) -> ResponseBody:
         """Send the request; in the reader's thread, so that nobody waits for it who has left."""
-        client = self._clients.get(provider, self._preferences.timeouts)
+        client = self._clients.get(provider, self._settings.timeouts)
         ollama = self._ollama_for(provider) if provider.is_ollama else None
         passage.model = passage.model or own_model(provider, ollama, passage.endpoint)
         try:
@@ -148,7 +148,7 @@ class RelayService:
         except ModelNotFound as exc:
             if ollama:
                 raise ollama.model_not_found(passage.model) from exc
-            timeouts = self._preferences.timeouts
+            timeouts = self._settings.timeouts
             raise not_offered(client, provider, passage.model, passage.endpoint, timeouts) from exc
         except UpstreamError as exc:
             if ollama and exc.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:

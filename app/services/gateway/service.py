@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
+from app.config import Timeouts
 from app.errors import ServiceError
 from app.model_name import ModelName
 from app.services.catalog.absent import absent
@@ -18,8 +19,7 @@ from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
-from app.services.settings import PreferenceStore
-from app.settings import Timeouts
+from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ class FrontDoorService:
     def __init__(
         self,
         providers: ProviderStore,
-        preferences: PreferenceStore,
+        settings: SettingsStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider, Timeouts], OllamaService],
         relay: RelayService,
     ) -> None:
         self._providers = providers
-        self._preferences = preferences
+        self._settings = settings
         self._clients = clients
         self._ollama_for = ollama_for
         self._relay = relay
@@ -59,18 +59,18 @@ class FrontDoorService:
 
     def split(self, name: str) -> tuple[str, str]:
         """Return the provider's id and its own name of the model that is called *name* here."""
-        return _split(name, self._providers.all(), self._preferences.all()["default_provider"])
+        return _split(name, self._providers.all(), self._settings.all()["default_provider"])
 
     def list_models(self) -> Json:
         """Return the models of all enabled providers that answer soon."""
-        timeouts = self._preferences.timeouts
+        timeouts = self._settings.timeouts
         hasty = replace(
             timeouts,
             connect=min(timeouts.connect, _CONNECT_TIMEOUT),
             list=min(timeouts.list, _LIST_TIMEOUT),
         )
         providers = self._providers.all()
-        default = self._preferences.all()["default_provider"]
+        default = self._settings.all()["default_provider"]
 
         def entries(provider: Provider) -> list[Json]:
             found = self._entries(provider, hasty)
@@ -88,7 +88,7 @@ class FrontDoorService:
         """
         provider_id, model = self.split(name)
         provider = self._providers.get_enabled(provider_id)
-        timeouts = self._preferences.timeouts
+        timeouts = self._settings.timeouts
         if provider.is_ollama:
             ollama = self._ollama_for(provider, timeouts)
             found = find_model(ollama.list()["models"], check_name(model))
@@ -107,7 +107,7 @@ class FrontDoorService:
         if provider.is_ollama:
             models = self._ollama_for(provider, timeouts).list()["models"]
             return [_ollama_entry(model["name"], model) for model in models]
-        client = self._clients.get(provider, self._preferences.timeouts)
+        client = self._clients.get(provider, self._settings.timeouts)
         offered = openai_client.list_models(client, provider, timeouts)["models"]
         return [_entry(entry["id"], provider, entry) for entry in offered]
 

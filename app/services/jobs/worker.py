@@ -15,7 +15,7 @@ from app.services.pulls.idempotency import IdempotencyService
 from app.services.pulls.run import PullRun, new_owner
 from app.services.pulls.store import PullStore
 from app.services.pulls.window import may_run
-from app.services.settings import PreferenceStore
+from app.services.settings import SettingsStore
 from app.services.updates.daily import AutoUpdate
 from app.services.usage.log import UsageLog
 from app.storage.database import Pull
@@ -34,7 +34,7 @@ class PullWorker:
     store: PullStore
     ollama: OllamaService
     registry: RegistryService
-    preferences: PreferenceStore
+    settings: SettingsStore
     stopping: threading.Event
     max_pulls: int
 
@@ -55,10 +55,10 @@ class PullWorker:
         return True
 
     def _may_run(self, pull: Pull) -> bool:
-        return may_run(pull, self.preferences)
+        return may_run(pull, self.settings)
 
     def _limit(self) -> float | None:
-        limit: float | None = self.preferences.all()["pulls"]["max_bytes_per_second"]
+        limit: float | None = self.settings.all()["pulls"]["max_bytes_per_second"]
         return limit
 
 
@@ -66,7 +66,7 @@ class PullWorker:
 class Chores:
     """What is looked after now and then."""
 
-    preferences: PreferenceStore
+    settings: SettingsStore
     uses: ModelUses
     keys: IdempotencyService
     pulls: PullStore
@@ -76,7 +76,7 @@ class Chores:
 
     def do(self) -> None:
         """End the updates that are over, begin those that are due, and forget what is old."""
-        preferred = self.preferences.all()
+        preferred = self.settings.all()
         self.uses.since()
         self.keys.prune()
         self.pulls.prune(preferred["pulls"]["keep_days"])

@@ -11,10 +11,10 @@ from typing import Any
 import requests
 from marshmallow import Schema, ValidationError
 
+from app.config import Timeouts
 from app.errors import UpstreamError
 from app.schemas.pulls import PullPartSchema
 from app.services.providers.store import Provider
-from app.settings import Timeouts
 from app.upstream.failures import clean, cut_off, invalid_response, reject
 from app.upstream.hanging_up import Register, announcing
 from app.upstream.reading import read

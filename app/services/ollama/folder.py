@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
 
+from app.config import is_loopback
 from app.model_name import ModelName
 from app.schemas.registry import ManifestSchema
 from app.services.ollama.registry import Layer, Manifest
 from app.services.providers.store import Provider
-from app.settings import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import requests
 
+from app.config import Timeouts, is_loopback
 from app.errors import ServiceError, UpstreamUnavailable
 from app.services.ollama.service import OllamaService
 from app.services.providers.store import Provider
-from app.settings import Timeouts, is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Any
 import requests
 from marshmallow import ValidationError
 
+from app.config import Timeouts, is_loopback
 from app.errors import ModelNotInRegistry, RegistryNotAllowed
 from app.model_name import ModelName
 from app.schemas.registry import ManifestSchema
-from app.settings import Timeouts, is_loopback
 from app.upstream.failures import invalid_response, reject
 from app.upstream.session import translated
 

@@ -15,10 +15,10 @@ from urllib.request import getproxies, proxy_bypass
 
 from marshmallow import ValidationError
 
+from app.config import Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import UpstreamProviderModelsSchema
 from app.services.providers.store import Provider
-from app.settings import Timeouts
 from app.upstream.failures import (
     clean,
     cut_off,

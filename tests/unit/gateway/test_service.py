@@ -444,7 +444,7 @@ def _relay(app: Flask, records: list[CallRecord]) -> RelayService:
     services: Services = app.extensions["services"]
     return RelayService(
         services.providers,
-        services.preferences,
+        services.settings,
         services.clients,
         services.ollama_for,
         lambda *_: None,

@@ -13,9 +13,9 @@ import responses
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.config import Config
 from app.services.models.versions import VersionStore
 from app.services.ollama.names import full_name
-from app.settings import Settings
 from app.storage.database import KeptVersion
 from tests.models_folder import Folder
 from tests.registry import digest_of
@@ -32,9 +32,9 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture
-def local_client(settings: Settings, folder: Folder) -> Iterator[FlaskClient]:
+def local_client(config: Config, folder: Folder) -> Iterator[FlaskClient]:
     """A backend that knows where Ollama keeps its models."""
-    app = create_app(replace(settings, environ={"OLLAMA_MODELS": str(folder.path)}))
+    app = create_app(replace(config, environ={"OLLAMA_MODELS": str(folder.path)}))
     yield app.test_client()
     app.extensions["services"].close()
 

@@ -12,7 +12,7 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from app.settings import Settings
+from app.config import Config
 from tests.wire import replay
 
 BASE = "http://localhost:11434"
@@ -133,10 +133,10 @@ def test_list_models_without_ollama_is_the_last_known_list_where_that_will_do(
 
 
 def test_stale_list_counts_its_age_from_the_last_answer(
-    client: FlaskClient, wire: responses.RequestsMock, settings: Settings
+    client: FlaskClient, wire: responses.RequestsMock, config: Config
 ) -> None:
     replay(wire, "GET", BASE + "/api/tags", "tags_models")
-    kept = settings.data_dir / "models.json"
+    kept = config.data_dir / "models.json"
     client.get(MODELS)
     os.utime(kept, (1_000_000_000, 1_000_000_000))
     before = kept.stat().st_ino
@@ -156,10 +156,10 @@ def test_stale_list_counts_its_age_from_the_last_answer(
 
 @pytest.mark.parametrize("kept", [None, "{damaged", json.dumps({"url": BASE, "models": [{}]})])
 def test_stale_list_that_is_not_there_is_503(
-    client: FlaskClient, wire: responses.RequestsMock, settings: Settings, kept: str | None
+    client: FlaskClient, wire: responses.RequestsMock, config: Config, kept: str | None
 ) -> None:
     if kept:
-        (settings.data_dir / "models.json").write_text(kept)
+        (config.data_dir / "models.json").write_text(kept)
     wire.get(f"{BASE}/api/tags", body=requests.ConnectionError())
 
     response = client.get(f"{MODELS}?stale=ok")
@@ -181,9 +181,9 @@ def test_stale_list_of_another_ollama_is_not_given(
 
 
 def test_list_models_does_not_fail_because_it_cannot_be_kept(
-    client: FlaskClient, wire: responses.RequestsMock, settings: Settings
+    client: FlaskClient, wire: responses.RequestsMock, config: Config
 ) -> None:
-    (settings.data_dir / "models.json").mkdir()
+    (config.data_dir / "models.json").mkdir()
     replay(wire, "GET", BASE + "/api/tags", "tags_models")
 
     response = client.get(MODELS)

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.settings import Settings
+from app.config import Config
 from tests.conftest import events
 from tests.wire import replay
 
@@ -41,7 +41,7 @@ def _upload(client: FlaskClient, content: bytes = GGUF, **query: str) -> TestRes
 
 
 def test_upload_is_sent_to_ollama_and_made_a_model(
-    client: FlaskClient, wire: responses.RequestsMock, settings: Settings
+    client: FlaskClient, wire: responses.RequestsMock, config: Config
 ) -> None:
     received = []
 
@@ -53,7 +53,7 @@ def test_upload_is_sent_to_ollama_and_made_a_model(
     wire.head(BLOB, status=404)
     wire.add_callback("POST", BLOB, take)
     replay(wire, "POST", BASE + "/api/create", "create_gguf_stream")
-    before = set(settings.data_dir.iterdir())
+    before = set(config.data_dir.iterdir())
 
     response = _upload(client, digest=DIGEST, system="Be brief.")
 
@@ -67,7 +67,7 @@ def test_upload_is_sent_to_ollama_and_made_a_model(
         "files": {"model.gguf": DIGEST},
         "stream": True,
     }
-    assert set(settings.data_dir.iterdir()) == before
+    assert set(config.data_dir.iterdir()) == before
 
 
 def test_upload_of_what_ollama_has_already_is_not_sent_again(
@@ -112,12 +112,12 @@ def test_upload_over_another_model_wants_to_be_told_so(
 def test_upload_of_another_file_is_400_before_anything_is_sent(
     client: FlaskClient,
     wire: responses.RequestsMock,
-    settings: Settings,
+    config: Config,
     content: bytes,
     query: dict[str, str],
     reason: str,
 ) -> None:
-    before = set(settings.data_dir.iterdir())
+    before = set(config.data_dir.iterdir())
 
     response = _upload(client, content, **query)
 
@@ -126,7 +126,7 @@ def test_upload_of_another_file_is_400_before_anything_is_sent(
     assert response.json["error_type"] == "invalid_upload"
     assert response.json["details"]["reason"] == reason
     assert len(wire.calls) == 0
-    assert set(settings.data_dir.iterdir()) == before
+    assert set(config.data_dir.iterdir()) == before
 
 
 @pytest.mark.parametrize("size", [len(GGUF) + 1, len(GGUF) * 2])
@@ -179,9 +179,9 @@ def test_upload_reports_upstream_fault(
 
 
 @pytest.fixture
-def small_client(settings: Settings) -> Iterator[FlaskClient]:
+def small_client(config: Config) -> Iterator[FlaskClient]:
     """A backend that takes 100 bytes at most."""
-    app = create_app(replace(settings, max_upload=100))
+    app = create_app(replace(config, max_upload=100))
     yield app.test_client()
     app.extensions["services"].close()
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
 
 from app import create_app
-from app.settings import ROOT, Settings
+from app.config import ROOT, Config
 from app.upstream.failures import clean
 from tests.conftest import replay
 from tests.raw_server import Connection, raw_server
@@ -57,35 +57,35 @@ def test_list_providers_is_an_object_by_id_without_keys(client: FlaskClient) -> 
 
 
 def test_changes_survive_a_restart_and_leave_the_shipped_file_alone(
-    client: FlaskClient, settings: Settings
+    client: FlaskClient, config: Config
 ) -> None:
-    shipped = settings.providers_file.read_bytes()
+    shipped = config.providers_file.read_bytes()
     client.patch("/api/providers/openai", json={"enabled": True, "api_key": KEY})
 
-    again = create_app(settings).test_client().get("/api/providers/openai").json
+    again = create_app(config).test_client().get("/api/providers/openai").json
 
     assert again is not None
     assert again["enabled"] is True
     assert again["api_key_source"] == "settings"
-    assert settings.providers_file.read_bytes() == shipped
-    kept = settings.data_dir / "providers.json"
+    assert config.providers_file.read_bytes() == shipped
+    kept = config.data_dir / "providers.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert json.loads(kept.read_text()) == {"openai": {"enabled": True, "api_key": KEY}}
 
 
-def test_enable_is_for_the_run_and_the_person_has_the_last_word(settings: Settings) -> None:
-    client = create_app(replace(settings, enable=("ollama",))).test_client()
+def test_enable_is_for_the_run_and_the_person_has_the_last_word(config: Config) -> None:
+    client = create_app(replace(config, enable=("ollama",))).test_client()
     assert client.get("/api/providers/ollama").json["enabled"] is True  # type: ignore[index]
 
     client.patch("/api/providers/ollama", json={"enabled": False})
 
     assert client.get("/api/providers/ollama").json["enabled"] is False  # type: ignore[index]
-    plain = create_app(replace(settings, enable=(), data_dir=settings.data_dir / "x")).test_client()
+    plain = create_app(replace(config, enable=(), data_dir=config.data_dir / "x")).test_client()
     assert plain.get("/api/providers/ollama").json["enabled"] is False  # type: ignore[index]
 
 
-def test_key_comes_from_the_environment_unless_one_is_set(settings: Settings) -> None:
-    app = create_app(replace(settings, environ={"OPENAI_API_KEY": "sk-environment-0001"}))
+def test_key_comes_from_the_environment_unless_one_is_set(config: Config) -> None:
+    app = create_app(replace(config, environ={"OPENAI_API_KEY": "sk-environment-0001"}))
     client = app.test_client()
 
     from_environment = client.get("/api/providers/openai").json
@@ -174,8 +174,8 @@ def test_key_stays_with_its_server(client: FlaskClient, path: str, kept: bool) -
     assert patched["enabled"] is True
 
 
-def test_key_of_the_environment_is_for_the_shipped_address_only(settings: Settings) -> None:
-    app = create_app(replace(settings, environ={"OPENAI_API_KEY": "sk-environment-0001"}))
+def test_key_of_the_environment_is_for_the_shipped_address_only(config: Config) -> None:
+    app = create_app(replace(config, environ={"OPENAI_API_KEY": "sk-environment-0001"}))
     client = app.test_client()
 
     moved = client.patch("/api/providers/openai", json={"base_url": "http://127.0.0.1:9/v1"}).json
@@ -184,17 +184,15 @@ def test_key_of_the_environment_is_for_the_shipped_address_only(settings: Settin
     assert moved["api_key_set"] is False
 
 
-def test_unreadable_changes_are_an_error_and_not_called_damaged(
-    client: FlaskClient, settings: Settings
-) -> None:
-    (settings.data_dir / "providers.json").mkdir()
+def test_unreadable_changes_are_an_error_and_not_called_damaged(client: FlaskClient, config: Config) -> None:
+    (config.data_dir / "providers.json").mkdir()
 
     response = client.get("/api/providers")
 
     assert response.status_code == 500
     assert response.json is not None
     assert response.json["error_type"] == "storage_failed"
-    assert (settings.data_dir / "providers.json").is_dir()
+    assert (config.data_dir / "providers.json").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -242,8 +240,8 @@ def test_unknown_provider_is_404_with_those_there_are(client: FlaskClient) -> No
 
 
 @pytest.mark.parametrize("content", ["{", '{"ollama": 5}', '{"ollama": {"enabled": "yes"}}', "[]"])
-def test_damaged_changes_are_reported_and_kept(client: FlaskClient, settings: Settings, content: str) -> None:
-    kept = settings.data_dir / "providers.json"
+def test_damaged_changes_are_reported_and_kept(client: FlaskClient, config: Config, content: str) -> None:
+    kept = config.data_dir / "providers.json"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(content)
 
@@ -370,13 +368,13 @@ def test_models_of_a_compatible_provider_are_listed(
     }
 
 
-def test_settings_are_changed_one_by_one_and_survive(client: FlaskClient, settings: Settings) -> None:
+def test_settings_are_changed_one_by_one_and_survive(client: FlaskClient, config: Config) -> None:
     before = client.get("/api/settings").json
     assert before is not None
     assert before["default_provider"] == "ollama"
 
     client.put("/api/settings", json={"system_prompt": "Be brief.", "timeouts": {"idle": 9}})
-    again = create_app(settings).test_client().get("/api/settings").json
+    again = create_app(config).test_client().get("/api/settings").json
 
     assert again == {**before, "system_prompt": "Be brief.", "timeouts": {**before["timeouts"], "idle": 9}}
 
@@ -397,21 +395,21 @@ def test_settings_are_changed_one_by_one_and_survive(client: FlaskClient, settin
     ],
 )
 def test_settings_of_bad_input_are_refused(
-    client: FlaskClient, settings: Settings, body: dict[str, Any], status: int, field: str
+    client: FlaskClient, config: Config, body: dict[str, Any], status: int, field: str
 ) -> None:
     response = client.put("/api/settings", json=body)
 
     assert response.status_code == status
     assert response.json is not None
     assert field in response.json["details"]
-    assert not Path(settings.data_dir / "settings.json").exists()
+    assert not Path(config.data_dir / "settings.json").exists()
 
 
 def test_defaults_of_models_are_changed_one_by_one(client: FlaskClient) -> None:
     client.put("/api/settings", json={"model_defaults": {"a:1": {"num_ctx": 1024}, "b:1": {"think": False}}})
     client.put("/api/settings", json={"model_defaults": {"c:1": {"keep_alive": "5m"}, "a:1": None}})
 
-    settings = client.get("/api/settings").json
+    config = client.get("/api/settings").json
 
-    assert settings is not None
-    assert set(settings["model_defaults"]) == {"b:1", "c:1"}
+    assert config is not None
+    assert set(config["model_defaults"]) == {"b:1", "c:1"}

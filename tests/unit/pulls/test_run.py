@@ -14,6 +14,7 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
+from app.config import Timeouts
 from app.errors import InvalidUpstreamResponse, PullFailed
 from app.model_name import ModelName
 from app.services.ollama.registry import RegistryService
@@ -23,7 +24,6 @@ from app.services.pulls import run as pull_run
 from app.services.pulls.progress import Progress
 from app.services.pulls.run import PullRun
 from app.services.pulls.store import PullStore
-from app.settings import Timeouts
 from app.storage.database import Database
 from tests.postgres import database_url
 from tests.raw_server import Connection, raw_server

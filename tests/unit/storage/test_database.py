@@ -11,11 +11,11 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, text
 
+from app.config import ROOT
 from app.services.models import uses as model_uses
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
 from app.services.pulls.store import PullStore
-from app.settings import ROOT
 from app.storage.database import REVISION, Database
 from tests.postgres import database_url
 

@@ -13,6 +13,7 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.config import Timeouts
 from app.model_name import ModelName
 from app.services.models.versions import VersionService, VersionStore, kept_name, superfluous
 from app.services.ollama.names import full_name
@@ -20,7 +21,6 @@ from app.services.ollama.registry import MANIFEST_TYPE, Layer, Manifest, Registr
 from app.services.ollama.service import OllamaService
 from app.services.providers.store import Provider
 from app.services.updates.service import changed_kinds, choose, is_current
-from app.settings import Timeouts
 from app.storage.database import Database, KeptVersion, utc_now
 from app.upstream.session import UpstreamSession
 

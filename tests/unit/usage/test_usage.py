@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
+from app.config import ROOT
 from app.services.usage import log as usage
 from app.services.usage.log import CallRecord, UsageLog
 from app.services.usage.report import percentile, report
-from app.settings import ROOT
 from app.storage.database import Database
 from app.storage.tables import CallRow, utc_now
 from tests.postgres import database_url

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from app.config import Timeouts
 from app.services.chat.dialects.base import refuse_ollamas_own
 from app.services.chat.dialects.openai_answers import OpenAIAnswer
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients, ResponseBody
 from app.services.providers.store import Provider
-from app.settings import Timeouts
 from app.upstream.failures import invalid_response
 from app.upstream.hanging_up import Register
 from app.upstream.reading import SIZE_LIMIT, Body, TooMuch

@@ -24,7 +24,7 @@ _IN_CHECKOUT = (ROOT / "providers.json").exists()
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 
 
-class SettingsError(Exception):
+class ConfigError(Exception):
     """The environment holds settings that cannot be used; ``str()`` names each of them."""
 
 
@@ -40,7 +40,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Config:
     """The validated settings; `docs/configuration.md` describes each variable.
 
     :param environ: the environment itself, for the API keys of providers
@@ -70,10 +70,10 @@ class Settings:
         return is_loopback(self.host)
 
     @classmethod
-    def from_env(cls) -> Settings:
+    def from_env(cls) -> Config:
         """Read and validate the environment.
 
-        :raises SettingsError: naming every fault at once
+        :raises ConfigError: naming every fault at once
         """
         env = Env(eager=False)
         env_file = Path.cwd() / ".env"
@@ -84,7 +84,7 @@ class Settings:
         except EnvValidationError as exc:
             messages = cast("dict[str, list[str]]", exc.error_messages)
             faults = [f"{name}: {' '.join(found)}" for name, found in sorted(messages.items())]
-            raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(faults)) from exc
+            raise ConfigError("These settings cannot be used:\n  " + "\n  ".join(faults)) from exc
         return values
 
 
@@ -99,8 +99,8 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
-    default = Settings()
+def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
+    default = Config()
     with env.prefixed("BACKEND_"):
         seconds = validate.Range(min=0, min_inclusive=False, max=86400)
         timeouts = Timeouts(
@@ -109,7 +109,7 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Settings:
                 for name, value in vars(Timeouts()).items()
             }
         )
-        return Settings(
+        return Config(
             host=env.str("HOST", default.host),
             port=env.int("PORT", default.port, validate=validate.Range(0, 65535)),
             data_dir=env.path("DATA_DIR", default.data_dir),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, is_loopback
+from app.config import Config, ConfigError, is_loopback
 
 
 def test_from_env_reads_variables_and_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,13 +15,13 @@ def test_from_env_reads_variables_and_the_env_file(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("BACKEND_ALLOWED_HOSTS", "a.example,b.example")
     (tmp_path / ".env").write_text("BACKEND_IDLE_TIMEOUT=7\nBACKEND_PORT=1\nGROQ_API_KEY=gsk\n")
 
-    settings = Settings.from_env()
+    config = Config.from_env()
 
-    assert settings.port == 9000  # the environment wins over the file
-    assert settings.timeouts.idle == 7
-    assert settings.allowed_hosts == ("a.example", "b.example")
-    assert settings.host == "127.0.0.1"
-    assert settings.environ["GROQ_API_KEY"] == "gsk"
+    assert config.port == 9000  # the environment wins over the file
+    assert config.timeouts.idle == 7
+    assert config.allowed_hosts == ("a.example", "b.example")
+    assert config.host == "127.0.0.1"
+    assert config.environ["GROQ_API_KEY"] == "gsk"
 
 
 def test_from_env_names_every_fault_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,15 +30,15 @@ def test_from_env_names_every_fault_at_once(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("BACKEND_IDLE_TIMEOUT", "0")
     monkeypatch.setenv("BACKEND_LOG_LEVEL", "LOUD")
 
-    with pytest.raises(SettingsError) as caught:
-        Settings.from_env()
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env()
 
     for name in ("BACKEND_PORT", "BACKEND_IDLE_TIMEOUT", "BACKEND_LOG_LEVEL"):
         assert name in str(caught.value)
 
 
 def test_repr_hides_the_key() -> None:
-    assert "secret" not in repr(Settings(api_key="secret"))
+    assert "secret" not in repr(Config(api_key="secret"))
 
 
 @pytest.mark.parametrize(
