@@ -67,9 +67,9 @@ def create_app(config: Config | None = None) -> Flask:
 
 
 def _configure_services(app: Flask, config: Config) -> None:
-    from app.extensions import make_services
+    from app.container import Services
 
-    app.extensions["services"] = make_services(config)
+    app.extensions["services"] = Services(config)
 
 
 def _configure_requests(app: Flask) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from app.config import Timeouts
 from app.model_name import ModelName
 from app.services.chat.attempt import Call
 from app.services.chat.dialects.base import OLLAMA_ONLY
 from app.services.chat.dialects.ollama import NativeRoute
 from app.services.chat.dialects.openai_requests import OpenAIRoute
 from app.services.ollama.names import check_name
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
@@ -32,14 +31,12 @@ class Calls:
         providers: ProviderStore,
         settings: SettingsStore,
         clients: OpenAIClients,
-        ollama_for: Callable[[Provider], OllamaService],
-        timeouts: Timeouts,
+        ollamas: OllamaServers,
     ) -> None:
         self._providers = providers
         self._settings = settings
-        self._timeouts = timeouts
         self._clients = clients
-        self._ollama_for = ollama_for
+        self._ollamas = ollamas
 
     def all(self, body: Json, request_id: str) -> Iterator[Call]:
         """Yield the call of the provider asked for, then the one of the fallback, where there is one.
@@ -103,10 +100,10 @@ class Calls:
         )
 
     def _native(self, provider: Provider) -> NativeRoute:
-        return NativeRoute(self._ollama_for(provider))
+        return NativeRoute(self._ollamas.of(provider))
 
     def _openai(self, provider: Provider) -> OpenAIRoute:
-        return OpenAIRoute(provider, self._clients, self._timeouts)
+        return OpenAIRoute(provider, self._clients, self._settings.timeouts)
 
 
 def new_messages(body: Json) -> list[Json]:

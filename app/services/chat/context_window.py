@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ from app.errors import ServiceError
 from app.model_name import ModelName
 from app.services.chat.tokens import estimate
 from app.services.ollama.names import find_model
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 from app.services.providers.store import Provider
+from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
 
@@ -30,13 +30,11 @@ class _Known:
 
 
 class Windows:
-    """The windows that models are loaded with, as Ollama tells them; asked for now and then.
+    """The windows that models are loaded with, as Ollama tells them; asked for now and then."""
 
-    :param ollama_for: makes the service, with short timeouts: a window is good to know, not worth a wait
-    """
-
-    def __init__(self, ollama_for: Callable[[Provider], OllamaService]) -> None:
-        self._ollama_for = ollama_for
+    def __init__(self, ollamas: OllamaServers, settings: SettingsStore) -> None:
+        self._ollamas = ollamas
+        self._settings = settings
         self._known: dict[tuple[str, str], _Known] = {}
         self._lock = threading.Lock()
 
@@ -60,7 +58,8 @@ class Windows:
     def look(self, provider: Provider, model: str) -> tuple[bool | None, int | None]:
         """Ask whether *model* is loaded, and with which window; None for what is not known."""
         try:
-            found = find_model(self._ollama_for(provider).ps()["models"], ModelName.parse(model))
+            ollama = self._ollamas.of(provider, self._settings.hasty_timeouts)  # not worth a wait
+            found = find_model(ollama.ps()["models"], ModelName.parse(model))
         except (ServiceError, ValueError):
             self._keep(provider, model, None, is_seen=True)
             return None, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 from app.config import Timeouts
@@ -174,7 +174,3 @@ class Exchange:
             if window is not None:
                 call.request["options"] = {**options, "num_ctx": window}
         return call.open(register)
-
-
-Ended = Callable[[Call], None]
-"""Is told each call when it is over, however it ended."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from app.config import Timeouts
 from app.errors import CapabilityMissing, InvalidUpstreamResponse, ModelNotFound, ServiceError
 from app.model_name import ModelName
 from app.services.catalog.absent import absent
 from app.services.chat.attempt import Call
 from app.services.ollama.names import find_model
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import Provider
+from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
 
@@ -24,12 +22,10 @@ _WHAT = {"vision": "look at images", "tools": "use tools", "thinking": "think"}
 class ModelChoice:
     """Chooses models, and explains why one cannot be used."""
 
-    def __init__(
-        self, ollama_for: Callable[[Provider], OllamaService], clients: OpenAIClients, timeouts: Timeouts
-    ) -> None:
-        self._ollama_for = ollama_for
+    def __init__(self, ollamas: OllamaServers, clients: OpenAIClients, settings: SettingsStore) -> None:
+        self._ollamas = ollamas
         self._clients = clients
-        self._timeouts = timeouts
+        self._settings = settings
 
     def choose(self, call: Call) -> None:
         """Choose a model that is there for a call that names none.
@@ -38,7 +34,7 @@ class ModelChoice:
         """
         absent = call.model
         if call.provider.is_ollama:
-            call.model = self._ollama_for(call.provider).first_chat_model(call.needs)
+            call.model = self._ollamas.of(call.provider).first_chat_model(call.needs)
         else:
             call.model = self._offered(call)[0]
         why = f"'{absent}' is not installed" if absent else "the settings name no model"
@@ -51,7 +47,7 @@ class ModelChoice:
         """
         if not call.needs or not call.provider.is_ollama:
             return
-        ollama = self._ollama_for(call.provider)
+        ollama = self._ollamas.of(call.provider)
         models = ollama.list()["models"]
         found = find_model(models, ModelName.parse(call.model)) if call.model else None
         if found is None:  # the provider itself says that it is not there
@@ -70,7 +66,7 @@ class ModelChoice:
         """Return the error for a model that the provider does not have."""
         try:
             if call.provider.is_ollama:
-                return self._ollama_for(call.provider).model_not_found(call.model)
+                return self._ollamas.of(call.provider).model_not_found(call.model)
             available = self._offered(call)
         except InvalidUpstreamResponse as exc:
             if not call.provider.is_ollama:  # no list either: it is the address that is wrong
@@ -81,8 +77,9 @@ class ModelChoice:
         return absent(call.provider, call.model, available)
 
     def _offered(self, call: Call) -> list[str]:
-        client = self._clients.get(call.provider, self._timeouts)
-        models = openai_client.list_models(client, call.provider, self._timeouts)
+        timeouts = self._settings.timeouts
+        client = self._clients.get(call.provider, timeouts)
+        models = openai_client.list_models(client, call.provider, timeouts)
         names = [model["id"] for model in models["models"]]
         if not names:
             raise ModelNotFound(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from typing import Any
 
-from app.config import Timeouts
 from app.errors import (
     ChatStopped,
     RateLimited,
@@ -18,10 +18,15 @@ from app.errors import (
 from app.services.chat.attempt import Call, Event
 from app.services.chat.attempts import Calls
 from app.services.chat.context_window import Windows
-from app.services.chat.exchange import Ended, Exchange
+from app.services.chat.exchange import Exchange
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.stops import Stops
+from app.services.models.uses import ModelUses
 from app.services.providers.circuits import Circuits
+from app.services.settings import SettingsStore
+from app.services.usage.log import UsageLog
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 Events = Generator[list[Event], None, None]
@@ -30,10 +35,7 @@ _FALLBACK_AFTER = (UpstreamUnavailable, UpstreamBusy, UpstreamTimeout, UpstreamI
 
 
 class ChatService:
-    """Answers chats.
-
-    :param ended: is told each call when it is over
-    """
+    """Answers chats."""
 
     def __init__(
         self,
@@ -42,16 +44,18 @@ class ChatService:
         windows: Windows,
         circuits: Circuits,
         stops: Stops,
-        timeouts: Timeouts,
-        ended: Ended,
+        settings: SettingsStore,
+        uses: ModelUses,
+        usage: UsageLog,
     ) -> None:
         self._calls = calls
         self._choice = choice
         self._windows = windows
         self._circuits = circuits
         self._stops = stops
-        self._timeouts = timeouts
-        self._ended = ended
+        self._settings = settings
+        self._uses = uses
+        self._usage = usage
 
     def answer(self, body: Json, request_id: str) -> Events:
         """Answer *body*, as :class:`~app.schemas.chat.ChatRequestSchema` loads it.
@@ -68,7 +72,7 @@ class ChatService:
             is_announced = False
             for call in self._calls.all(body, request_id):
                 call.first_error = first_error
-                exchange = Exchange(call, self._choice, self._windows, self._timeouts, stop)
+                exchange = Exchange(call, self._choice, self._windows, self._settings.timeouts, stop)
                 try:
                     yield from self._one(call, exchange)
                 except ServiceError as exc:
@@ -95,7 +99,23 @@ class ChatService:
             self._circuits.failed(call.provider, exc, call.seconds)
             raise
         finally:
-            self._ended(call)
+            self._note(call)
+
+    def _note(self, call: Call) -> None:
+        """Keep what is to be known of a call that is over."""
+        if call.is_done:
+            self._uses.touch(call.provider.id, call.model)
+        record = call.record()
+        self._usage.record(record)
+        log.info(
+            "%s %s/%s: %s, %s tokens in %.2f s",
+            call.request_id,
+            call.provider.id,
+            call.model.encode("unicode_escape").decode("ascii"),  # no forged lines in the log
+            record.outcome,
+            record.completion_tokens,
+            record.latency,
+        )
 
     def stop(self, request_id: str) -> None:
         """Stop the answer that is made for *request_id*.
