@@ -6,9 +6,9 @@ A service that depends on what a person may change (the settings, the providers)
 from __future__ import annotations
 
 from app.config import Config
-from app.services.chat.attempts import Calls
+from app.services.chat.attempts import Attempts
 from app.services.chat.compare import CompareService
-from app.services.chat.context_window import Windows
+from app.services.chat.context_window import ContextWindows
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.service import ChatService
 from app.services.chat.stops import Stops
@@ -145,9 +145,9 @@ class Services:
         self.conversations = ConversationStore(self.database)
         self.heartbeats = Heartbeats(self.conversations)
         self.stops = Stops(self.database)
-        windows = Windows(self.ollamas, self.settings)
+        windows = ContextWindows(self.ollamas, self.settings)
         self.chat = ChatService(
-            Calls(self.providers, self.settings, self.clients, self.ollamas),
+            Attempts(self.providers, self.settings, self.clients, self.ollamas, windows),
             ModelChoice(self.ollamas, self.clients, self.settings),
             windows,
             self.circuits,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from app.errors import ServiceError
 from app.model_name import ModelName
+from app.schemas.chat_results import Usage, UsedContext
+from app.schemas.messages import Message
 from app.services.chat.tokens import estimate
 from app.services.ollama.names import find_model
 from app.services.ollama.service import OllamaServers
 from app.services.providers.store import Provider
 from app.services.settings import SettingsStore
-
-Json = dict[str, Any]
 
 _FRESH = 30.0  # seconds for which a window is believed
 _MOST = 1000  # models that are remembered
@@ -29,7 +28,7 @@ class _Known:
     is_seen: bool  # else it is only what was asked for
 
 
-class Windows:
+class ContextWindows:
     """The windows that models are loaded with, as Ollama tells them; asked for now and then."""
 
     def __init__(self, ollamas: OllamaServers, settings: SettingsStore) -> None:
@@ -90,7 +89,7 @@ class Windows:
             self._known[_key(provider, model)] = _Known(time.monotonic(), window, is_seen)
 
 
-def context(messages: list[Json], usage: Json, window: int | None, dropped: int = 0) -> Json:
+def context(messages: list[Message], usage: Usage, window: int | None, dropped: int = 0) -> UsedContext:
     """Return how full the window is after an answer.
 
     :param messages: what was sent
@@ -103,7 +102,7 @@ def context(messages: list[Json], usage: Json, window: int | None, dropped: int 
     return {"used": used, "window": window, "truncated": _truncated(messages, seen, window)}
 
 
-def _truncated(messages: list[Json], seen: int | None, window: int | None) -> bool | None:
+def _truncated(messages: list[Message], seen: int | None, window: int | None) -> bool | None:
     """Tell whether a server that says nothing of it left out a part of *messages*; None where that is open.
 
     A word is a token at least: fewer tokens than words were read only where something was left out.

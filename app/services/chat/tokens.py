@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
-Json = dict[str, Any]
+from app.schemas.chat_results import ToldUsage, Usage
+from app.schemas.messages import Message
 
 CHARS_PER_TOKEN = 3.0
 """Of ASCII text; English has about four, code and numbers fewer. Any other character counts as a token."""
@@ -14,7 +14,7 @@ _PER_MESSAGE = 8  # tokens of the template around each message
 _PER_IMAGE = 1000
 
 
-def estimate(message: Json) -> int:
+def estimate(message: Message) -> int:
     """Return about how many tokens *message* takes, rather too many than too few."""
     calls = json.dumps(message["tool_calls"]) if message.get("tool_calls") else ""
     texts = f"{calls}{message.get('content') or ''}"
@@ -24,7 +24,7 @@ def estimate(message: Json) -> int:
     return _PER_MESSAGE + math.ceil(ascii_characters / CHARS_PER_TOKEN) + others + images * _PER_IMAGE
 
 
-def measure(response: str, usage: Json | None) -> Json:
+def measure(response: str, usage: ToldUsage | None) -> Usage:
     """Return the tokens as the provider counted them, else an estimate that says it is one."""
     if usage is None:
         estimate = int(len(response.split()) * 1.3)
