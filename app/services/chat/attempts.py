@@ -1,17 +1,19 @@
-"""From what a client asks to the attempts at it: one at the provider, and one at the fallback."""
+"""Attempts at a chat: one request to the provider asked for, and one to the fallback when that fails."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+from app.errors import ServiceError
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message
-from app.services.chat.attempt import Attempt
 from app.services.chat.context_window import ContextWindows
-from app.services.chat.dialects.base import Dialect
-from app.services.chat.dialects.ollama import NATIVE_ONLY, OllamaDialect, OllamaV1Dialect
-from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OpenAIDialect
+from app.services.chat.dialects.base import Answer, Dialect
+from app.services.chat.dialects.ollama import NATIVE_ONLY, OllamaDialect
+from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OllamaV1Dialect, OpenAIDialect
 from app.services.ollama.names import check_name, key_of
 from app.services.ollama.service import OllamaServers
 from app.services.providers.openai_api import OpenAIClients
@@ -19,6 +21,66 @@ from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
 
 Settings = Mapping[str, Any]
+
+Event = tuple[str, dict[str, Any]]
+"""A name and its data, as a client reads them in a stream."""
+
+
+@dataclass
+class Attempt:
+    """One request to one provider.
+
+    :param body: the chat that it is for, with all its messages
+    :param request: what is sent, in the provider's words, without the model
+    :param needs: the capabilities that a model must have for it
+    :param notices: what was done otherwise than asked
+    """
+
+    provider: Provider
+    dialect: Dialect
+    model: str
+    model_is_named: bool
+    body: ChatBody
+    request: dict[str, Any]
+    request_id: str
+    answer: Answer
+    needs: frozenset[str] = frozenset()
+    notices: list[str] = field(default_factory=list)
+    first_error: ServiceError | None = None  # of the attempt before, at another provider
+    error: ServiceError | None = None
+    started: float = field(default_factory=time.monotonic)
+    first_token_at: float | None = None
+    ended_at: float | None = None
+    reads: int = 0  # that brought a part of the answer
+    is_started: bool = False  # the client of a stream knows who is asked
+    is_done: bool = False
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the answer comes as a stream."""
+        return bool(self.request.get("stream"))
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: `ok`, an error's slug, or `client_left`."""
+        if self.is_done:
+            return "ok"
+        return self.error.error_type if self.error else "client_left"
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or takes so far."""
+        return (self.ended_at or time.monotonic()) - self.started
+
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
+        return "".join(self.answer.text)
+
+    @property
+    def thinking(self) -> str:
+        """What the model has thought so far."""
+        return "".join(self.answer.thoughts)
 
 
 class Attempts:

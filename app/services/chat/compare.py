@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from app.errors import ChatStopped, ServiceError, error_body
 from app.schemas.chat import ChatBody
-from app.services.chat.attempt import Event
+from app.services.chat.attempts import Event
 from app.services.chat.service import ChatService
 from app.services.chat.stops import Stops
 from app.services.settings import SettingsStore

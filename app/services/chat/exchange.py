@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable
 from app.config import Timeouts
 from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.schemas.chat_results import ChatResult
-from app.services.chat.attempt import Attempt, Event
+from app.services.chat.attempts import Attempt, Event
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.base import Delta
 from app.services.chat.model_choice import ModelChoice

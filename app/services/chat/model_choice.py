@@ -7,7 +7,7 @@ from typing import Any
 from app.errors import CapabilityMissing, InvalidUpstreamResponse, ModelNotFound, ServiceError
 from app.model_name import ModelName
 from app.services.catalog.absent import absent
-from app.services.chat.attempt import Attempt
+from app.services.chat.attempts import Attempt
 from app.services.ollama.names import find_model
 from app.services.ollama.service import OllamaServers
 from app.services.providers import openai_api as openai_client

@@ -16,8 +16,7 @@ from app.errors import (
     UpstreamUnavailable,
 )
 from app.schemas.chat import ChatBody
-from app.services.chat.attempt import Attempt, Event
-from app.services.chat.attempts import Attempts
+from app.services.chat.attempts import Attempt, Attempts, Event
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.exchange import Exchange
 from app.services.chat.model_choice import ModelChoice

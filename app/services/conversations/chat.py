@@ -13,11 +13,9 @@ from app.errors import ServiceError, UpstreamRejected, kept
 from app.schemas.chat import ChatBody
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
-from app.services.chat.attempt import Attempt, Event
-from app.services.chat.attempts import new_messages, with_model_defaults, with_prompt
-from app.services.chat.context_window import ContextWindows
+from app.services.chat.attempts import Attempt, Event, new_messages, with_model_defaults, with_prompt
+from app.services.chat.context_window import ContextWindows, estimate
 from app.services.chat.service import ChatService, Events
-from app.services.chat.tokens import estimate
 from app.services.conversations.fitting import fit
 from app.services.conversations.heartbeats import Heartbeats
 from app.services.conversations.rows import Turn

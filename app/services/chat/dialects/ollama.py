@@ -1,4 +1,4 @@
-"""Chats with Ollama: by its ``/v1``, or by its own ``/api/chat`` for what ``/v1`` ignores."""
+"""Ollama's own language, ``/api/chat``: for what its ``/v1`` ignores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.base import Answer, Delta, tool_call
-from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OpenAIDialect
+from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
 from app.services.ollama.service import OllamaService
 from app.upstream.failures import invalid_response
 from app.upstream.hanging_up import Register
@@ -25,19 +25,6 @@ NATIVE_ONLY = (*OLLAMA_ONLY, "think")
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
 _AS_THEY_ARE = ("tools", "format", "think", "keep_alive", "truncate", "logprobs", "top_logprobs")
-
-
-class OllamaV1Dialect(OpenAIDialect):
-    """OpenAI's language as Ollama's ``/v1`` understands it."""
-
-    sends_thinking = True
-
-    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
-        """Return the request for *body*, without ``max_tokens``."""
-        request, notices = super().request(body)
-        if request.pop("max_tokens", None):
-            notices.append("max_tokens was left out: it is not sent to Ollama. Use options.num_predict.")
-        return request, notices
 
 
 class OllamaDialect:

@@ -78,6 +78,19 @@ class OpenAIDialect:
         return openai_client.translated(self._provider, model)
 
 
+class OllamaV1Dialect(OpenAIDialect):
+    """OpenAI's language as Ollama's ``/v1`` understands it."""
+
+    sends_thinking = True
+
+    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+        """Return the request for *body*, without ``max_tokens``."""
+        request, notices = super().request(body)
+        if request.pop("max_tokens", None):
+            notices.append("max_tokens was left out: it is not sent to Ollama. Use options.num_predict.")
+        return request, notices
+
+
 class UnstreamedBody:
     """The answer of a provider that was asked for a stream and gave it whole, as a stream of one event.
 
