@@ -17,8 +17,8 @@ from app.engine import gojson
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from app.engine.store import ModelStore
-    from app.engine.wire import Services
+    from app.engine.models.store import ModelStore
+    from app.engine.routes.wire import Services
 
 log = logging.getLogger("app.engine")
 
@@ -69,8 +69,8 @@ def _default_models() -> Path:
 
 
 def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
-    from app.engine.seed import seed  # after the flags: --help is quick
-    from app.engine.store import ModelStore
+    from app.engine.models.seed import seed  # after the flags: --help is quick
+    from app.engine.models.store import ModelStore
 
     try:
         store = ModelStore(flags.models.expanduser().resolve())
@@ -101,10 +101,10 @@ def _fail(sentence: str) -> int:
 
 
 def _services(store: ModelStore, max_loaded: int, keep_alive: float) -> Services:
-    from app.engine.pulls import Pulls
-    from app.engine.relay import Departures
-    from app.engine.scheduler import Scheduler
-    from app.engine.wire import Services
+    from app.engine.pulls.pulls import Pulls
+    from app.engine.routes.wire import Services
+    from app.engine.runners.relay import Departures
+    from app.engine.runners.scheduler import Scheduler
 
     scheduler = Scheduler(store, max_loaded=max_loaded, keep_alive=keep_alive)
     return Services(store, scheduler, Departures(), Pulls(store))

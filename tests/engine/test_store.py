@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.engine import seed as seeding
-from app.engine.launch import plan
-from app.engine.manifest import CONFIG_TYPE, CorruptManifestError, Layer, Manifest
-from app.engine.store import Model, ModelStore
+from app.engine.models import seed as seeding
+from app.engine.models.manifest import CONFIG_TYPE, CorruptManifestError, Layer, Manifest
+from app.engine.models.store import Model, ModelStore
+from app.engine.runners.launch import plan
 from app.model_name import ModelName
 
 

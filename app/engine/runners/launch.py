@@ -6,15 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.engine import details
-from app.engine.child import LoadError
+from app.engine.models import details
+from app.engine.runners.child import LoadError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from app import gguf
     from app.engine.gojson import Object
-    from app.engine.store import Model, ModelStore
+    from app.engine.models.store import Model, ModelStore
 
 DEFAULT_CONTEXT = 4096
 DEFAULT_PARALLEL = 4

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app import gguf
-from app.engine.create import CHATML, CHATML_STOP, config_blob
-from app.engine.manifest import LAYER_TYPE, Layer, Manifest
-from app.engine.store import file_digest
+from app.engine.models.create import CHATML, CHATML_STOP, config_blob
+from app.engine.models.manifest import LAYER_TYPE, Layer, Manifest
+from app.engine.models.store import file_digest
 from app.model_name import ModelName
 
 if TYPE_CHECKING:
-    from app.engine.store import ModelStore
+    from app.engine.models.store import ModelStore
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from app.engine.store import file_digest
-from app.engine.transfer import CancelledError, PullError, Transfer
+from app.engine.models.store import file_digest
+from app.engine.pulls.transfer import CancelledError, PullError, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from app.engine.gojson import Object
-    from app.engine.manifest import Layer, Manifest
-    from app.engine.registry import Registry
-    from app.engine.store import ModelStore
+    from app.engine.models.manifest import Layer, Manifest
+    from app.engine.models.store import ModelStore
+    from app.engine.pulls.registry import Registry
     from app.model_name import ModelName
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Pulls:
                 log.info("stopped: nobody follows the pull of %s", name)
 
     def _run(self, name: ModelName, insecure: bool, transfer: Transfer) -> None:
-        from app.engine import registry  # here: requests is slow to import and seldom needed
+        from app.engine.pulls import registry  # here: requests is slow to import and seldom needed
 
         source = registry.Registry(name, insecure=insecure)
         transfer.interrupt = source.interrupt

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.engine.conversation import native_call
+from app.engine.routes.conversation import native_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response
 
-from app.engine import conversation, wire
-from app.engine.answers import upstream_message
-from app.engine.chat import keep_alive_of, lease, missing_weights
 from app.engine.gojson import Field
-from app.engine.relay import post
-from app.engine.wire import ApiError
+from app.engine.routes import conversation, wire
+from app.engine.routes.answers import upstream_message
+from app.engine.routes.chat import keep_alive_of, lease, missing_weights
+from app.engine.routes.wire import ApiError
+from app.engine.runners.relay import post
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.engine.child import Runner
     from app.engine.gojson import Object
-    from app.engine.store import ModelStore
-    from app.engine.wire import Services
+    from app.engine.models.store import ModelStore
+    from app.engine.routes.wire import Services
+    from app.engine.runners.child import Runner
 
 _SHARED = {"model": Field("string"), "options": Field("object", "map[string]interface {}")}
 _EMBED = _SHARED | {"truncate": Field("bool", "*bool"), "dimensions": Field("int")}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from app.engine.manifest import DIGEST, LAYER_TYPE, CorruptManifestError, Layer, Manifest
+from app.engine.models.manifest import DIGEST, LAYER_TYPE, CorruptManifestError, Layer, Manifest
 from app.model_name import ModelName
 
 if TYPE_CHECKING:

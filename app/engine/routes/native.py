@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
 
-from app.engine import VERSION, create, details, gojson, wire
+from app.engine import VERSION, gojson
 from app.engine.gojson import Field
-from app.engine.transfer import PullError
-from app.engine.wire import ApiError
+from app.engine.models import create, details
+from app.engine.pulls.transfer import PullError
+from app.engine.routes import wire
+from app.engine.routes.wire import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.engine.gojson import Object
-    from app.engine.scheduler import Loaded
-    from app.engine.store import Model, ModelStore
-    from app.engine.wire import Services
+    from app.engine.models.store import Model, ModelStore
+    from app.engine.routes.wire import Services
+    from app.engine.runners.scheduler import Loaded
 
 _NAMES = {"model": Field("string"), "name": Field("string")}
 _PULL = _NAMES | {"insecure": Field("bool"), "stream": Field("bool", "*bool")}

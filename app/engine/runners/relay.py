@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from app.engine.gojson import dumps
-from app.engine.scheduler import ClientLeftError, RunnerDiedError
+from app.engine.runners.scheduler import ClientLeftError, RunnerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from app.engine.child import Runner
     from app.engine.gojson import Object
+    from app.engine.runners.child import Runner
 
 log = logging.getLogger(__name__)
 

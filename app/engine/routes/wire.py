@@ -14,10 +14,10 @@ from app.model_name import ModelName
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from app.engine.pulls import Pulls
-    from app.engine.relay import Departures
-    from app.engine.scheduler import Scheduler
-    from app.engine.store import Model, ModelStore
+    from app.engine.models.store import Model, ModelStore
+    from app.engine.pulls.pulls import Pulls
+    from app.engine.runners.relay import Departures
+    from app.engine.runners.scheduler import Scheduler
 
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"

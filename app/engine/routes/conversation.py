@@ -7,12 +7,13 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any
 
-from app.engine import details, gojson
-from app.engine.wire import ApiError
+from app.engine import gojson
+from app.engine.models import details
+from app.engine.routes.wire import ApiError
 
 if TYPE_CHECKING:
     from app.engine.gojson import Object
-    from app.engine.store import Model, ModelStore
+    from app.engine.models.store import Model, ModelStore
 
 # Ollama's options: the runner's word, and the type that Ollama's message names
 _OPTIONS = {

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response
 
-from app.engine import conversation, details, gojson, wire
-from app.engine.answers import Metrics, native_parts, upstream_message
+from app.engine import gojson
 from app.engine.gojson import BadBodyError, Field
-from app.engine.relay import DIED, post
-from app.engine.scheduler import ClientLeftError, RunnerDiedError
-from app.engine.wire import ApiError
+from app.engine.models import details
+from app.engine.routes import conversation, wire
+from app.engine.routes.answers import Metrics, native_parts, upstream_message
+from app.engine.routes.wire import ApiError
+from app.engine.runners.relay import DIED, post
+from app.engine.runners.scheduler import ClientLeftError, RunnerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.engine.gojson import Object
-    from app.engine.relay import Answer
-    from app.engine.store import Model, ModelStore
-    from app.engine.wire import Services
+    from app.engine.models.store import Model, ModelStore
+    from app.engine.routes.wire import Services
+    from app.engine.runners.relay import Answer
 
 _SHARED = {
     "model": Field("string"),

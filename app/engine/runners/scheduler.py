@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from app.engine import child
 from app.engine.gojson import FOREVER
-from app.engine.launch import Launch, plan
+from app.engine.runners import child
+from app.engine.runners.launch import Launch, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from app.engine.child import Runner
-    from app.engine.store import Model, ModelStore
+    from app.engine.models.store import Model, ModelStore
+    from app.engine.runners.child import Runner
 
 log = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from app import gguf
-from app.engine import details
-from app.engine.manifest import CONFIG_TYPE, LAYER_TYPE, Layer, Manifest
+from app.engine.models import details
+from app.engine.models.manifest import CONFIG_TYPE, LAYER_TYPE, Layer, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from app.engine.gojson import Object
-    from app.engine.store import ModelStore
+    from app.engine.models.store import ModelStore
     from app.model_name import ModelName
 
 _TEXTS = ("template", "system")

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from app.engine import embed, gojson, openai_body, wire
-from app.engine.answers import events, upstream_message
-from app.engine.chat import missing_weights
-from app.engine.child import LoadError
+from app.engine import gojson
 from app.engine.gojson import BadBodyError
-from app.engine.relay import DIED, post
-from app.engine.scheduler import ClientLeftError, RunnerDiedError
-from app.engine.wire import JSON, ApiError
+from app.engine.routes import embed, openai_body, wire
+from app.engine.routes.answers import events, upstream_message
+from app.engine.routes.chat import missing_weights
+from app.engine.routes.wire import JSON, ApiError
+from app.engine.runners.child import LoadError
+from app.engine.runners.relay import DIED, post
+from app.engine.runners.scheduler import ClientLeftError, RunnerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from app.engine.gojson import Object
-    from app.engine.scheduler import Loaded
-    from app.engine.store import Model
-    from app.engine.wire import Services
+    from app.engine.models.store import Model
+    from app.engine.routes.wire import Services
+    from app.engine.runners.scheduler import Loaded
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _LAST_CHOICE = {"index": 0, "delta": {"content": ""}, "finish_reason": None}

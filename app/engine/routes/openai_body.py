@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from app.engine import conversation, details, gojson
-from app.engine.chat import check_abilities
+from app.engine import gojson
 from app.engine.gojson import BadBodyError, Field
+from app.engine.models import details
+from app.engine.routes import conversation
+from app.engine.routes.chat import check_abilities
 
 if TYPE_CHECKING:
     from app.engine.gojson import Object
-    from app.engine.store import Model
-    from app.engine.wire import Services
+    from app.engine.models.store import Model
+    from app.engine.routes.wire import Services
 
 _NUMBER = Field("float64")
 _SAMPLING = {

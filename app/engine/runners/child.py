@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from app.engine.gojson import Object
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _STOP_SECONDS = 3.0
 _EXIT_SECONDS = 0.5
 # Two runners on the same cores: with OpenMP's default their waiting threads spin each other's time
@@ -69,7 +69,7 @@ def start(order: Object) -> Runner:
     """
     api_key = secrets.token_hex(16)
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.engine.runner"],
+        [sys.executable, "-m", "app.engine.runners.runner"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(),
