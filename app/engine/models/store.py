@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from app.engine.models.manifest import DIGEST, LAYER_TYPE, CorruptManifestError, Layer, Manifest
+from app.manifest import DIGEST, LAYER_TYPE, CorruptManifestError, Layer, Manifest, digest_of
 from app.model_name import ModelName
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class ModelStore:
 
     def add_bytes(self, media_type: str, content: bytes) -> Layer:
         """Keep a small blob."""
-        layer = Layer(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+        layer = Layer(digest_of(content), len(content), media_type)
         if not self.has_blob(layer):
             write_atomically(self.blob_path(layer.digest), content)
         return layer

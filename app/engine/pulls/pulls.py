@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from app.engine.gojson import Object
-    from app.engine.models.manifest import Layer, Manifest
     from app.engine.models.store import ModelStore
     from app.engine.pulls.registry import Registry
+    from app.manifest import Layer, Manifest
     from app.model_name import ModelName
 
 log = logging.getLogger(__name__)

@@ -17,14 +17,14 @@ import requests
 import urllib3.exceptions
 
 from app.engine import VERSION
-from app.engine.models.manifest import MANIFEST_TYPE, CorruptManifestError, Manifest
 from app.engine.pulls.transfer import CancelledError, PullError
+from app.manifest import MANIFEST_TYPE, CorruptManifestError, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from app.engine.models.manifest import Layer
+    from app.manifest import Layer
     from app.model_name import ModelName
 
 TRIES = 6

@@ -186,7 +186,7 @@ def _tag(store: ModelStore, model: Model) -> Object:
         "model": str(model.name),
         "modified_at": gojson.timestamp(model.modified_ns),
         "size": manifest.size,
-        "digest": manifest.digest,
+        "digest": manifest.digest.removeprefix("sha256:"),
         "details": details.details(store, manifest),
     }
     try:
@@ -208,7 +208,7 @@ def _process(store: ModelStore, entry: Loaded) -> Object:
         "name": str(entry.model.name),
         "model": str(entry.model.name),
         "size": launch.size if launch else 0,
-        "digest": entry.model.manifest.digest,
+        "digest": entry.model.manifest.digest.removeprefix("sha256:"),
         "details": details.details(store, entry.model.manifest),
         "expires_at": gojson.timestamp(int(seconds * 1e9)),
         "size_vram": 0,

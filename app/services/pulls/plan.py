@@ -9,10 +9,11 @@ from typing import Any
 
 from app import gguf
 from app.errors import DiskFull, ServiceError
+from app.manifest import Layer
 from app.model_name import ModelName
 from app.services.ollama.folder import LocalStore, partial_bytes
 from app.services.ollama.names import check_name
-from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry
+from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry
 from app.services.ollama.service import OllamaService
 from app.services.pulls import memory_need as estimate
 
@@ -64,7 +65,7 @@ class PlanService:
             **self._requirement(fetch.text(manifest, "config")),
         }
 
-    def missing(self, manifest: Manifest) -> list[Layer]:
+    def missing(self, manifest: ManifestSummary) -> list[Layer]:
         """Return the layers of *manifest* that are not here, each once."""
         has_blob = self.store.has_blob if self.store else self.ollama.has_blob
         layers = {layer.digest: layer for layer in manifest.layers}
@@ -107,7 +108,7 @@ class PlanService:
         free = self.store.free_bytes()
         return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
 
-    def _memory(self, manifest: Manifest, fetch: _Fetch, num_ctx: int) -> Json:
+    def _memory(self, manifest: ManifestSummary, fetch: _Fetch, num_ctx: int) -> Json:
         weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
         needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
         available = estimate.available_bytes() if self.is_here else None
@@ -138,7 +139,7 @@ class _Fetch:
     name: ModelName
     insecure: bool
 
-    def header(self, manifest: Manifest) -> gguf.Header | None:
+    def header(self, manifest: ManifestSummary) -> gguf.Header | None:
         """Return the header of the weights, as far as it lies in their first part."""
         weights = next((layer for layer in manifest.layers if layer.kind == "model"), None)
         try:
@@ -146,14 +147,14 @@ class _Fetch:
         except ValueError:
             return None
 
-    def text(self, manifest: Manifest, kind: str) -> str:
+    def text(self, manifest: ManifestSummary, kind: str) -> str:
         """Return the small layer of *kind*."""
         layer = next((layer for layer in manifest.layers if layer.kind == kind), None)
         if layer is None or layer.size > _TEXT_LIMIT:
             return ""
         return self._start(layer, layer.size).decode("utf-8", "replace")
 
-    def first_line(self, manifest: Manifest, kind: str) -> str | None:
+    def first_line(self, manifest: ManifestSummary, kind: str) -> str | None:
         """Return the first line with something in it of the small layer of *kind*."""
         lines = (line.strip() for line in self.text(manifest, kind).splitlines())
         return next((line[:200] for line in lines if line), None)

@@ -1,4 +1,7 @@
-"""A model's manifest: the list of its layers, as Ollama and its registry write it."""
+"""A model's manifest: the list of its layers, as Ollama and its registry write it.
+
+The format is Docker's: https://distribution.github.io/distribution/spec/manifest-v2-2/.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,30 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.ollama.image."  # + model, template, system, params, license ...
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_SIZE = 2**53
+"""Bytes that no layer has; a thousand of them still fit a database's integer."""
 
 
 class CorruptManifestError(ValueError):
     """A manifest that cannot be read: which blobs it uses is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One blob of a model, and what it is to it."""
+def digest_of(content: bytes) -> str:
+    """Return ``sha256:<64 hex digits>`` of *content*."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
-    media_type: str
+
+@dataclass(frozen=True)
+class Layer:
+    """One blob of a model: its weights, template, parameters, licence or configuration."""
+
     digest: str
     size: int
+    media_type: str
 
     @classmethod
     def parse(cls, entry: Any) -> Layer:
-        """Check a manifest's *entry*.
+        """Check a manifest's *entry*; a missing media type is read as an empty one.
 
         :raises CorruptManifestError: when it is not a layer
         """
@@ -40,18 +50,25 @@ class Layer:
         digest, size, kind = entry.get("digest"), entry.get("size"), entry.get("mediaType")
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise CorruptManifestError("a layer's digest is not sha256:<64 hex digits>")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
             raise CorruptManifestError("a layer's size is not a number of bytes")
-        return cls(kind if isinstance(kind, str) else "", digest, size)
+        return cls(digest, size, kind if isinstance(kind, str) else "")
+
+    @property
+    def kind(self) -> str:
+        """What the blob is to the model: `model`, `template`, `params`, `license` ..., or `config`."""
+        if not self.media_type.startswith(LAYER_TYPE):
+            return "config"
+        return self.media_type.removeprefix(LAYER_TYPE).partition(";")[0]
 
     def to_json(self) -> dict[str, Any]:
         """Build the manifest's entry."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
-    """A model's manifest; *digest* is the bare hex of its bytes, as in ``GET /api/tags``."""
+    """A manifest with its bytes."""
 
     config: Layer
     layers: tuple[Layer, ...]
@@ -61,7 +78,7 @@ class Manifest:
     def parse(cls, raw: bytes) -> Manifest:
         """Check the bytes of a manifest.
 
-        :raises CorruptManifestError: when they are none
+        :raises CorruptManifestError: when they are not one
         """
         try:
             document = json.loads(raw)
@@ -86,8 +103,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The sha256 of the manifest file."""
-        return hashlib.sha256(self.raw).hexdigest()
+        """The digest of the manifest's own bytes: that of the model, for Ollama."""
+        return digest_of(self.raw)
 
     @property
     def blobs(self) -> tuple[Layer, ...]:
