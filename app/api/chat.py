@@ -15,6 +15,7 @@ from app.schemas.chat import (
     CompareRequestSchema,
     CompareResponseSchema,
 )
+from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import event_stream, last_event
 
 _COMPARE = {
@@ -30,6 +31,7 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 
 # Instances, not classes: a class is made anew for each request.
 @blp.post("")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(ChatRequestSchema(), example={"message": "Why is the sky blue?"})
 @blp.response(200, ChatResponseSchema())
 @blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
@@ -49,6 +51,7 @@ def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
 
 
 @blp.post("/compare")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(CompareRequestSchema, example=_COMPARE)
 @blp.response(200, CompareResponseSchema)
 def compare(body: dict[str, Any]) -> dict[str, Any] | Response:
