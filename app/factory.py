@@ -6,7 +6,7 @@ from flask import Blueprint, Flask
 from flask_cors import CORS
 from swagger_ui_bundle import swagger_ui_path
 
-from app import cli, cli_chat, security
+from app import security
 from app.api import (
     chat,
     conversations,
@@ -24,6 +24,7 @@ from app.api import (
     usage,
 )
 from app.api.base import Api, add_request_hooks
+from app.cli import COMMANDS
 from app.config import Config
 from app.extensions import make_services
 from app.version import __version__
@@ -45,7 +46,6 @@ _RESOURCES = (
     settings,
     health,
 )
-_COMMANDS = (cli.models, cli.worker, cli_chat.chat)
 
 _SPEC = {
     "info": {
@@ -70,7 +70,7 @@ def create_app(config: Config | None = None) -> Flask:
     security.protect(app, config)
     _serve_docs(app)
     _add_resources(app)
-    for command in _COMMANDS:
+    for command in COMMANDS:
         app.cli.add_command(command)
     return app
 

@@ -161,7 +161,7 @@ def _show(body: Json, *, quiet: bool = False) -> Json:
 
 
 def _printable(text: str) -> str:
-    """Return *text* with what no terminal can show replaced: models write half a character now and then."""
+    """Return *text* without lone surrogates, which some models send and no terminal can print."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,23 +1,17 @@
-"""The command line: ``flask models ...`` and ``flask worker``, over the same services as the API.
-
-A command exits with 0 when it did what it was asked, with 1 when that failed, with 2 when it was asked
-wrongly. What it prints is for people; with ``--json`` it is what the API answers.
-"""
+"""``flask models ...``: the models of Ollama, over the same services as the API."""
 
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
 import click
-from flask.cli import AppGroup, with_appcontext
+from flask.cli import AppGroup
 from marshmallow import Schema
 
-from app.cli_pull import follow_pull, human_size
+from app.cli.pull_progress import follow_pull, human_size
 from app.errors import ServiceError
 from app.extensions import services
 from app.schemas.disk import DiskSchema
@@ -197,22 +191,6 @@ def show_disk(as_json: bool) -> None:
     free = f", free {human_size(answer['free_bytes'])}" if answer["free_bytes"] else ""
     safe = human_size(answer["safe_to_remove_bytes"])
     click.echo(f"In all {human_size(answer['total_bytes'])}{free}, safe to remove {safe}")
-
-
-@click.command("worker")
-@with_appcontext
-def worker() -> None:
-    """Run pulls and updates beside the backends; with a shared database and Redis, on any machine."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    services.jobs.start()
-    click.echo("Working. Ctrl-C ends it; what it does goes back to the queue.")
-    try:
-        stop.wait()
-    except KeyboardInterrupt:
-        click.echo()
-    finally:
-        services.close()
 
 
 def _print_json(schema: Schema, answer: Json) -> None:
