@@ -128,7 +128,7 @@ def _listen(services: Services, host: str, port: int) -> Any:
 
 
 def _url(server: Any) -> str:
-    """Say where *server* listens; a name such as localhost has an address of each family."""
+    """Return the URL of *server*: the first, where a name such as localhost has several addresses."""
     if hasattr(server, "effective_port"):
         host, port = server.effective_host, server.effective_port
     else:
@@ -145,7 +145,7 @@ def _is_loopback(host: str) -> bool:
 
 def _stop_on_signals(stops: list[Callable[[], None]]) -> None:
     def stop(*_: object) -> None:
-        for act in stops:  # in threads: the interrupted code may hold a lock
+        for act in stops:  # in threads: the interrupted code may hold a lock that they need
             threading.Thread(target=act).start()
         sys.exit(0)
 

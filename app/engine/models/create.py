@@ -120,7 +120,7 @@ def _speaks_chatml(store: ModelStore, weights: Layer) -> bool:
 
 
 def _changed(store: ModelStore, layers: list[Layer], body: Object) -> list[Layer]:
-    """Put the layers that *body* asks for into *layers*; return all but the weights."""
+    """Put the layers that *body* asks for into *layers*, and return all of them but the weights."""
     for kind in _TEXTS:
         if text := body.get(kind):
             _replace(layers, store.add_text(kind, str(text)))

@@ -1,4 +1,4 @@
-"""What is said of a model: ``details``, ``capabilities``, ``parameters`` and its Modelfile."""
+"""Describe an installed model: ``details``, ``capabilities``, ``parameters`` and its Modelfile."""
 
 from __future__ import annotations
 

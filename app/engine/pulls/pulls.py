@@ -154,7 +154,10 @@ class Pulls:
 
     @contextmanager
     def _alone(self, partial: Path, transfer: Transfer) -> Iterator[None]:
-        """Let one transfer at a time write *partial*, of all threads and processes."""
+        """Lock *partial* against the other transfers, of this process and of others.
+
+        :raises CancelledError: when the transfer is cancelled while it waits
+        """
         lock = FileLock(f"{partial}.lock")
         while True:
             try:

@@ -139,7 +139,7 @@ def _length(partial: Path) -> int:
 
 
 def _check_blob(response: requests.Response) -> None:
-    """Tell a refusal, which stays one, from a server in trouble."""
+    """Raise for a failure: PullError for a final one, CutError where another try may help."""
     if response.ok:
         return
     if response.status_code == requests.codes.not_found:

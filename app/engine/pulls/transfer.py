@@ -1,4 +1,4 @@
-"""A pull as its clients see it: lines that they share, and how it may fail."""
+"""A pull as its clients see it: the progress lines that they share, and its failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CancelledError(Exception):
 
 
 class Transfer:
-    """One model on its way, and the lines that its clients are to see."""
+    """The download of one model, and the lines that its clients are sent."""
 
     def __init__(self) -> None:
         self.lines: list[Object] = []
@@ -47,7 +47,7 @@ class Transfer:
         self.interrupt()
 
     def end(self, error: str | None = None) -> None:
-        """Let the clients go."""
+        """Mark the transfer as over; its clients stop following it."""
         with self.changed:
             self.error, self.ended = error, True
             self.changed.notify_all()

@@ -1,4 +1,4 @@
-"""The runner's event stream in the words of Ollama's native answers."""
+"""Translate the runner's event stream into Ollama's native answers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _collect(calls: dict[int, Object], deltas: list[Any]) -> None:
 
 
 def upstream_message(status: int, body: bytes) -> str:
-    """Say what the runner said: its whole error as JSON text, as Ollama does, or the sentence."""
+    """Return the message of a runner's error: its JSON text, as Ollama does, or the sentence of a 501."""
     text = body.decode("utf-8", "replace")
     if status != _NOT_IMPLEMENTED:
         return text

@@ -86,7 +86,7 @@ def _response(part: Object) -> Object:
 
 
 def _reply(services: Services, body: Object, messages: list[Any], shape: Any) -> Response:
-    """Do what the *body* asks for; *shape* puts a part of the answer into the route's form."""
+    """Answer, load or unload, as the *body* asks; *shape* puts a part of the answer into the route's form."""
     keep_alive = keep_alive_of(body)
     model = wire.find_model(services.store, body.get("model", ""))
     stamp = {"model": body["model"], "created_at": gojson.now()}
@@ -123,7 +123,10 @@ def keep_alive_of(body: Object) -> float | None:
 
 @contextmanager
 def missing_weights(typed: str) -> Iterator[None]:
-    """Tell of a model whose blob is gone as Ollama does (``chat_native_blob_missing``)."""
+    """Answer for a model whose weights are gone as Ollama does (``chat_native_blob_missing``).
+
+    :raises ApiError: 404, instead of FileNotFoundError
+    """
     try:
         yield
     except FileNotFoundError as exc:
@@ -131,7 +134,10 @@ def missing_weights(typed: str) -> Iterator[None]:
 
 
 def check_abilities(store: ModelStore, model: Model, body: Object) -> None:
-    """Refuse, as Ollama does, what the model cannot do."""
+    """Refuse, as Ollama does, a request that the model cannot serve.
+
+    :raises ApiError: 400
+    """
     try:
         abilities = details.capabilities(store, model.manifest)
     except ValueError:  # damaged weights: loading says what is wrong
@@ -162,7 +168,7 @@ def _has_images(body: Object) -> bool:
 
 
 def lease(services: Services, model: Model, keep_alive: float | None, options: Object) -> Any:
-    """Hold *model* in memory, as the request's *options* want it, for as long as its client waits."""
+    """Hold *model* in memory with the context window of the *options*, for as long as the client waits."""
     num_ctx = options.get("num_ctx")
     return services.scheduler.lease(
         model,
@@ -195,7 +201,7 @@ def _runner_body(services: Services, model: Model, messages: list[Any], body: Ob
 def _answer(
     services: Services, model: Model, keep_alive: float | None, options: Object, request: Object
 ) -> Iterator[Object]:
-    """Yield the parts of the runner's answer in native words; the first one after it began."""
+    """Yield the parts of the runner's answer in the native form."""
     metrics, gone = Metrics(), wire.client_gone()
     leased = lease(services, model, keep_alive, options)
     with missing_weights(str(model.name)), leased as loaded:
@@ -207,7 +213,7 @@ def _answer(
 
 
 def _check(answer: Answer) -> None:
-    """Raise ApiError when the runner refuses; its body is the sentence, as with Ollama."""
+    """Raise ApiError with the runner's message when it refuses, as Ollama does."""
     if answer.status >= 400:
         raise ApiError(answer.status, upstream_message(answer.status, answer.read()))
 

@@ -1,4 +1,4 @@
-"""A native request (``POST /api/chat``, ``/api/generate``) in the words of the runner's ``/v1``."""
+"""Translate a native request (``POST /api/chat``, ``/api/generate``) into one for the runner's ``/v1``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ollama makes of a ``/v1`` request: what it checks, what it reads, what it ignores."""
+"""Check ``/v1`` requests as Ollama does, and keep of them what Ollama reads."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def check_embeddings(raw: bytes) -> Object:
 
 
 def chat(services: Services, model: Model, body: Object) -> Object:
-    """Build the runner's body of a chat: what Ollama honours, and nothing else."""
+    """Build the runner's body of a chat out of the fields that Ollama honours."""
     effort = body.get("reasoning_effort", "none")
     asked = body | {"think": effort != "none"}
     check_abilities(services.store, model, asked)
@@ -122,7 +122,7 @@ def completion(services: Services, model: Model, body: Object) -> Object:
 
 
 def _sampling(services: Services, model: Model, body: Object) -> Object:
-    """Take the sampling over; Ollama sets temperature and top_p to 1.0 where they are absent."""
+    """Return the sampling options; Ollama sets temperature and top_p to 1.0 where they are absent."""
     own = details.parameters_of(services.store, model.manifest)
     sent: Object = conversation.translated(own, _MODEL_OPTIONS)
     sent |= {"temperature": body.get("temperature", 1.0), "top_p": body.get("top_p", 1.0)}

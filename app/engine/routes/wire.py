@@ -26,7 +26,7 @@ NDJSON = "application/x-ndjson"
 
 @dataclass(frozen=True)
 class Services:
-    """What the views work with; one of each per application."""
+    """The objects that the views work with; an application has one of each."""
 
     store: ModelStore
     scheduler: Scheduler
@@ -35,7 +35,7 @@ class Services:
 
 
 class ApiError(Exception):
-    """A failure that the client is told of: a status and Ollama's sentence."""
+    """A failure to answer with: a status and Ollama's sentence."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The engine's end of a runner: start the child process, know whether it lives, end it."""
+"""The engine's side of a runner: start the child process, tell whether it lives, end it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[3]
 _STOP_SECONDS = 3.0
 _EXIT_SECONDS = 0.5
-# Two runners on the same cores: with OpenMP's default their waiting threads spin each other's time
-# away (measured: 2 to 15 tokens/s each instead of 45); alone a runner is as fast with this.
+# Rounds that an OpenMP thread spins while it waits. With the default, two runners on the same cores take
+# the time from each other (measured: 2 to 15 tokens/s each instead of 45); one alone is as fast with this.
 _SPINS = "500"
 
 
@@ -48,7 +48,7 @@ class Runner:
         return self._process.poll() is None
 
     def wait_for_exit(self) -> None:
-        """Give the child, whose connection broke, a moment to be seen as dead."""
+        """Wait a moment for the end of a child whose connection broke, so that `alive` tells the truth."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_SECONDS)
 
@@ -100,7 +100,7 @@ def _ask(process: subprocess.Popen[bytes], order: Object) -> Object:
 def _close(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # the child is dead and stdin had something left to write
+            with suppress(OSError):  # the child died before it read all of stdin
                 pipe.close()
 
 
@@ -109,7 +109,7 @@ def _unexplained(code: int | None) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Let the child find this package wherever the engine was started."""
+    """Return the child's environment: this package is found wherever the engine was started."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

@@ -20,7 +20,7 @@ DEFAULT_CONTEXT = 4096
 DEFAULT_PARALLEL = 4
 _MAX_CACHE_BYTES = 2 << 30  # fewer answers at once rather than more memory than this
 
-# Marks of the templates that llama.cpp knows by name, for weights that bring none of their own
+# What llama.cpp's built-in templates hold, by which one is chosen for weights without a template of their own
 _TEMPLATES = {
     "<|start_header_id|>": "llama3",
     "<start_of_turn>": "gemma",

@@ -32,7 +32,7 @@ _READ_BYTES = 1 << 16
 
 
 class Departures:
-    """Watches the clients of all open requests, and ends the requests of those who left."""
+    """Watches the clients of all open requests, and ends the requests of clients that left."""
 
     def __init__(self) -> None:
         self._watched: dict[socket.socket, Callable[[], bool]] = {}
@@ -101,7 +101,7 @@ class Answer:
 
 @contextmanager
 def _faults(runner: Runner, gone: Callable[[], bool]) -> Iterator[None]:
-    """Tell a client that left from a runner that died."""
+    """Turn a broken connection into ClientLeftError or RunnerDiedError."""
     try:
         yield
     except (OSError, http.client.HTTPException) as exc:

@@ -34,7 +34,7 @@ class RunnerDiedError(Exception):
 
 @dataclass
 class Loaded:
-    """One model in memory, or on its way there; copies of a model share it."""
+    """One model in memory, or being loaded; copies of a model share it."""
 
     model: Model  # the name that loaded it
     keep_alive: float
@@ -60,7 +60,7 @@ class Loaded:
 
 
 class Scheduler:
-    """Shares out the runners; a model's key is the digest of its manifest."""
+    """Gives requests the runner of their model; a model's key is the digest of its manifest."""
 
     def __init__(self, store: ModelStore, *, max_loaded: int, keep_alive: float) -> None:
         self._store = store
@@ -128,7 +128,7 @@ class Scheduler:
                 entry.process.stop()
 
     def _claim(self, model: Model, gone: Callable[[], bool]) -> Loaded:
-        """Find the model's entry or make room for one, and count ourselves as its user."""
+        """Return the model's entry, after making room for it if need be, with one user more."""
         key, evicted = model.manifest.digest, None
         with self._changed:
             while key not in self._loaded and len(self._loaded) >= self._max_loaded:
@@ -144,7 +144,7 @@ class Scheduler:
         return entry
 
     def _evict(self) -> Loaded | None:
-        """Drop the idle model that was unused the longest, if one is idle."""
+        """Remove the idle model that was unused for the longest time; None when none is idle."""
         idle = [item for item in self._loaded.items() if not item[1].users]
         if not idle:
             return None
@@ -159,7 +159,7 @@ class Scheduler:
         if entry.ready and (fits or num_ctx is None):
             return
         if entry.ready:
-            with self._changed:  # others' answers come first
+            with self._changed:  # answers that this runner is giving are finished first
                 self._changed.wait_for(lambda: not entry.active)
         self._end(entry, "larger context" if entry.ready else "it died")
         started = time.monotonic()
