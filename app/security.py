@@ -5,21 +5,24 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
 from app.config import Config, is_loopback
 from app.errors import ServiceError
 
-BODY_LIMIT = 1_000_000
-CHAT_BODY_LIMIT = 16_000_000
-LARGE_BODY_ENDPOINTS = ("chat.", "embeddings.", "openai_v1.", "conversations.import_conversations")
-UPLOAD_ENDPOINT = "creations.create_model"
-UPLOAD_TYPE = "application/octet-stream"
+BODY_LIMIT = 1_000_000  # bytes, where a view does not say otherwise
+CHAT_BODY_LIMIT = 16_000_000  # bytes: images and long conversations
 
+View = TypeVar("View", bound=Callable[..., Any])
+
+_MARK = "accepted_bodies"
 _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
 
 
@@ -56,6 +59,34 @@ class NotJson(ServiceError):
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     error_type = "unsupported_media_type"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The bodies that a view accepts.
+
+    :param limit: bytes that a JSON body may have
+    :param file_type: the media type of a file, which may have BACKEND_MAX_UPLOAD bytes; empty for no file
+    """
+
+    limit: int = BODY_LIMIT
+    file_type: str = ""
+
+
+def accepts(limit: int = BODY_LIMIT, *, file_type: str = "") -> Callable[[View], View]:
+    """Mark a view with the bodies that it accepts; a view without a mark takes JSON up to BODY_LIMIT."""
+
+    def mark(view: View) -> View:
+        setattr(view, _MARK, Accepted(limit, file_type))
+        return view
+
+    return mark
+
+
+def accepted_by(view: object) -> Accepted:
+    """Return the bodies that *view* accepts."""
+    found: Accepted = getattr(view, _MARK, Accepted())
+    return found
 
 
 def protect(app: Flask, config: Config) -> None:
@@ -130,10 +161,10 @@ def _check_key(config: Config) -> None:
 
 
 def _check_body(config: Config) -> None:
-    # No form: a page of another site can send one without being asked.
-    is_upload = request.endpoint == UPLOAD_ENDPOINT and request.mimetype == UPLOAD_TYPE
-    limit = CHAT_BODY_LIMIT if (request.endpoint or "").startswith(LARGE_BODY_ENDPOINTS) else BODY_LIMIT
-    request.max_content_length = config.max_upload if is_upload else limit
+    """Refuse what is not JSON, such as a form: a page of another site can send one without a preflight."""
+    accepted = accepted_by(current_app.view_functions.get(request.endpoint or ""))
+    is_upload = bool(accepted.file_type) and request.mimetype == accepted.file_type
+    request.max_content_length = config.max_upload if is_upload else accepted.limit  # checked when it is read
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
     expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload
     if has_body and expects_json and not request.is_json:

@@ -1,8 +1,9 @@
 """Which modules of the app three requests pass, and through how many nested generators their bytes come.
 
-``python -m tests.tracing`` prints it; the lists in CONTRIBUTING.md are made from that. A module counts when one of its
-functions is called by a thread that works for the request: the one that serves it, one that opens or reads an answer, or
-the worker that runs a pull. Each request is made once before, so that what is made or remembered once does not count.
+``python -m tests.tracing`` prints it; the lists in CONTRIBUTING.md are made from that. A module counts when
+one of its functions is called by a thread that works for the request: the one that serves it, one that opens
+or reads an answer, or the worker that runs a pull. Each request is made once before, so that what is made or
+remembered once does not count.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _TOKENS = ("The", " sky", " scatters")
 
 @dataclass
 class Trace:
-    """What a request passes: modules in the order of the first call, and generators at most on the way of a byte."""
+    """What a request passes: modules in the order of the first call, and nested generators at most."""
 
     modules: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)

@@ -1,10 +1,12 @@
-"""How this API parses arguments, answers failures and documents both."""
+"""How this API parses arguments, logs requests, answers failures, and documents arguments and failures."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import time
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -20,9 +22,10 @@ from app.schemas.base import ErrorSchema
 
 log = logging.getLogger(__name__)
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NO_JSON = "The body is not valid JSON."
-# Python reads these, though they are no JSON or cannot be written again: numbers that are none or too large,
-# and half a character (unless the other half is beside it).
+# Python reads these, though they are not JSON or cannot be written as JSON again: NaN, infinite numbers, and
+# half a surrogate pair. What matches may still be valid, so the value itself is checked then.
 _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
@@ -63,6 +66,27 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         app.register_error_handler(HTTPException, answer_http_error)
         app.register_error_handler(ServiceError, answer_service_error)
         app.register_error_handler(Exception, answer_unexpected_error)
+
+
+def add_request_hooks(app: Flask) -> None:
+    """Give each request an id and a line in the log."""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.started = time.monotonic()
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    milliseconds = (time.monotonic() - g.started) * 1000
+    path = request.path.encode("unicode_escape").decode("ascii")  # no forged lines in the log
+    log.info("%s %s %s %d %.1f ms", g.request_id, request.method, path, response.status_code, milliseconds)
+    return response
 
 
 def answer_service_error(error: ServiceError) -> Response:

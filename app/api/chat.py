@@ -11,6 +11,7 @@ from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.chat import ChatBody, ChatRequestSchema, CompareRequestSchema
 from app.schemas.chat_results import ChatResponseSchema, CompareResponseSchema
+from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import event_stream, last_event
 
 _COMPARE = {
@@ -26,6 +27,7 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 
 # Instances, not classes: a class is made anew for each request.
 @blp.post("")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(ChatRequestSchema(), example={"message": "Why is the sky blue?"})
 @blp.response(200, ChatResponseSchema())
 @blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
@@ -46,6 +48,7 @@ def chat(body: ChatBody) -> dict[str, Any] | Response:
 
 
 @blp.post("/compare")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(CompareRequestSchema, example=_COMPARE)
 @blp.response(200, CompareResponseSchema)
 def compare(body: dict[str, Any]) -> dict[str, Any] | Response:

@@ -23,6 +23,7 @@ from app.schemas.conversations import (
     MessageQuerySchema,
     WholeConversationSchema,
 )
+from app.security import CHAT_BODY_LIMIT, accepts
 from app.services.conversations.export import as_markdown, file_name
 
 blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")
@@ -47,6 +48,7 @@ def list_conversations(query: dict[str, Any]) -> dict[str, Any]:
 
 
 @blp.post("/import")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(ImportSchema)
 @blp.response(201, ImportResultSchema)
 def import_conversations(body: dict[str, Any]) -> dict[str, Any]:

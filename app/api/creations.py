@@ -10,8 +10,10 @@ from app.api import base
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.creations import CreatedSchema, CreateSchema
-from app.security import UPLOAD_TYPE
+from app.security import accepts
 from app.streaming import event_stream
+
+UPLOAD_TYPE = "application/octet-stream"
 
 
 class Parser(base.Parser):
@@ -38,6 +40,7 @@ _FILE = {UPLOAD_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
 
 @blp.post("/create")
+@accepts(file_type=UPLOAD_TYPE)
 @blp.arguments(
     CreateSchema, example={"model": "pirate", "from": "llama3.2:1b", "system": "You are a pirate."}
 )

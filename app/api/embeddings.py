@@ -10,12 +10,14 @@ from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.embeddings import EmbeddingRequestSchema, EmbeddingResponseSchema
+from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import last_event
 
 blp = Blueprint("embeddings", __name__, url_prefix="/api/embeddings", description="Vectors of texts")
 
 
 @blp.post("")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(EmbeddingRequestSchema, example={"input": ["The sky", "The sea"], "model": "nomic-embed-text"})
 @blp.response(200, EmbeddingResponseSchema)
 @blp.alt_response(400, schema=ErrorSchema, description="Bad input, or the model cannot embed")

@@ -18,6 +18,7 @@ from app.schemas.openai_v1 import (
     OpenAIModelListSchema,
     OpenAIModelSchema,
 )
+from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import byte_stream, openai_error_event, whole
 
 Json = dict[str, Any]
@@ -42,6 +43,7 @@ blp = OpenAIBlueprint(
 
 
 @blp.post("/chat/completions")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(
     OpenAIChatSchema,
     example={"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
@@ -57,6 +59,7 @@ def create_chat_completion(body: Json) -> Response:
 
 
 @blp.post("/completions")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(OpenAICompletionSchema, example={"model": "llama3.2", "prompt": "Once upon a time"})
 @blp.response(200, OpenAIAnswerSchema)
 def create_completion(body: Json) -> Response:
@@ -68,6 +71,7 @@ def create_completion(body: Json) -> Response:
 
 
 @blp.post("/embeddings")
+@accepts(CHAT_BODY_LIMIT)
 @blp.arguments(OpenAIEmbeddingSchema, example={"model": "nomic-embed-text", "input": "The sky"})
 @blp.response(200, OpenAIAnswerSchema)
 def create_embedding(body: Json) -> Response:

@@ -17,8 +17,8 @@ from app.engine import gojson
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from app.engine.store import ModelStore
-    from app.engine.wire import Services
+    from app.engine.models.store import ModelStore
+    from app.engine.routes.wire import Services
 
 log = logging.getLogger("app.engine")
 
@@ -69,8 +69,8 @@ def _default_models() -> Path:
 
 
 def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
-    from app.engine.seed import seed  # after the flags: --help is quick
-    from app.engine.store import ModelStore
+    from app.engine.models.seed import seed  # after the flags: --help is quick
+    from app.engine.models.store import ModelStore
 
     try:
         store = ModelStore(flags.models.expanduser().resolve())
@@ -101,10 +101,10 @@ def _fail(sentence: str) -> int:
 
 
 def _services(store: ModelStore, max_loaded: int, keep_alive: float) -> Services:
-    from app.engine.pulls import Pulls
-    from app.engine.relay import Departures
-    from app.engine.scheduler import Scheduler
-    from app.engine.wire import Services
+    from app.engine.pulls.pulls import Pulls
+    from app.engine.routes.wire import Services
+    from app.engine.runners.relay import Departures
+    from app.engine.runners.scheduler import Scheduler
 
     scheduler = Scheduler(store, max_loaded=max_loaded, keep_alive=keep_alive)
     return Services(store, scheduler, Departures(), Pulls(store))
@@ -128,7 +128,7 @@ def _listen(services: Services, host: str, port: int) -> Any:
 
 
 def _url(server: Any) -> str:
-    """Say where *server* listens; a name such as localhost has an address of each family."""
+    """Return the URL of *server*: the first, where a name such as localhost has several addresses."""
     if hasattr(server, "effective_port"):
         host, port = server.effective_host, server.effective_port
     else:
@@ -145,7 +145,7 @@ def _is_loopback(host: str) -> bool:
 
 def _stop_on_signals(stops: list[Callable[[], None]]) -> None:
     def stop(*_: object) -> None:
-        for act in stops:  # in threads: the interrupted code may hold a lock
+        for act in stops:  # in threads: the interrupted code may hold a lock that they need
             threading.Thread(target=act).start()
         sys.exit(0)
 

@@ -11,17 +11,17 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from app.engine import wire
-from app.engine.chat import chat_routes
-from app.engine.child import LoadError
-from app.engine.embed import embed_routes
-from app.engine.native import native_routes
-from app.engine.openai_api import openai_routes
-from app.engine.relay import DIED
-from app.engine.scheduler import ClientLeftError, RunnerDiedError
+from app.engine.routes import wire
+from app.engine.routes.chat import chat_routes
+from app.engine.routes.embed import embed_routes
+from app.engine.routes.native import native_routes
+from app.engine.routes.openai_api import openai_routes
+from app.engine.runners.child import LoadError
+from app.engine.runners.relay import DIED
+from app.engine.runners.scheduler import ClientLeftError, RunnerDiedError
 
 if TYPE_CHECKING:
-    from app.engine.wire import ApiError, Services
+    from app.engine.routes.wire import ApiError, Services
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _APP_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.config import ROOT, Config
 from app.errors import ServiceError
-from app.security import BODY_LIMIT, CHAT_BODY_LIMIT
+from app.security import BODY_LIMIT, CHAT_BODY_LIMIT, accepted_by
 
 KEY = "a-long-random-text"
 PUBLIC = {"/api/health", "/api/docs", "/api/docs/assets/swagger-ui.css", "/api/openapi.json"}
@@ -224,6 +224,47 @@ def test_body_over_the_limit_is_413_and_one_under_it_is_read(
     too_large = _assert_error_body(post(limit + 1), 413)
     assert too_large["error_type"] == "body_too_large"
     assert str(limit) in too_large["hint"]
+
+
+def _body_limits(app: Flask, client: FlaskClient, config: Config) -> Iterator[tuple[str, str, str, int]]:
+    """Yield the method and an address of each view that takes a body, a media type, and its limit."""
+    spec = client.get("/api/openapi.json").json
+    assert spec is not None
+    for rule in app.url_map.iter_rules():
+        operations = spec["paths"].get(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
+        path = re.sub(r"<[^>]+>", "ollama", rule.rule)
+        accepted = accepted_by(app.view_functions.get(rule.endpoint))
+        for method in rule.methods or ():
+            if "requestBody" in operations.get(method.lower(), {}):
+                yield method, path, "application/json", accepted.limit
+                if accepted.file_type:
+                    yield method, path, accepted.file_type, config.max_upload
+
+
+def test_every_view_that_takes_a_body_has_a_limit(app: Flask, client: FlaskClient, config: Config) -> None:
+    limits = {}
+
+    for method, path, media_type, limit in _body_limits(app, client, config):
+        response = client.open(
+            path,
+            method=method,
+            query_string={"model": "a", "digest": "sha256:" + "0" * 64},
+            content_type=media_type,
+            environ_overrides={"CONTENT_LENGTH": str(limit + 1)},
+        )
+        assert str(limit) in _assert_error_body(response, 413)["hint"], path
+        limits[path, media_type] = limit
+
+    assert limits.pop(("/api/providers/ollama/create", "application/octet-stream")) == config.max_upload
+    assert {path for (path, _), limit in limits.items() if limit != BODY_LIMIT} == {
+        "/api/chat",
+        "/api/chat/compare",
+        "/api/conversations/import",
+        "/api/embeddings",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+    }
 
 
 @pytest.mark.parametrize(

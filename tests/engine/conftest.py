@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.seed import seed
-from app.engine.store import ModelStore
+from app.engine.models.seed import seed
+from app.engine.models.store import ModelStore
 from tests.engine.process import EngineProcess
 from tests.registry import Registry
 

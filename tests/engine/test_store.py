@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.engine import seed as seeding
-from app.engine.launch import plan
-from app.engine.manifest import CONFIG_TYPE, CorruptManifestError, Layer, Manifest
-from app.engine.store import Model, ModelStore
+from app.engine.models import seed as seeding
+from app.engine.models.store import Model, ModelStore
+from app.engine.runners.launch import plan
+from app.manifest import CONFIG_TYPE, CorruptManifestError, Layer, Manifest
 from app.model_name import ModelName
 
 
@@ -122,7 +122,7 @@ def test_manifest_of_another_form_is_refused(raw: bytes) -> None:
 
 
 def test_manifest_survives_being_written_and_read() -> None:
-    layer = Layer("x", "sha256:" + "0" * 64, 5)
+    layer = Layer("sha256:" + "0" * 64, 5, "x")
     manifest = Manifest.build(layer, [layer])
 
     assert Manifest.parse(manifest.raw) == manifest

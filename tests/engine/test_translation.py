@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from app.engine import child, conversation, details, openai_body
-from app.engine.answers import Metrics, native_parts, upstream_message
 from app.engine.gojson import BadBodyError
-from app.engine.store import ModelStore
-from app.engine.wire import ApiError
+from app.engine.models import details
+from app.engine.models.store import ModelStore
+from app.engine.routes import conversation, openai_body
+from app.engine.routes.answers import Metrics, native_parts, upstream_message
+from app.engine.routes.wire import ApiError
+from app.engine.runners import child
 from tests.registry import smollm2_file
 
 PNG = "iVBORw0KGgo="

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from app.manifest import Layer
 from app.model_name import ModelName
 from app.services.models.memory import MemoryService
 from app.services.models.protection import Protection
 from app.services.models.versions import VersionStore
 from app.services.ollama.folder import LocalStore, ModelFolders
 from app.services.ollama.names import check_name, find_model, full_name
-from app.services.ollama.registry import Layer
 from app.services.ollama.service import OllamaServers, OllamaService
 
 Json = dict[str, Any]

@@ -13,7 +13,7 @@ from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import full_name
-from app.services.ollama.registry import Manifest
+from app.services.ollama.registry import ManifestSummary
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import utc_now
@@ -97,7 +97,7 @@ def usage(listed: list[Json], store: LocalStore | None, uses: Mapping[str, datet
     }
 
 
-def measured(manifests: Mapping[str, Manifest]) -> list[Json]:
+def measured(manifests: Mapping[str, ManifestSummary]) -> list[Json]:
     """Return what each of *manifests* takes: what it shares, and what deleting it would free."""
     users: defaultdict[str, int] = defaultdict(int)
     for manifest in manifests.values():
@@ -135,7 +135,7 @@ def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
     return sorted(group for group in groups.values() if len(group) > 1)
 
 
-def _layers(manifests: Iterable[Manifest]) -> dict[str, int]:
+def _layers(manifests: Iterable[ManifestSummary]) -> dict[str, int]:
     return {layer.digest: layer.size for manifest in manifests for layer in manifest.layers}
 
 

@@ -6,29 +6,24 @@ blobs/sha256-<hex>                           a layer
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from marshmallow import ValidationError
-
 from app.config import is_loopback
+from app.manifest import DIGEST, CorruptManifestError
 from app.model_name import ModelName
-from app.schemas.registry import ManifestSchema
-from app.services.ollama.registry import Layer, Manifest
+from app.services.ollama.registry import MANIFEST_LIMIT, ManifestSummary
 from app.services.ollama.service import OllamaService
 from app.services.providers.store import Provider
 
 log = logging.getLogger(__name__)
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+_BLOCK = 512  # bytes, the unit of st_blocks
 _SERVICE_FOLDER = Path("/usr/share/ollama/.ollama/models")  # of Ollama's service on Linux
 
 
@@ -59,7 +54,7 @@ class LocalStore:
         """Tell whether a model with one of *digests* is here."""
         return any(manifest.digest in digests for manifest in self.models().values())
 
-    def models(self) -> dict[str, Manifest]:
+    def models(self) -> dict[str, ManifestSummary]:
         """Return what is installed, by the name that Ollama shows; what cannot be read is left out."""
         return {
             str(name): manifest
@@ -69,7 +64,7 @@ class LocalStore:
 
     def has_blob(self, digest: str) -> bool:
         """Tell whether the blob *digest* is here in full."""
-        return bool(_DIGEST.fullmatch(digest)) and self._blob(digest).is_file()
+        return bool(DIGEST.fullmatch(digest)) and self._blob(digest).is_file()
 
     def free_bytes(self) -> int:
         """Return how many bytes still fit on the disk."""
@@ -119,27 +114,16 @@ def _candidates(environ: Mapping[str, str | None]) -> Iterator[Path]:
         yield _SERVICE_FOLDER
 
 
-def _read(name: ModelName, path: Path) -> Manifest | None:
+def _read(name: ModelName, path: Path) -> ManifestSummary | None:
     """Return the manifest at *path*; None for one that is gone or damaged."""
     try:
         with path.open("rb") as file:
-            content = file.read(_MANIFEST_LIMIT)
-        loaded = ManifestSchema().loads(content)
+            return ManifestSummary.parse(file.read(MANIFEST_LIMIT))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, ValidationError, RecursionError) as exc:
+    except (OSError, CorruptManifestError) as exc:
         log.warning("the manifest of %s cannot be read (%s)", name, type(exc).__name__)
         return None
-    return Manifest(
-        digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
-        layers=tuple(
-            Layer(entry["digest"], entry["size"], entry["media_type"])
-            for entry in [loaded["config"], *loaded["layers"]]
-        ),
-    )
-
-
-_BLOCK = 512  # bytes, the unit of st_blocks
 
 
 def partial_bytes(blobs: Path, digest: str = "sha256:") -> int:

@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import requests
-from marshmallow import ValidationError
 
 from app.config import Timeouts, is_loopback
 from app.errors import ModelNotInRegistry, RegistryNotAllowed
+from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, digest_of
 from app.model_name import ModelName
-from app.schemas.registry import ManifestSchema
 from app.upstream.failures import invalid_response, reject
 from app.upstream.session import translated
 
-MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
-_LAYER_TYPE = "application/vnd.ollama.image."
-_MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+_MAX_LAYERS = 1000
 _GO_ORDER = ("mediaType", "digest", "size", "from", "name")
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A part of a model: its weights, template, parameters, licence or configuration."""
+class ManifestSummary:
+    """What a model consists of, and the digests by which it is known.
 
-    digest: str
-    size: int
-    media_type: str
-
-    @property
-    def kind(self) -> str:
-        """What it is to the model: `model`, `template`, `params`, `license` ..., or `config`."""
-        if not self.media_type.startswith(_LAYER_TYPE):
-            return "config"
-        return self.media_type.removeprefix(_LAYER_TYPE).partition(";")[0]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a model consists of.
-
-    :param digest: ``sha256:`` of the manifest's own bytes: the digest that Ollama lists for the model
+    :param digest: that of the manifest: the digest that Ollama lists for the model
+    :param layers: the config first
     :param other_digests: the digests that an Ollama before 0.19 lists, which encoded the manifest anew
     """
 
     digest: str
     layers: tuple[Layer, ...]
     other_digests: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ManifestSummary:
+        """Read a manifest without its other digests.
+
+        :raises CorruptManifestError: when it is not one, or has too many layers
+        """
+        manifest = Manifest.parse(raw)
+        layers = (manifest.config, *manifest.layers)
+        if len(manifest.layers) > _MAX_LAYERS:
+            raise CorruptManifestError("it has too many layers")
+        if not all(layer.media_type for layer in layers):
+            raise CorruptManifestError("a layer has no media type")
+        return cls(manifest.digest, layers)
 
     def is_same(self, digest: str) -> bool:
         """Tell whether *digest*, of an installed model, means this manifest."""
@@ -72,13 +68,13 @@ class RegistryService:
         self._session = session
         self._timeouts = timeouts
 
-    def manifest(self, name: ModelName, *, insecure: bool = False) -> Manifest:
+    def manifest(self, name: ModelName, *, insecure: bool = False) -> ManifestSummary:
         """Return what *name* consists of in its registry.
 
         :raises ModelNotInRegistry: when the registry has no such model
         """
         status, body = self._get(
-            name, f"manifests/{name.tag}", _MANIFEST_LIMIT + 1, {"Accept": MANIFEST_TYPE}, insecure=insecure
+            name, f"manifests/{name.tag}", MANIFEST_LIMIT + 1, {"Accept": MANIFEST_TYPE}, insecure=insecure
         )
         if status == 404:
             raise ModelNotInRegistry(
@@ -129,22 +125,13 @@ def re_encoded(manifest: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _parse(name: ModelName, body: bytes) -> Manifest:
+def _parse(name: ModelName, body: bytes) -> ManifestSummary:
     try:
-        loaded: dict[str, Any] = ManifestSchema().loads(body)
-    except (ValidationError, ValueError, RecursionError) as exc:
+        summary = ManifestSummary.parse(body)
+        older = re_encoded(json.loads(body))
+    except ValueError as exc:
         raise invalid_response(f"The registry {name.host}", "it is no manifest") from exc
-    entries = [loaded["config"], *loaded["layers"]]
-    older = re_encoded(json.loads(body))
-    return Manifest(
-        digest=_sha256(body),
-        layers=tuple(Layer(e["digest"], e["size"], e["media_type"]) for e in entries),
-        other_digests=(_sha256(older), _sha256(older + b"\n")),
-    )
-
-
-def _sha256(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return replace(summary, other_digests=(digest_of(older), digest_of(older + b"\n")))
 
 
 def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from app import gguf
 from app.config import Timeouts, is_loopback
 from app.errors import DiskFull, ServiceError
+from app.manifest import Layer
 from app.model_name import ModelName
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import check_name
-from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry
+from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry
 from app.services.ollama.service import OllamaServers, OllamaService
 from app.services.pulls import memory_need as estimate
 from app.services.settings import SettingsStore
@@ -37,7 +38,7 @@ class Destination:
     ollama: OllamaService
     folder: LocalStore | None
 
-    def missing(self, manifest: Manifest) -> list[Layer]:
+    def missing(self, manifest: ManifestSummary) -> list[Layer]:
         """Return the layers of *manifest* that are not here, each once."""
         has_blob = self.folder.has_blob if self.folder else self.ollama.has_blob
         layers = {layer.digest: layer for layer in manifest.layers}
@@ -138,7 +139,7 @@ class PlanService:
             )
 
 
-def _memory(manifest: Manifest, fetch: _Fetch, num_ctx: int, available: int | None) -> Json:
+def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: int | None) -> Json:
     weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
     needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
     return {
@@ -169,7 +170,7 @@ class _Fetch:
     name: ModelName
     insecure: bool
 
-    def header(self, manifest: Manifest) -> gguf.Header | None:
+    def header(self, manifest: ManifestSummary) -> gguf.Header | None:
         """Return the header of the weights, as far as it lies in their first part."""
         weights = next((layer for layer in manifest.layers if layer.kind == "model"), None)
         try:
@@ -177,14 +178,14 @@ class _Fetch:
         except ValueError:
             return None
 
-    def text(self, manifest: Manifest, kind: str) -> str:
+    def text(self, manifest: ManifestSummary, kind: str) -> str:
         """Return the small layer of *kind*."""
         layer = next((layer for layer in manifest.layers if layer.kind == kind), None)
         if layer is None or layer.size > _TEXT_LIMIT:
             return ""
         return self._start(layer, layer.size).decode("utf-8", "replace")
 
-    def first_line(self, manifest: Manifest, kind: str) -> str | None:
+    def first_line(self, manifest: ManifestSummary, kind: str) -> str | None:
         """Return the first line with something in it of the small layer of *kind*."""
         lines = (line.strip() for line in self.text(manifest, kind).splitlines())
         return next((line[:200] for line in lines if line), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from app.schemas.registry import MAX_SIZE
+from app.manifest import MAX_SIZE
 
 Json = dict[str, Any]
 

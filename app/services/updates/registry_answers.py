@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import ModelNotInRegistry, ServiceError
+from app.manifest import Layer
 from app.model_name import ModelName
-from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry, is_plain
+from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry, is_plain
 from app.storage.database import utc_now
 from app.storage.json_file import JsonFile
 
@@ -30,7 +31,7 @@ class Answer:
     """What a registry said of a model: its manifest, or the status and reason of there being none."""
 
     asked_at: datetime
-    manifest: Manifest | None = None
+    manifest: ManifestSummary | None = None
     status: str = ""
     reason: str = ""
 
@@ -114,5 +115,5 @@ def _restored(entry: Json) -> Answer:
     asked_at, manifest = datetime.fromisoformat(entry["asked_at"]), entry["manifest"]
     if manifest is not None:
         layers = tuple(Layer(**layer) for layer in manifest["layers"])
-        manifest = Manifest(manifest["digest"], layers, tuple(manifest["other_digests"]))
+        manifest = ManifestSummary(manifest["digest"], layers, tuple(manifest["other_digests"]))
     return Answer(asked_at, manifest, entry["status"], entry["reason"])

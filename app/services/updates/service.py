@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from app.manifest import Layer
 from app.services.models.versions import VersionService
 from app.services.ollama.names import check_name, find_model, full_name
-from app.services.ollama.registry import Layer, Manifest, is_plain
+from app.services.ollama.registry import ManifestSummary, is_plain
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.plan import Destination, PlanService, total
 from app.services.pulls.service import PullService
@@ -124,7 +125,7 @@ class UpdateService:
         return {full_name(model["name"]) for model in self.ollamas.main().ps()["models"]}
 
 
-def _compare(destination: Destination, model: Json, answer: Answer, here: Manifest | None) -> Json:
+def _compare(destination: Destination, model: Json, answer: Answer, here: ManifestSummary | None) -> Json:
     """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
     item: Json = {
         "model": model["name"],
@@ -174,7 +175,7 @@ def choose(
     return chosen, skipped
 
 
-def is_current(digest: str, installed: Manifest | None, available: Manifest) -> bool:
+def is_current(digest: str, installed: ManifestSummary | None, available: ManifestSummary) -> bool:
     """Tell whether the model that Ollama lists with *digest* is what its registry has.
 
     The same manifest may have been encoded anew by an older Ollama: then its layers are the same.
@@ -186,7 +187,7 @@ def is_current(digest: str, installed: Manifest | None, available: Manifest) -> 
     )
 
 
-def changed_kinds(old: Manifest | None, new: Manifest, missing: list[Layer]) -> list[str]:
+def changed_kinds(old: ManifestSummary | None, new: ManifestSummary, missing: list[Layer]) -> list[str]:
     """Return which kinds of layers differ; where the *old* manifest cannot be read, those *missing* do."""
     differing = _entries(old.layers) ^ _entries(new.layers) if old else _entries(missing)
     kinds = {kind for kind, _ in differing}

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import gguf
+from app.manifest import Layer
 from app.services.models.disk import duplicates, estimated, measured, usage
 from app.services.ollama.folder import LocalStore, partial_bytes
-from app.services.ollama.registry import Layer, Manifest
+from app.services.ollama.registry import ManifestSummary
 from app.services.pulls.memory_need import available_bytes, kv_cache_bytes, needed_bytes
 from app.services.pulls.plan import is_new_enough
 from tests.registry import smollm2_file
@@ -102,8 +103,8 @@ def test_available_memory_is_what_the_system_says(tmp_path: Path, content: str, 
     assert available_bytes(tmp_path / "absent") is None
 
 
-def model(mark: str, *layers: tuple[str, int]) -> Manifest:
-    return Manifest(mark, tuple(Layer(digest, size, "") for digest, size in layers))
+def model(mark: str, *layers: tuple[str, int]) -> ManifestSummary:
+    return ManifestSummary(mark, tuple(Layer(digest, size, "") for digest, size in layers))
 
 
 def test_disk_counts_shared_layers_once() -> None:
@@ -130,7 +131,7 @@ manifests = st.dictionaries(
 
 
 @given(manifests)
-def test_disk_of_a_model_is_what_it_shares_and_what_it_alone_has(models: dict[str, Manifest]) -> None:
+def test_disk_of_a_model_is_what_it_shares_and_what_it_alone_has(models: dict[str, ManifestSummary]) -> None:
     found = measured(models)
 
     total = sum({layer.digest: layer.size for each in models.values() for layer in each.layers}.values())

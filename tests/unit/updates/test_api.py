@@ -11,9 +11,9 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
+from app.manifest import MANIFEST_TYPE
 from app.services.models.versions import VersionStore
 from app.services.ollama.names import full_name
-from app.services.ollama.registry import MANIFEST_TYPE
 from app.storage.database import KeptVersion
 
 OLLAMA = "http://gpu.test:11434"

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import ROOT, Timeouts
+from app.manifest import MANIFEST_TYPE, Layer
 from app.model_name import ModelName
 from app.services.models.versions import VersionService, VersionStore, kept_name, superfluous
 from app.services.ollama.names import full_name
-from app.services.ollama.registry import MANIFEST_TYPE, Layer, Manifest, RegistryService
+from app.services.ollama.registry import ManifestSummary, RegistryService
 from app.services.ollama.service import OllamaServers
 from app.services.providers.store import ProviderStore
 from app.services.settings import SettingsStore
@@ -38,11 +39,11 @@ def layer(kind: str, mark: str, size: int = 10) -> Layer:
     return Layer(digest(mark), size, media_type)
 
 
-def manifest(mark: str, **layers: str) -> Manifest:
-    return Manifest(digest(mark), tuple(layer(kind, content) for kind, content in layers.items()))
+def manifest(mark: str, **layers: str) -> ManifestSummary:
+    return ManifestSummary(digest(mark), tuple(layer(kind, content) for kind, content in layers.items()))
 
 
-def served(wire: responses.RequestsMock, body: bytes) -> Manifest:
+def served(wire: responses.RequestsMock, body: bytes) -> ManifestSummary:
     wire.get(URL, body, content_type=MANIFEST_TYPE)
     with UpstreamSession() as session:
         return RegistryService(session, Timeouts).manifest(ModelName.parse("a:1"))
@@ -89,7 +90,7 @@ def test_layers_have_the_kinds_that_ollama_names(wire: responses.RequestsMock) -
     ],
 )
 def test_model_is_current_when_its_digest_or_its_layers_are_the_registrys(
-    listed: str, installed: Manifest | None, current: bool
+    listed: str, installed: ManifestSummary | None, current: bool
 ) -> None:
     available = manifest("new", config="c", model="m")
 

@@ -1,0 +1,27 @@
+"""``flask worker``: pulls and updates without a server."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+from flask.cli import with_appcontext
+
+from app.extensions import services
+
+
+@click.command("worker")
+@with_appcontext
+def worker() -> None:
+    """Run pulls and updates beside the backends; with a shared database and Redis, on any machine."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    services.jobs.start()
+    click.echo("Working. Ctrl-C ends it; what it does goes back to the queue.")
+    try:
+        stop.wait()
+    except KeyboardInterrupt:
+        click.echo()
+    finally:
+        services.close()

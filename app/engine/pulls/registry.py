@@ -1,0 +1,204 @@
+"""The registry protocol: fetch a manifest, fetch a blob, go on where an earlier try ended.
+
+``GET /v2/<namespace>/<model>/manifests/<tag>`` and ``GET /v2/<namespace>/<model>/blobs/<digest>``;
+the second redirects to wherever the registry keeps its blobs. Failures read as Ollama's do.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import requests
+import urllib3.exceptions
+
+from app.engine import VERSION
+from app.engine.pulls.transfer import CancelledError, PullError
+from app.manifest import MANIFEST_TYPE, CorruptManifestError, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from app.manifest import Layer
+    from app.model_name import ModelName
+
+TRIES = 6
+_BACKOFF_SECONDS = 0.1  # doubled after each try; without progress they take 6 s in all
+_TIMEOUT = (10.0, 30.0)  # seconds: to connect, and between two reads
+_READ_BYTES = 1 << 18
+_MAX_MANIFEST = 4 << 20
+
+
+class CutError(Exception):
+    """A transfer that broke off and may be tried again."""
+
+
+class Registry:
+    """The registry that a model's name points to."""
+
+    def __init__(self, name: ModelName, *, insecure: bool) -> None:
+        scheme = "http" if insecure else "https"
+        self._url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}"
+        self._tag = name.tag
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"ollama/{VERSION}"
+        self._session.headers["Accept-Encoding"] = "identity"
+        self._response: requests.Response | None = None
+
+    def interrupt(self) -> None:
+        """End a read that is waiting, from another thread."""
+        response = self._response
+        if response is not None:
+            with suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+                response.raw.shutdown()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def manifest(self) -> Manifest:
+        """Fetch and check the manifest.
+
+        :raises PullError: when there is none to be had
+        """
+        url = f"{self._url}/manifests/{self._tag}"
+        try:
+            with self._get(url, {"Accept": MANIFEST_TYPE}) as response:
+                raw = response.raw.read(_MAX_MANIFEST)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+            raise PullError(f'pull model manifest: Get "{url}": {reason(exc)}') from exc
+        if response.status_code == requests.codes.not_found:
+            raise PullError("pull model manifest: file does not exist")
+        if not response.ok:
+            text = raw.decode("utf-8", "replace")
+            raise PullError(f"pull model manifest: {response.status_code}: {text}")
+        try:
+            return Manifest.parse(raw)
+        except CorruptManifestError as exc:
+            raise PullError(f"pull model manifest: {exc}") from exc
+
+    def fetch(
+        self, layer: Layer, partial: Path, cancelled: threading.Event, grew: Callable[[int], None]
+    ) -> None:
+        """Fetch *layer* into *partial*, going on where it ends; tell *grew* its length.
+
+        :raises PullError: when the registry refuses, or breaks off time and again
+        :raises CancelledError: when *cancelled* is set
+        """
+        failures, length = 0, _length(partial)
+        while length < layer.size or not partial.exists():
+            try:
+                self._fetch_rest(layer, partial, cancelled, grew)
+            except CutError as exc:
+                progress = _length(partial) > length
+                failures = 1 if progress else failures + 1
+                if failures >= TRIES:
+                    raise PullError(f"max retries exceeded: {exc}") from exc
+                if cancelled.wait(_BACKOFF_SECONDS * 2**failures):
+                    raise CancelledError from exc
+            length = _length(partial)
+
+    def _fetch_rest(
+        self, layer: Layer, partial: Path, cancelled: threading.Event, grew: Callable[[int], None]
+    ) -> None:
+        length = _length(partial)
+        headers = {"Range": f"bytes={length}-"} if length else {}
+        with _cuts(), self._get(f"{self._url}/blobs/{layer.digest}", headers) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                partial.unlink()
+                raise PullError(f"{layer.digest} is shorter than its manifest says")
+            _check_blob(response)
+            resumed = response.status_code == requests.codes.partial_content
+            with partial.open("ab" if resumed else "wb") as file:  # no Range: from the start
+                length = file.tell()
+                while chunk := response.raw.read1(_READ_BYTES):
+                    if cancelled.is_set():
+                        raise CancelledError
+                    length += len(chunk)
+                    if length > layer.size:
+                        partial.unlink()
+                        raise PullError(f"{layer.digest} is longer than its manifest says")
+                    _write(file, chunk)
+                    grew(length)
+        if length < layer.size:
+            raise CutError("unexpected EOF")
+
+    def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
+        response = self._session.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
+        self._response = response
+        return response
+
+
+def _length(partial: Path) -> int:
+    return partial.stat().st_size if partial.exists() else 0
+
+
+def _check_blob(response: requests.Response) -> None:
+    """Raise for a failure: PullError for a final one, CutError where another try may help."""
+    if response.ok:
+        return
+    if response.status_code == requests.codes.not_found:
+        raise PullError("file does not exist")
+    text = response.raw.read(1000).decode("utf-8", "replace")
+    failure = f"{response.status_code}: {text}"
+    if response.status_code >= requests.codes.server_error:
+        raise CutError(failure)
+    raise PullError(failure)
+
+
+@contextmanager
+def _cuts() -> Iterator[None]:
+    """Turn what a broken connection raises into a CutError."""
+    try:
+        yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+        raise CutError(reason(exc)) from exc
+
+
+def _write(file: Any, chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()  # a full disk shows here, and the length on disk is true
+    except OSError as exc:
+        if exc.errno == errno.ENOSPC:
+            raise PullError(f"write {file.name}: no space left on device") from exc
+        raise PullError(f"write {file.name}: {exc.strerror}") from exc
+
+
+def reason(exc: BaseException) -> str:
+    """Say what went wrong on the network in the words of Go's net package."""
+    for cause in _causes(exc):
+        if isinstance(cause, urllib3.exceptions.NameResolutionError):
+            host = getattr(cause.conn, "host", "")
+            return f"dial tcp: lookup {host}: no such host"
+        if isinstance(cause, ConnectionRefusedError):
+            return f"{_dial(exc)}connect: connection refused"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"tls: failed to verify certificate: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return "tls: first record does not look like a TLS handshake"
+        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+            continue  # a kind of TimeoutError, but its cause says more
+        if isinstance(cause, (socket.timeout, urllib3.exceptions.TimeoutError)):
+            return "i/o timeout"
+    return "unexpected EOF"
+
+
+def _dial(exc: BaseException) -> str:
+    for cause in _causes(exc):
+        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+            return f"dial tcp {cause.conn.host}:{cause.conn.port}: "
+    return ""
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        nested = getattr(exc, "reason", None) or (exc.args[0] if exc.args else None)
+        cause = exc.__cause__ or exc.__context__
+        exc = nested if isinstance(nested, BaseException) else cause

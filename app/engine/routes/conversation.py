@@ -1,0 +1,176 @@
+"""Translate a native request (``POST /api/chat``, ``/api/generate``) into one for the runner's ``/v1``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any
+
+from app.engine import gojson
+from app.engine.models import details
+from app.engine.routes.wire import ApiError
+
+if TYPE_CHECKING:
+    from app.engine.gojson import Object
+    from app.engine.models.store import Model, ModelStore
+
+# Ollama's options: the runner's word, and the type that Ollama's message names
+_OPTIONS = {
+    "num_predict": ("max_tokens", "integer"),
+    "num_keep": ("n_keep", "integer"),
+    "seed": ("seed", "integer"),
+    "top_k": ("top_k", "integer"),
+    "repeat_last_n": ("repeat_last_n", "integer"),
+    "temperature": ("temperature", "float32"),
+    "top_p": ("top_p", "float32"),
+    "min_p": ("min_p", "float32"),
+    "typical_p": ("typical_p", "float32"),
+    "repeat_penalty": ("repeat_penalty", "float32"),
+    "presence_penalty": ("presence_penalty", "float32"),
+    "frequency_penalty": ("frequency_penalty", "float32"),
+    "stop": ("stop", "array"),
+    "num_ctx": ("", "integer"),  # decided when the model is loaded
+}
+_DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "integer": (int, float),
+    "float32": (int, float),
+    "array": (list,),
+}
+_IMAGE_MARKS = {b"\xff\xd8": "jpeg", b"RIFF": "webp"}
+
+
+def check_options(options: Object) -> None:
+    """Raise ApiError for an option of a wrong type: 500, as Ollama has it."""
+    for key, value in options.items():
+        _, kind = _OPTIONS.get(key, ("", ""))
+        if kind and (isinstance(value, bool) or not isinstance(value, _TYPES[kind])):
+            raise ApiError(500, f'option "{key}" must be of type {kind}')
+
+
+def check_messages(messages: list[Any]) -> None:
+    """Raise ApiError for messages whose parts are of another type than Go's struct has."""
+    for message in messages:
+        _check_object(message, "ChatRequest.messages", "api.Message")
+        for key in ("role", "content"):
+            if not isinstance(message.get(key) or "", str):
+                raise _wrong_type(message[key], f"Message.messages.{key}", "string")
+        for key, kind in (("images", "[]api.ImageData"), ("tool_calls", "[]api.ToolCall")):
+            if not isinstance(message.get(key) or [], list):
+                raise _wrong_type(message[key], f"Message.messages.{key}", kind)
+        for call in message.get("tool_calls") or []:
+            _check_object(call, "Message.messages.tool_calls", "api.ToolCall")
+            _check_object(call.get("function") or {}, "ToolCall.function", "api.ToolCallFunction")
+
+
+def _check_object(value: Any, where: str, kind: str) -> None:
+    if not isinstance(value, dict):
+        raise _wrong_type(value, where, kind)
+
+
+def _wrong_type(value: Any, where: str, kind: str) -> ApiError:
+    found = gojson.kind_of(value)
+    return ApiError(400, f"json: cannot unmarshal {found} into Go struct field {where} of type {kind}")
+
+
+def sampling(parameters: Object, options: Object) -> Object:
+    """Merge Ollama's defaults, the model's *parameters* and the request's *options*."""
+    found = translated(_DEFAULTS | parameters | options, tuple(_OPTIONS))
+    if found.get("max_tokens", 0) <= 0:  # -1: no limit
+        found.pop("max_tokens", None)
+    return found
+
+
+def translated(options: Object, keys: tuple[str, ...]) -> Object:
+    """Take the *options* of these *keys* in the runner's words."""
+    words = {key: _OPTIONS[key][0] for key in keys}
+    return {word: options[key] for key, word in words.items() if word and key in options}
+
+
+def response_format(value: Any) -> Object:
+    """Translate ``format``.
+
+    :raises ApiError: 500, in Ollama's words
+    """
+    if value in (None, ""):
+        return {}
+    if value == "json":
+        return {"response_format": {"type": "json_object"}}
+    if isinstance(value, dict):
+        return {"response_format": {"type": "json_schema", "json_schema": {"schema": value}}}
+    quoted = json.dumps(json.dumps(value))
+    expected = 'expected "json" or a valid JSON Schema object'
+    raise ApiError(500, f"invalid format: {quoted}; {expected}")
+
+
+def with_system(store: ModelStore, model: Model, messages: list[Any]) -> list[Any]:
+    """Put the model's own messages and system prompt before the conversation, as Ollama does."""
+    messages = [*details.messages_of(store, model.manifest), *messages]
+    system = store.read_text(model.manifest.layer("system"))
+    if system and messages and messages[0].get("role") != "system":
+        return [{"role": "system", "content": system}, *messages]
+    return messages
+
+
+def openai_messages(messages: list[Any]) -> list[Object]:
+    """Translate native messages: images become parts, tool arguments become strings."""
+    return [_openai_message(message) for message in messages]
+
+
+def _openai_message(message: Object) -> Object:
+    translated: Object = {
+        "role": message.get("role") or "user",
+        "content": _content(str(message.get("content") or ""), message.get("images") or []),
+    }
+    if calls := message.get("tool_calls"):
+        translated["tool_calls"] = [_openai_call(call) for call in calls]
+    if call_id := message.get("tool_call_id"):
+        translated["tool_call_id"] = call_id
+    if thinking := message.get("thinking"):
+        translated["reasoning_content"] = thinking
+    return translated
+
+
+def _content(text: str, images: list[Any]) -> Any:
+    if not images:
+        return text
+    parts: list[Object] = [{"type": "text", "text": text}]
+    for image in images:
+        kind = _image_kind(str(image))
+        url = f"data:image/{kind};base64,{image}"
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return parts
+
+
+def _image_kind(encoded: str) -> str:
+    try:
+        start = base64.b64decode(encoded[:16], validate=True)
+    except binascii.Error as exc:
+        raise ApiError(400, "illegal base64 data at input byte 0") from exc
+    return next((kind for mark, kind in _IMAGE_MARKS.items() if start.startswith(mark)), "png")
+
+
+def _openai_call(call: Object) -> Object:
+    function = call.get("function") or {}
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):  # Ollama's decoder wants an object here
+        raise ApiError(400, "Value looks like object, but can't find closing '}' symbol")
+    return {
+        "id": call.get("id", ""),
+        "type": "function",
+        "function": {"name": function.get("name", ""), "arguments": json.dumps(arguments)},
+    }
+
+
+def native_call(index: int, call: Object) -> Object:
+    """Translate a tool call of the runner; its arguments are an object natively."""
+    function = call.get("function") or {}
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except ValueError:
+        arguments = {}
+    return {
+        "id": call.get("id", ""),
+        "function": {"index": index, "name": function.get("name", ""), "arguments": arguments},
+    }

@@ -1,0 +1,111 @@
+"""Requests read and answers written as Ollama does, for every route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask import Response, request
+
+from app.engine import gojson
+from app.engine.gojson import BadBodyError, Field, Object
+from app.model_name import ModelName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from app.engine.models.store import Model, ModelStore
+    from app.engine.pulls.pulls import Pulls
+    from app.engine.runners.relay import Departures
+    from app.engine.runners.scheduler import Scheduler
+
+JSON = "application/json"
+JSON_UTF8 = "application/json; charset=utf-8"
+NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True)
+class Services:
+    """The objects that the views work with; an application has one of each."""
+
+    store: ModelStore
+    scheduler: Scheduler
+    departures: Departures
+    pulls: Pulls
+
+
+class ApiError(Exception):
+    """A failure to answer with: a status and Ollama's sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def json_response(value: object, status: int = 200, content_type: str = JSON_UTF8) -> Response:
+    """Answer with *value* as JSON."""
+    return Response(gojson.dumps(value), status, content_type=content_type)
+
+
+def empty_response(status: int = 200) -> Response:
+    """Answer without a body, hence without a content type."""
+    response = Response(status=status)
+    del response.headers["Content-Type"]
+    return response
+
+
+def ndjson(lines: Iterable[Object]) -> Response:
+    """Stream *lines*, each as soon as it is there."""
+    return Response((gojson.line(entry) for entry in lines), content_type=NDJSON)
+
+
+def read_body(struct: str, fields: dict[str, Field]) -> Object:
+    """Decode the request's body as the Go *struct*; ``name`` is the old word for ``model``.
+
+    :raises ApiError: 400, in Go's words
+    """
+    raw = request.get_data(cache=False)
+    if not raw:
+        raise ApiError(400, "missing request body")
+    try:
+        body = gojson.decode(raw, struct, fields)
+    except BadBodyError as exc:
+        raise ApiError(400, str(exc)) from exc
+    return body
+
+
+def model_of(body: Object) -> str:
+    """Read ``model``, or ``name``, its old word."""
+    return str(body.get("model") or body.get("name") or "")
+
+
+def parse_name(text: str, message: str = "invalid model name") -> ModelName:
+    """Parse a model's name.
+
+    :raises ApiError: 400 with *message*
+    """
+    try:
+        return ModelName.parse(text)
+    except ValueError as exc:
+        raise ApiError(400, message) from exc
+
+
+def find_model(store: ModelStore, text: str) -> Model:
+    """Find an installed model for a request that runs it.
+
+    :raises ApiError: 404, the name as typed (``chat_native_unknown``)
+    """
+    missing = ApiError(404, f"model '{text}' not found")
+    if not text:
+        raise missing
+    model = store.find(parse_name(text))
+    if model is None:
+        raise missing
+    return model
+
+
+def client_gone() -> Callable[[], bool]:
+    """Return a function that says whether this request's client has left."""
+    gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return gone

@@ -1,0 +1,110 @@
+"""Put the application together, one step after the other."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask
+from flask_cors import CORS
+from swagger_ui_bundle import swagger_ui_path
+
+from app import security
+from app.api import (
+    chat,
+    conversations,
+    creations,
+    disk,
+    embeddings,
+    health,
+    models,
+    openai_v1,
+    providers,
+    pulls,
+    running,
+    settings,
+    updates,
+    usage,
+)
+from app.api.base import Api, add_request_hooks
+from app.cli import COMMANDS
+from app.config import Config
+from app.container import Services
+from app.version import __version__
+
+# In the order in which the API docs show them
+_RESOURCES = (
+    chat,
+    embeddings,
+    openai_v1,
+    models,
+    running,
+    creations,
+    pulls,
+    updates,
+    disk,
+    conversations,
+    usage,
+    providers,
+    settings,
+    health,
+)
+
+_SPEC = {
+    "info": {
+        "description": "The models of Ollama, and chats with them and with OpenAI-compatible providers. "
+        "Every failure answers with the body `Error`; its `error_type` is listed in docs/errors.md."
+    },
+    "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    "security": [{"key": []}, {}],  # needed where the server was started with BACKEND_API_KEY
+}
+
+
+def create_app(config: Config | None = None) -> Flask:
+    """Return the WSGI application.
+
+    :raises app.config.ConfigError: for an environment that cannot be used
+    """
+    config = config or Config.from_env()
+    app = Flask("app", static_folder=None)
+    app.extensions["services"] = Services(config)
+    add_request_hooks(app)  # first: what refuses a request needs its id
+    _allow_origins(app, config)
+    security.protect(app, config)
+    _serve_docs(app)
+    _add_resources(app)
+    for command in COMMANDS:
+        app.cli.add_command(command)
+    return app
+
+
+def _allow_origins(app: Flask, config: Config) -> None:
+    """Let browsers show the answers to the pages of the allowed origins."""
+    if config.allowed_origins:
+        CORS(app, origins=list(config.allowed_origins), expose_headers=["X-Request-ID"])
+
+
+def _serve_docs(app: Flask) -> None:
+    """Serve the API docs from this machine alone, and lead to them from the root."""
+    assets = Blueprint(
+        "swagger_ui",
+        __name__,
+        static_folder=str(swagger_ui_path),
+        static_url_path="/api/docs/assets",
+    )
+    app.register_blueprint(assets)
+    app.add_url_rule("/", "root", redirect_to="/api/docs")
+
+
+def _add_resources(app: Flask) -> None:
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+    app.config.update(
+        API_TITLE="Ollama backend",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/api",
+        OPENAPI_JSON_PATH="openapi.json",
+        OPENAPI_SWAGGER_UI_PATH="/docs",
+        OPENAPI_SWAGGER_UI_URL="/api/docs/assets/",
+        API_SPEC_OPTIONS=_SPEC,
+    )
+    api = Api(app)
+    for resource in _RESOURCES:
+        api.register_blueprint(resource.blp)
