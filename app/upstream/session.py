@@ -17,8 +17,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from app.config import is_loopback
 from app.errors import UpstreamError
 from app.upstream.failures import cut_off, half_a_character, is_of_the_text, timed_out, unreachable, was_cut
-from app.upstream.hanging_up import announce
-from app.upstream.reading import SilentUpstream
+from app.upstream.reading import SilentUpstream, announce
 
 
 class _Announced:

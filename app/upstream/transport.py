@@ -14,8 +14,7 @@ import h11
 import httpx2
 
 from app.upstream.connection import Line
-from app.upstream.hanging_up import announce
-from app.upstream.reading import TICK
+from app.upstream.reading import TICK, announce
 from app.upstream.threads import Threads
 
 # Connections that are kept for the next request, and for how many seconds. Not for long, as a request that

@@ -13,8 +13,7 @@ from app.services.chat.dialects.base import Answer, Route
 from app.services.chat.tokens import measure
 from app.services.providers.store import Provider
 from app.services.usage.log import CallRecord
-from app.upstream.hanging_up import Register
-from app.upstream.reading import Body
+from app.upstream.reading import Body, Register
 
 Json = dict[str, Any]
 

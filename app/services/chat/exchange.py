@@ -13,8 +13,7 @@ from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.services.chat.attempt import Call, Event
 from app.services.chat.context_window import Windows
 from app.services.chat.model_choice import ModelChoice
-from app.upstream.hanging_up import Register
-from app.upstream.reading import Body, let_end, read_all, read_events
+from app.upstream.reading import Body, Register, let_end, read, read_all
 
 Json = dict[str, Any]
 
@@ -140,8 +139,8 @@ class Exchange:
     def _read(self) -> Generator[bytes, None, None]:
         """Yield the bytes of a stream, until it is to stop."""
         timeouts, answer = self._timeouts, self._call.answer
-        chunks = read_events(
-            self._open, lambda: answer.events, first_byte=timeouts.first_byte, idle=timeouts.idle
+        chunks = read(
+            self._open, first_byte=timeouts.first_byte, idle=timeouts.idle, progress=lambda: answer.events
         )
         try:
             for data in chunks:

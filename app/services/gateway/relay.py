@@ -21,9 +21,8 @@ from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
 from app.services.usage.log import CallRecord
 from app.upstream.failures import invalid_response
-from app.upstream.hanging_up import Register
 from app.upstream.json import parse_answer
-from app.upstream.reading import let_end, read_all, read_events
+from app.upstream.reading import Register, let_end, read, read_all
 
 Json = dict[str, Any]
 
@@ -113,11 +112,11 @@ class RelayService:
             with (
                 openai_client.translated(provider, passage.model),
                 closing(
-                    read_events(
+                    read(
                         lambda register: self._open(provider, passage, register),
-                        lambda: check.events,
                         first_byte=timeouts.first_byte,
                         idle=timeouts.idle,
+                        progress=lambda: check.events,
                     )
                 ) as chunks,
             ):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from app.services.providers.openai_api import ResponseBody
 from app.services.providers.store import Provider
 from app.services.usage.log import CallRecord
-from app.upstream.hanging_up import Register
 from app.upstream.json import count
+from app.upstream.reading import Register
 
 if TYPE_CHECKING:
     import openai

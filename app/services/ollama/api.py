@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -16,9 +15,9 @@ from app.errors import UpstreamError
 from app.schemas.pulls import PullPartSchema
 from app.services.providers.store import Provider
 from app.upstream.failures import clean, cut_off, invalid_response, reject
-from app.upstream.hanging_up import Register, announcing
-from app.upstream.reading import read
+from app.upstream.reading import Body, Register, announcing, read
 from app.upstream.session import translated
+from app.upstream.threaded_body import ThreadedBody
 
 Json = dict[str, Any]
 
@@ -88,11 +87,17 @@ class OllamaApi:
         finally:
             chunks.close()
 
-    def _body(self, path: str, body: Json, register: Register) -> LineBody:
-        """Post *body* and return the open answer; *register* is told the connection before there is one."""
+    def _body(self, path: str, body: Json, register: Register) -> Body:
+        """Post *body* and return the open answer.
+
+        :param register: given the connection before the server answers
+        """
         timeout = (self._timeouts.connect, max(self._timeouts.first_byte, self._timeouts.idle))
         with announcing(register):
-            return LineBody(self._request("POST", path, json=body, stream=True, timeout=timeout))
+            response = self._request("POST", path, json=body, stream=True, timeout=timeout)
+        connection = response.raw.connection
+        chunks = response.raw.stream(65536, decode_content=True)
+        return ThreadedBody(chunks, connection.sock if connection else None, response.close)
 
     def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
         try:
@@ -166,25 +171,3 @@ class OllamaApi:
         except ValidationError as exc:
             raise invalid_response(self.name, "a field is missing or of the wrong type") from exc
         return loaded
-
-
-class LineBody:
-    """The open answer of a request; see :class:`app.upstream.reading.Body`."""
-
-    receive = None  # urllib3 keeps bytes of its own: nobody can tell whether more is to be waited for
-
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what each read gave."""
-        yield from self._response.raw.stream(65536, decode_content=True)
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection."""
-        connection = self._response.raw.connection
-        return connection.sock if connection else None
-
-    def close(self) -> None:
-        """Close the connection, or give it back."""
-        self._response.close()

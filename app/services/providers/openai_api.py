@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import threading
 import weakref
 from collections.abc import Iterator
@@ -31,8 +30,8 @@ from app.upstream.failures import (
     unreachable,
     was_cut,
 )
-from app.upstream.hanging_up import Register, announcing
-from app.upstream.reading import Receive, SilentUpstream, TooMuch, read_all
+from app.upstream.reading import Body, Register, SilentUpstream, TooMuch, announcing, read_all
+from app.upstream.threaded_body import ThreadedBody
 
 if TYPE_CHECKING:
     import httpx2
@@ -108,36 +107,25 @@ class ResponseBody:
             response = (
                 client.get(path, **as_it_is) if body is None else client.post(path, body=body, **as_it_is)
             )
-        self._response: httpx2.Response = response
-        self._direct: DirectBody | None = response.extensions.get("direct_body")
         self._client = client  # its connections are closed with it, so it stays as long as they are used
+        self.content_type: str = response.headers.get("content-type", "")
+        direct: DirectBody | None = response.extensions.get("direct_body")
+        self._body: Body = direct or _threaded(response)
 
-    @property
-    def content_type(self) -> str:
-        """The answer's media type."""
-        return self._response.headers.get("content-type", "")
-
-    @property
-    def receive(self) -> Receive | None:
-        """What reads the answer, unless it comes through a proxy."""
-        return self._direct.receive if self._direct else None
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what each read gave."""
-        # Not iter_bytes(): that gives the connection back to the pool at the end by itself.
-        yield from self._response.stream  # type: ignore[misc]  # a client that is not async
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection."""
-        if self._direct is not None:
-            return self._direct.connection
-        stream = self._response.extensions.get("network_stream")
-        found: socket.socket | None = stream and stream.get_extra_info("socket")
-        return found
+    def receive(self) -> bytes | None:
+        """Return the bytes that came; ``b""`` when none came within a tick, None at the end."""
+        return self._body.receive()
 
     def close(self) -> None:
         """Give the connection back, or close it."""
-        self._response.close()
+        self._body.close()
+
+
+def _threaded(response: httpx2.Response) -> ThreadedBody:
+    """Return the body of an answer that comes through a proxy."""
+    stream = response.extensions.get("network_stream")
+    # Not iter_bytes(), which gives the connection back at the end by itself.
+    return ThreadedBody(response.stream, stream and stream.get_extra_info("socket"), response.close)  # type: ignore[arg-type]  # a client that is not async
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from app.upstream import transport as direct
-from app.upstream.hanging_up import announcing, hang_up
+from app.upstream.reading import announcing, hang_up
 from app.upstream.transport import DirectBody, DirectTransport
 from tests.certificates import Tls
 from tests.raw_server import Connection, RawServer, Script, raw_server

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from app.errors import EmptyResponse, InvalidUpstreamResponse, NotSupported
 from app.services.providers.store import Provider
 from app.upstream.failures import cut_off, invalid_response
-from app.upstream.hanging_up import Register
 from app.upstream.json import parse, parse_answer
-from app.upstream.reading import SIZE_LIMIT, Body
+from app.upstream.reading import SIZE_LIMIT, Body, Register
 
 Json = dict[str, Any]
 

@@ -10,9 +10,8 @@ from typing import Any
 from app.services.chat.dialects.base import Answer, tool_call
 from app.services.ollama.service import OllamaService
 from app.upstream.failures import invalid_response
-from app.upstream.hanging_up import Register
 from app.upstream.json import count, objects
-from app.upstream.reading import Body
+from app.upstream.reading import Body, Register
 
 Json = dict[str, Any]
 
