@@ -12,7 +12,6 @@ from app.services.catalog.absent import absent
 from app.services.chat.attempt import Call
 from app.services.ollama.names import find_model
 from app.services.ollama.service import OllamaService
-from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 
@@ -81,8 +80,7 @@ class ModelChoice:
         return absent(call.provider, call.model, available)
 
     def _offered(self, call: Call) -> list[str]:
-        client = self._clients.get(call.provider, self._timeouts)
-        models = openai_client.list_models(client, call.provider, self._timeouts)
+        models = self._clients.list_models(call.provider, self._timeouts)
         names = [model["id"] for model in models["models"]]
         if not names:
             raise ModelNotFound(

@@ -138,17 +138,17 @@ class RelayService:
 
     def _open(self, provider: Provider, passage: Passage, register: Register) -> ResponseBody:
         """Send the request; in the reader's thread, so that nobody waits for it who has left."""
-        client = self._clients.get(provider, self._settings.timeouts)
+        timeouts = self._settings.timeouts
         ollama = self._ollama_for(provider) if provider.is_ollama else None
         passage.model = passage.model or own_model(provider, ollama, passage.endpoint)
         try:
-            with openai_client.translated(provider, passage.model):
-                body = passage.open(client, register)
+            body = self._clients.open_response(
+                provider, timeouts, f"/{passage.endpoint}", passage.sent, register
+            )
         except ModelNotFound as exc:
             if ollama:
                 raise ollama.model_not_found(passage.model) from exc
-            timeouts = self._settings.timeouts
-            raise not_offered(client, provider, passage.model, passage.endpoint, timeouts) from exc
+            raise not_offered(self._clients, provider, passage.model, passage.endpoint, timeouts) from exc
         except UpstreamError as exc:
             if ollama and exc.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:
                 raise cannot_embed(ollama, passage.model) from exc

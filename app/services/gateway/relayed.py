@@ -5,16 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from app.services.providers.openai_api import ResponseBody
 from app.services.providers.store import Provider
 from app.services.usage.log import CallRecord
 from app.upstream.json import count
-from app.upstream.reading import Register
-
-if TYPE_CHECKING:
-    import openai
 
 Json = dict[str, Any]
 
@@ -43,12 +38,13 @@ class Passage:
         """Whether the answer is to come as it is made."""
         return bool(self.body.get("stream")) and self.endpoint != "embeddings"
 
-    def open(self, client: openai.OpenAI, register: Register) -> ResponseBody:
-        """Send it."""
+    @property
+    def sent(self) -> Json:
+        """The body for the provider."""
         body = {**self.body, "model": self.model}
         if self.endpoint == "embeddings":  # as OpenAI does when nothing is said
             body.setdefault("encoding_format", "float")
-        return ResponseBody(client, f"/{self.endpoint}", body, register)
+        return body
 
     @property
     def choices(self) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 from app.config import Timeouts
 from app.errors import ServiceError
 from app.model_name import ModelName
+from app.schemas.providers import ProviderModel
 from app.services.catalog.absent import absent
 from app.services.gateway.relay import RelayService
 from app.services.gateway.relayed import Passage
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaService
-from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
@@ -95,8 +95,7 @@ class FrontDoorService:
             if found is None:
                 raise ollama.model_not_found(model)
             return _ollama_entry(name, found)
-        client = self._clients.get(provider, timeouts)
-        offered = openai_client.list_models(client, provider, timeouts)["models"]
+        offered = self._clients.list_models(provider, timeouts)["models"]
         for entry in offered:
             if entry["id"] == model:
                 return _entry(name, provider, entry)
@@ -107,8 +106,8 @@ class FrontDoorService:
         if provider.is_ollama:
             models = self._ollama_for(provider, timeouts).list()["models"]
             return [_ollama_entry(model["name"], model) for model in models]
-        client = self._clients.get(provider, self._settings.timeouts)
-        offered = openai_client.list_models(client, provider, timeouts)["models"]
+        # The settings' own timeouts: for others the client would be replaced.
+        offered = self._clients.list_models(provider, self._settings.timeouts, limit=timeouts.list)["models"]
         return [_entry(entry["id"], provider, entry) for entry in offered]
 
 
@@ -155,6 +154,6 @@ def _ollama_entry(id: str, model: Json) -> Json:
     return {"id": id, "object": "model", "created": created, "owned_by": owner}
 
 
-def _entry(id: str, provider: Provider, entry: Json) -> Json:
+def _entry(id: str, provider: Provider, entry: ProviderModel) -> Json:
     created, owner = entry.get("created") or 0, entry.get("owned_by") or provider.id
     return {"id": id, "object": "model", "created": created, "owned_by": owner}

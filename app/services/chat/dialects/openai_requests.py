@@ -10,7 +10,7 @@ from app.config import Timeouts
 from app.services.chat.dialects.base import refuse_ollamas_own
 from app.services.chat.dialects.openai_answers import OpenAIAnswer
 from app.services.providers import openai_api as openai_client
-from app.services.providers.openai_api import OpenAIClients, ResponseBody
+from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 from app.upstream.failures import invalid_response
 from app.upstream.reading import SIZE_LIMIT, Body, Register, TooMuch
@@ -47,11 +47,12 @@ class OpenAIRoute:
 
     def open(self, model: str, request: Json, register: Register) -> Body:
         """Send a request and return its open answer."""
-        client = self._clients.get(self._provider, self._timeouts)
         if request.get("stream"):
             request = {**request, "stream_options": {"include_usage": True}}
-        with self.translated(model):
-            body = ResponseBody(client, "/chat/completions", {"model": model, **request}, register)
+        request = {"model": model, **request}
+        body = self._clients.open_response(
+            self._provider, self._timeouts, "/chat/completions", request, register
+        )
         if not request.get("stream") or "text/event-stream" in body.content_type:
             return body
         if "json" in body.content_type:
