@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import requests
 from marshmallow import Schema, ValidationError
 
 from app.config import Timeouts
-from app.errors import UpstreamError
+from app.errors import ServiceError, UpstreamError
 from app.schemas.pulls import PullPartSchema
+from app.services.providers.start_hint import start_hint
 from app.services.providers.store import Provider
-from app.upstream.failures import clean, cut_off, invalid_response, reject
+from app.upstream.failures import clean, cut_off, invalid_response, rejection
 from app.upstream.reading import Body, Register, announcing, read
 from app.upstream.session import translated
 from app.upstream.threaded_body import ThreadedBody
@@ -131,30 +132,27 @@ class OllamaApi:
             response = self._session.request(
                 method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
             )
-        try:
-            if response.status_code not in {200, 201}:
-                self._refuse(response)
-        except BaseException:
-            response.close()
-            raise
-        return response
+        if response.status_code in {200, 201}:
+            return response
+        with closing(response):
+            raise self._rejection(response)
 
     def translated(self) -> AbstractContextManager[None]:
         """Turn what a request raises into our errors."""
-        return translated(self.name, self.provider.native_url)
+        return translated(self.name, self.provider.native_url, start_hint(self.provider))
 
-    def _refuse(self, response: requests.Response) -> None:
-        """Raise the error for an answer that is no success; its body is read before it is closed."""
+    def _rejection(self, response: requests.Response) -> ServiceError:
+        """Return the error for an answer that is no success, whose body is not read yet."""
         answer = self._parsed(response)
         message = answer.get("error") if isinstance(answer, dict) else None
         if response.status_code == 403 and not message:
-            raise UpstreamError(
+            return UpstreamError(
                 f"{self.name} at {self.provider.native_url} refuses this host name.",
                 hint="Use localhost or an IP address in base_url, or allow it with OLLAMA_ORIGINS.",
             )
         if message is None and response.status_code != 401 and response.request.method != "HEAD":
-            raise invalid_response(self.name, f"HTTP {response.status_code} that is not Ollama's")
-        reject(self.name, response.status_code, clean(message, self.provider.api_key))
+            return invalid_response(self.name, f"HTTP {response.status_code} that is not Ollama's")
+        return rejection(self.name, response.status_code, clean(message, self.provider.api_key))
 
     def _parsed(self, response: requests.Response) -> Any:
         """Return the body's JSON value; None where it is not JSON."""

@@ -16,15 +16,16 @@ from app.config import Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
+from app.services.providers.start_hint import start_hint
 from app.services.providers.store import Provider
 from app.upstream.failures import (
     clean,
     cut_off,
     error_message,
-    half_a_character,
     invalid_response,
-    is_of_the_text,
-    reject,
+    is_lone_surrogate,
+    lone_surrogate,
+    rejection,
     timed_out,
     unreachable,
     was_cut,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_LONGEST_WAIT = 86400.0  # seconds; whoever says more, says nothing
+_LONGEST_WAIT = 86400.0  # seconds
 
 
 @dataclass
@@ -178,7 +179,7 @@ def _body(response: httpx2.Response, close: Callable[[], None]) -> ResponseBody:
 
 @contextmanager
 def translated(provider: Provider, model: str) -> Iterator[None]:
-    """Turn what openai and the connection below it raise into our errors."""
+    """Turn what the openai client and its connection raise into our errors."""
     import httpx2
     import openai
 
@@ -192,41 +193,38 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
     except openai.APIConnectionError as exc:
         if was_cut(exc):
             raise cut_off(provider.name) from exc
-        raise unreachable(provider.name, provider.openai_url, exc) from exc
+        raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
     except openai.APIStatusError as exc:
-        _reject(provider, model, exc)
+        raise _rejection(provider, model, exc) from exc
     except (httpx2.HTTPError, httpx2.StreamError) as exc:
         raise cut_off(provider.name) from exc
     except (httpx2.InvalidURL, UnicodeError) as exc:
-        if is_of_the_text(exc):
-            raise half_a_character() from exc
-        raise unreachable(provider.name, provider.openai_url, exc) from exc
+        if is_lone_surrogate(exc):
+            raise lone_surrogate() from exc
+        raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
     except (TooMuch, openai.OpenAIError) as exc:
         raise invalid_response(provider.name, "it cannot be read") from exc
 
 
-def _reject(provider: Provider, model: str, exc: openai.APIStatusError) -> None:
-    message = clean(error_message(exc.body) if isinstance(exc.body, dict) else "", provider.api_key)
-    try:
-        reject(
-            provider.name,
-            exc.status_code,
-            message,
-            model=model,
-            retry_after=_retry_after(exc.response.headers),
-        )
-    except NotFound as missing:
-        if model and isinstance(exc.body, dict):
-            raise ModelNotFound(
-                f"{provider.name} does not have the model '{model}'.", details=missing.details
-            ) from exc
-        raise invalid_response(provider.name, "there is no chat API at its base_url") from exc
-    except ServiceError as error:
-        raise error from exc
+def _rejection(provider: Provider, model: str, exc: openai.APIStatusError) -> ServiceError:
+    """Return our error for an answer that is no success."""
+    said = error_message(exc.body) if isinstance(exc.body, dict) else ""
+    error = rejection(
+        provider.name,
+        exc.status_code,
+        clean(said, provider.api_key),
+        details={"model": model} if model else None,
+        retry_after=_retry_after(exc.response.headers),
+    )
+    if not isinstance(error, NotFound):
+        return error
+    if model and isinstance(exc.body, dict):
+        return ModelNotFound(f"{provider.name} does not have the model '{model}'.", details=error.details)
+    return invalid_response(provider.name, "there is no chat API at its base_url")
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Return the seconds of a ``Retry-After``; a date is left out."""
+    """Return the seconds of a ``Retry-After``, :data:`_LONGEST_WAIT` at most; None for a date."""
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000
