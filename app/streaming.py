@@ -10,7 +10,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -22,12 +22,13 @@ from app.openai_errors import openai_error
 
 log = logging.getLogger(__name__)
 
-Event = tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], int]
+Event = tuple[str, Mapping[str, object]] | tuple[str, Mapping[str, object], int]
 """A name, the data, and the number by which a client can come back, where there is one."""
 
 ErrorEvent = Callable[[ServiceError, str], bytes]
 """Returns the bytes of an error's event; the text is the request's id."""
 
+Data = TypeVar("Data", bound=Mapping[str, object])
 Part = TypeVar("Part", bound=Sequence[Any])
 """Events or bytes, all that came at a time."""
 
@@ -44,7 +45,9 @@ class ClientGone(ServiceError):
     error_type = "client_gone"
 
 
-def last_event(events: Generator[Sequence[Event], None, None]) -> dict[str, Any]:
+def last_event(
+    events: Generator[Sequence[tuple[str, Data] | tuple[str, Data, int]], None, None],
+) -> Data:
     """Wait for the only event of *events* and return its data.
 
     :raises ClientGone: when the client left before

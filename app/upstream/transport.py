@@ -17,6 +17,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import h11
 import httpx2
@@ -30,6 +31,8 @@ from app.upstream.reading import TICK, announce
 # after 5 s; large services, which are behind TLS, after more. And of plain HTTP only one, when no other
 # request is under way: a server with a single thread serves nobody else as long as a connection is open.
 _KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
+
+_ERROR_LIMIT = 1_000_000  # bytes
 
 
 class DirectTransport(httpx2.BaseTransport):
@@ -151,3 +154,25 @@ class DirectBody(httpx2.SyncByteStream):
         if not self._is_closed:
             self._is_closed = True
             self._ended()
+
+
+def bound_error(response: httpx2.Response) -> None:
+    """Cut the body of an error after :data:`_ERROR_LIMIT` bytes, because the client reads all of it."""
+    if response.status_code >= 400:
+        response.stream = _BoundedStream(cast("httpx2.SyncByteStream", response.stream))
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, whole: httpx2.SyncByteStream) -> None:
+        self._whole = whole
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = _ERROR_LIMIT
+        for part in self._whole:
+            yield part[:left]
+            left -= len(part)
+            if left <= 0:
+                return
+
+    def close(self) -> None:
+        self._whole.close()

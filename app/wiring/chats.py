@@ -12,8 +12,8 @@ from app.services.chat.service import ChatService
 from app.services.conversations.chat import ConversationChat
 from app.services.conversations.store import ConversationStore
 from app.services.gateway.embeddings import EmbeddingService
-from app.services.gateway.relay import RelayService
-from app.services.gateway.service import FrontDoorService
+from app.services.gateway.models import GatewayModels
+from app.services.gateway.service import GatewayService
 from app.services.ollama.service import OllamaService
 from app.wiring.shared import Shared
 
@@ -71,9 +71,9 @@ class ChatServices(Shared):
         )
 
     @property
-    def relay(self) -> RelayService:
+    def gateway(self) -> GatewayService:
         """The service that passes requests on as they are."""
-        return RelayService(
+        return GatewayService(
             self.providers,
             self.settings,
             self.clients,
@@ -84,17 +84,16 @@ class ChatServices(Shared):
         )
 
     @property
-    def front_door(self) -> FrontDoorService:
-        """The service for clients of OpenAI's API."""
-        return FrontDoorService(
+    def gateway_models(self) -> GatewayModels:
+        """The models of all providers, for clients of OpenAI's API."""
+        return GatewayModels(
             self.providers,
             self.settings,
             self.clients,
             lambda provider, timeouts: OllamaService(self.session, provider, timeouts),
-            self.relay,
         )
 
     @property
     def embeddings(self) -> EmbeddingService:
         """The service that makes embeddings."""
-        return EmbeddingService(self.settings, self.relay)
+        return EmbeddingService(self.settings, self.gateway)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -13,8 +12,6 @@ from app.services.providers.store import Provider
 if TYPE_CHECKING:
     import httpx2
     import openai
-
-_ERROR_LIMIT = 1_000_000  # bytes
 
 # Headers with which the client describes this machine to each provider. The provider has no need of them,
 # and to put them into each request takes a tenth of a chat's time.
@@ -33,12 +30,14 @@ def make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
     """Return a new client for *provider*."""
     import openai
 
+    from app.upstream.transport import bound_error
+
     left_out = cast("str", openai.Omit())  # the client declares texts alone
     timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
     connections = openai.DefaultHttpxClient(
         timeout=timeout,
         follow_redirects=False,  # a provider must not send the conversation elsewhere
-        event_hooks={"response": [_bound_error]},
+        event_hooks={"response": [bound_error]},
         **_transport(provider.openai_url),
     )
     return openai.OpenAI(
@@ -49,29 +48,6 @@ def make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
         default_headers={"Accept-Encoding": "identity", **dict.fromkeys(_LEFT_OUT, left_out)},
         http_client=connections,
     )
-
-
-def _bound_error(response: httpx2.Response) -> None:
-    """Cut the body of an error after :data:`_ERROR_LIMIT` bytes: the client reads all of it."""
-    import httpx2
-
-    if response.status_code < 400:
-        return
-    whole = cast("httpx2.SyncByteStream", response.stream)
-
-    class Bounded(httpx2.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
-            left = _ERROR_LIMIT
-            for part in whole:
-                yield part[:left]
-                left -= len(part)
-                if left <= 0:
-                    return
-
-        def close(self) -> None:
-            whole.close()
-
-    response.stream = Bounded()
 
 
 def _transport(url: str) -> _Transport:
