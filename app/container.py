@@ -16,8 +16,8 @@ from app.services.conversations.chat import ConversationChat
 from app.services.conversations.heartbeats import Heartbeats
 from app.services.conversations.store import ConversationStore
 from app.services.gateway.embeddings import EmbeddingService
-from app.services.gateway.relay import RelayService
-from app.services.gateway.service import FrontDoorService
+from app.services.gateway.models import GatewayModels
+from app.services.gateway.service import GatewayService
 from app.services.jobs.queue import Jobs
 from app.services.jobs.worker import Chores, PullWorker
 from app.services.models.create import CreationService
@@ -168,7 +168,7 @@ class Services:
         )
 
     def _make_gateway(self) -> None:
-        relay = RelayService(
+        self.gateway = GatewayService(
             self.providers,
             self.settings,
             self.clients,
@@ -177,10 +177,8 @@ class Services:
             self.usage.record,
             self.circuits,
         )
-        self.front_door = FrontDoorService(
-            self.providers, self.settings, self.clients, self.ollamas.of, relay
-        )
-        self.embeddings = EmbeddingService(self.settings, relay)
+        self.gateway_models = GatewayModels(self.providers, self.settings, self.clients, self.ollamas.of)
+        self.embeddings = EmbeddingService(self.settings, self.gateway)
 
     def _assign_work(self) -> None:
         daily = DailyUpdate(

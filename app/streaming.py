@@ -1,4 +1,8 @@
-"""Events as a ``text/event-stream`` response with exactly one terminal event."""
+"""Answer with what a service yields: all of it as a ``text/event-stream``, or its last part alone.
+
+A stream has exactly one terminal event. A service yields an empty part in each silent tick, so that a client
+that left is noticed; closing the service's generator ends its work.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -17,36 +22,35 @@ from app.openai_errors import openai_error
 
 log = logging.getLogger(__name__)
 
-Event = tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], int]
+Event = tuple[str, Mapping[str, object]] | tuple[str, Mapping[str, object], int]
 """A name, the data, and the number by which a client can come back, where there is one."""
 
 ErrorEvent = Callable[[ServiceError, str], bytes]
-"""Makes the event of an error and a request's id."""
+"""Returns the bytes of an error's event; the text is the request's id."""
 
-Batch = TypeVar("Batch", bound=Sequence[Any])
+Data = TypeVar("Data", bound=Mapping[str, object])
+Part = TypeVar("Part", bound=Sequence[Any])
+"""Events or bytes, all that came at a time."""
 
 PING_INTERVAL = 10.0
 """Seconds of silence after which a comment keeps the connection alive."""
 
-
 _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # json.dumps() makes one per call
 
 
-class ClientLeft(Exception):
-    """Nobody waits for the answer any more."""
-
-
 class ClientGone(ServiceError):
-    """Answers, for the log, a client that is not there."""
+    """The client left: the answer to it is for the log."""
 
     status = HTTPStatus.BAD_REQUEST
     error_type = "client_gone"
 
 
-def last_event(events: Generator[Sequence[Event], None, None]) -> dict[str, Any]:
+def last_event(
+    events: Generator[Sequence[tuple[str, Data] | tuple[str, Data, int]], None, None],
+) -> Data:
     """Wait for the only event of *events* and return its data.
 
-    :raises ClientGone: when the client does not wait for it
+    :raises ClientGone: when the client left before
     """
     return _last(events)[-1][1]
 
@@ -54,113 +58,108 @@ def last_event(events: Generator[Sequence[Event], None, None]) -> dict[str, Any]
 def whole(chunks: Generator[bytes, None, None]) -> Response:
     """Answer with the only one of *chunks* that is not empty, which is JSON.
 
-    :raises ClientGone: when the client does not wait for it
+    :raises ClientGone: when the client left before
     """
     return Response(_last(chunks), mimetype="application/json")
 
 
-def _last(batches: Generator[Batch, None, None]) -> Batch:
-    last: Batch | None = None
+def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
+    """Answer with *events*, as they come.
+
+    What the generator raises before its first event is raised here, and keeps its HTTP status; what it raises
+    later becomes the last event.
+    """
+    return _stream(events, encode, _error_event)
+
+
+def byte_stream(chunks: Generator[bytes, None, None], error_event: ErrorEvent) -> Response:
+    """Answer with *chunks* of an event stream, as :func:`event_stream` does with events."""
+    return _stream(chunks, bytes, error_event)
+
+
+def _last(parts: Generator[Part, None, None]) -> Part:
+    last: Part | None = None
     try:
-        for batch in _while_connected(batches, request.environ):
-            last = batch or last
-    except ClientLeft as exc:
+        with closing(parts):
+            while part := _next(parts, request.environ):
+                last = part
+    except ClientGone:
         log.info("%s the client left", g.request_id)
-        raise ClientGone("The client left.") from exc
-    finally:
-        batches.close()
+        raise
     if last is None:
         raise AssertionError("nothing was answered")
     return last
 
 
-def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
-    """Answer with *events*; an empty list is a chance to look after the client.
-
-    What the generator raises before its first event is raised here, and keeps its HTTP status.
-    """
-    return byte_stream(_encoded(events), _error_event)
-
-
-def byte_stream(chunks: Generator[bytes, None, None], error_event: ErrorEvent) -> Response:
-    """Answer with *chunks* of an event stream; an empty one is a chance to look after the client.
-
-    What the generator raises before its first chunk is raised here, and keeps its HTTP status.
-
-    :param error_event: makes the last chunk of what the generator raises later
-    """
-    environ = request.environ
+def _stream(
+    parts: Generator[Part, None, None], encoded: Callable[[Part], bytes], error_event: ErrorEvent
+) -> Response:
     try:
-        first = next((chunk for chunk in _while_connected(chunks, environ) if chunk), None)
-    except ClientLeft:
-        chunks.close()
+        first = _next(parts, request.environ)
+    except ClientGone:
+        parts.close()
         log.info("%s the client left before the answer began", g.request_id)
         return Response(status=499)
     except BaseException:
-        chunks.close()
+        parts.close()
         raise
     if first is None:  # the client has seen it all; this status tells an EventSource to stop asking
         return Response(status=204)
     response = Response(
-        _body(first, chunks, error_event, environ, g.request_id),
+        _body(first, parts, encoded, error_event, request.environ, g.request_id),
         mimetype="text/event-stream",
         headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
     )
-    response.call_on_close(chunks.close)  # also when the body was never begun
+    response.call_on_close(parts.close)  # also when the body was never begun
     return response
 
 
+def _next(parts: Iterable[Part], environ: dict[str, Any]) -> Part | None:
+    """Return the next of *parts* that is not empty, None at the end.
+
+    :raises ClientGone: when the client left before it came
+    """
+    for part in parts:
+        if part:
+            return part
+        if client_left(environ):
+            raise ClientGone("The client left.")
+    return None
+
+
 def _body(
-    first: bytes,
-    chunks: Generator[bytes, None, None],
+    first: Part,
+    parts: Generator[Part, None, None],
+    encoded: Callable[[Part], bytes],
     error_event: ErrorEvent,
     environ: dict[str, Any],
     request_id: str,
 ) -> Iterator[bytes]:
-    try:
-        yield first
-        written = time.monotonic()
-        for chunk in _while_connected(chunks, environ):
-            if chunk:
-                yield chunk
+    """Yield what is written, *first* and then the other *parts*."""
+    with closing(parts):
+        try:
+            yield encoded(first)
+            written = time.monotonic()
+            for part in parts:
+                if part:
+                    yield encoded(part)
+                elif client_left(environ):
+                    log.info("%s the client left in mid-stream", request_id)
+                    return
+                elif time.monotonic() - written > PING_INTERVAL:
+                    yield b": ping\n\n"
+                else:
+                    continue
                 written = time.monotonic()
-            elif time.monotonic() - written > PING_INTERVAL:
-                yield b": ping\n\n"
-                written = time.monotonic()
-    except ClientLeft:
-        log.info("%s the client left in mid-stream", request_id)
-    except GeneratorExit:  # the server noticed first
-        log.info("%s the client left in mid-stream", request_id)
-        raise
-    except ServiceError as exc:
-        log.info("%s %s in mid-stream: %s", request_id, exc.error_type, exc.message)
-        yield error_event(exc, request_id)
-    except Exception:  # the stream's outermost edge: it must not end without a terminal event
-        log.exception("%s the stream failed", request_id)
-        yield error_event(ServiceError("The server failed. Its log says more."), request_id)
-    finally:
-        chunks.close()
-
-
-def _encoded(events: Generator[Sequence[Event], None, None]) -> Generator[bytes, None, None]:
-    try:
-        for batch in events:
-            yield encode(batch)
-    finally:
-        events.close()
-
-
-def _error_event(error: ServiceError, request_id: str) -> bytes:
-    return encode([("error", error.body(request_id))])
-
-
-def openai_error_event(error: ServiceError, request_id: str) -> bytes:
-    """Return *error* as OpenAI's clients find it in a stream.
-
-    It begins with the end of the event before it, which may have been cut.
-    """
-    body = openai_error(error.body(request_id), error.status)
-    return b"\n\ndata: " + json.dumps(body, allow_nan=False).encode("ascii") + b"\n\n"
+        except GeneratorExit:  # the server noticed first
+            log.info("%s the client left in mid-stream", request_id)
+            raise
+        except ServiceError as exc:
+            log.info("%s %s in mid-stream: %s", request_id, exc.error_type, exc.message)
+            yield error_event(exc, request_id)
+        except Exception:  # the stream's outermost edge: it must not end without a terminal event
+            log.exception("%s the stream failed", request_id)
+            yield error_event(ServiceError("The server failed. Its log says more."), request_id)
 
 
 def encode(events: Iterable[Event]) -> bytes:
@@ -174,11 +173,17 @@ def _id(number: int | None = None) -> str:
     return "" if number is None else f"id: {number}\n"
 
 
-def _while_connected(batches: Iterable[Batch], environ: dict[str, Any]) -> Iterator[Batch]:
-    for batch in batches:
-        if not batch and client_left(environ):
-            raise ClientLeft
-        yield batch
+def _error_event(error: ServiceError, request_id: str) -> bytes:
+    return encode([("error", error.body(request_id))])
+
+
+def openai_error_event(error: ServiceError, request_id: str) -> bytes:
+    """Return *error* as OpenAI's clients find it in a stream.
+
+    It begins with the end of the event before it, which may have been cut.
+    """
+    body = openai_error(error.body(request_id), error.status)
+    return b"\n\ndata: " + json.dumps(body, allow_nan=False).encode("ascii") + b"\n\n"
 
 
 def client_left(environ: dict[str, Any]) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import g
 
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.embeddings import EmbeddingRequestSchema, EmbeddingResponseSchema
+from app.schemas.embeddings import (
+    EmbeddingRequest,
+    EmbeddingRequestSchema,
+    EmbeddingResponse,
+    EmbeddingResponseSchema,
+)
 from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import last_event
 
@@ -22,7 +25,7 @@ blp = Blueprint("embeddings", __name__, url_prefix="/api/embeddings", descriptio
 @blp.response(200, EmbeddingResponseSchema)
 @blp.alt_response(400, schema=ErrorSchema, description="Bad input, or the model cannot embed")
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
-def embed(body: dict[str, Any]) -> dict[str, Any]:
+def embed(body: EmbeddingRequest) -> EmbeddingResponse:
     """Embed texts
 
     The vectors come in the order of the texts.

@@ -15,8 +15,11 @@ from app.schemas.openai_v1 import (
     OpenAICompletionSchema,
     OpenAIEmbeddingSchema,
     OpenAIErrorSchema,
+    OpenAIModel,
+    OpenAIModelList,
     OpenAIModelListSchema,
     OpenAIModelSchema,
+    OpenAIRequest,
 )
 from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import byte_stream, openai_error_event, whole
@@ -49,7 +52,7 @@ blp = OpenAIBlueprint(
     example={"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
 )
 @blp.response(200, OpenAIAnswerSchema)
-def create_chat_completion(body: Json) -> Response:
+def create_chat_completion(body: OpenAIRequest) -> Response:
     """Answer a conversation
 
     All other parameters are passed on as they are. With `"stream": true` the provider's chunks are passed
@@ -62,7 +65,7 @@ def create_chat_completion(body: Json) -> Response:
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(OpenAICompletionSchema, example={"model": "llama3.2", "prompt": "Once upon a time"})
 @blp.response(200, OpenAIAnswerSchema)
-def create_completion(body: Json) -> Response:
+def create_completion(body: OpenAIRequest) -> Response:
     """Continue a text
 
     Parameters and streams are passed on and back as those of chat completions.
@@ -74,29 +77,29 @@ def create_completion(body: Json) -> Response:
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(OpenAIEmbeddingSchema, example={"model": "nomic-embed-text", "input": "The sky"})
 @blp.response(200, OpenAIAnswerSchema)
-def create_embedding(body: Json) -> Response:
+def create_embedding(body: OpenAIRequest) -> Response:
     """Make vectors of texts"""
     return _answer("embeddings", body)
 
 
 @blp.get("/models")
 @blp.response(200, OpenAIModelListSchema)
-def list_openai_models() -> Json:
+def list_openai_models() -> OpenAIModelList:
     """List the models of all enabled providers
 
     Those of the default provider have their bare names, others read `provider/model`. A provider that
     does not answer within seconds is left out.
     """
-    return services.front_door.list_models()
+    return services.gateway_models.list_models()
 
 
 @blp.get("/models/<path:model>")
 @blp.response(200, OpenAIModelSchema)
-def get_openai_model(model: str) -> Json:
+def get_openai_model(model: str) -> OpenAIModel:
     """Show one model"""
-    return services.front_door.get_model(model)
+    return services.gateway_models.get_model(model)
 
 
-def _answer(endpoint: str, body: Json) -> Response:
-    chunks = services.front_door.ask(endpoint, body, g.request_id)
+def _answer(endpoint: str, body: OpenAIRequest) -> Response:
+    chunks = services.gateway.ask(endpoint, body, g.request_id)
     return byte_stream(chunks, openai_error_event) if body.get("stream") else whole(chunks)

@@ -13,12 +13,12 @@ from app.schemas.providers import (
     ProviderCreateSchema,
     ProviderFieldsSchema,
     ProviderModelListSchema,
+    ProviderModels,
     ProviderReplaceSchema,
     ProviderSchema,
     ProviderTestSchema,
 )
 from app.services.catalog import probe as connection
-from app.services.providers import openai_api as openai_client
 from app.services.providers.store import Provider
 
 blp = Blueprint(
@@ -97,8 +97,7 @@ def test_provider(id: str) -> dict[str, Any]:
 
 @blp.get("/<id>/models")
 @blp.response(200, ProviderModelListSchema)
-def list_provider_models(id: str) -> dict[str, Any]:
+def list_provider_models(id: str) -> ProviderModels:
     """List the models that a provider offers"""
     provider = services.providers.get(id)
-    timeouts = services.settings.timeouts
-    return openai_client.list_models(services.clients.get(provider, timeouts), provider, timeouts)
+    return services.clients.list_models(provider, services.settings.timeouts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate
 
@@ -41,6 +41,33 @@ class EmbeddingRequestSchema(TargetSchema):
         validate=validate.Range(1, 2**31 - 1),
         metadata={"description": "The length of each vector, where the model lets one choose"},
     )
+
+
+class EmbeddingRequest(TypedDict, total=False):
+    """What :class:`EmbeddingRequestSchema` loads."""
+
+    input: list[str]
+    provider: str | None
+    model: str | None
+    dimensions: int | None
+
+
+class EmbeddingUsage(TypedDict):
+    """What :class:`EmbeddingUsageSchema` shows."""
+
+    prompt_tokens: int | None
+    total_tokens: int | None
+
+
+class EmbeddingResponse(TypedDict):
+    """What :class:`EmbeddingResponseSchema` shows."""
+
+    embeddings: list[list[float]]
+    provider: str
+    model: str
+    usage: EmbeddingUsage
+    response_time: float
+    request_id: str
 
 
 class EmbeddingUsageSchema(UpstreamSchema):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import INCLUDE, ValidationError, fields, validate
 
@@ -31,6 +31,18 @@ class PassedOnSchema(RequestSchema):
         validate=[no_controls, validate.Length(max=400)],
         metadata={"description": _MODEL},
     )
+
+
+class OpenAIRequest(TypedDict, total=False):
+    """What is read of a body that is passed on; any other field may be in it too."""
+
+    model: str | None
+    stream: bool | None
+    input: str | list[Any]
+    prompt: str | list[Any]
+    n: Any
+    dimensions: int
+    encoding_format: str
 
 
 class StreamableSchema(PassedOnSchema):
@@ -64,6 +76,21 @@ class OpenAIEmbeddingSchema(PassedOnSchema):
     input = PromptField(required=True, metadata={"description": "What is to be embedded"})
 
 
+class OpenAIUsage(TypedDict, total=False):
+    """The tokens of an answer, unchecked."""
+
+    prompt_tokens: Any
+    completion_tokens: Any
+    total_tokens: Any
+
+
+class OpenAIAnswer(TypedDict, total=False):
+    """What is read of an answer that came in one piece, unchecked."""
+
+    data: Any
+    usage: Any
+
+
 class OpenAIAnswerSchema(UpstreamSchema):
     """An answer of the provider, byte for byte."""
 
@@ -74,6 +101,22 @@ class OpenAIAnswerSchema(UpstreamSchema):
     choices = fields.List(fields.Dict())
     data = fields.List(fields.Dict(), metadata={"description": "Embeddings"})
     usage = fields.Dict()
+
+
+class OpenAIModel(TypedDict):
+    """What :class:`OpenAIModelSchema` shows."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class OpenAIModelList(TypedDict):
+    """What :class:`OpenAIModelListSchema` shows."""
+
+    object: str
+    data: list[OpenAIModel]
 
 
 class OpenAIModelSchema(UpstreamSchema):

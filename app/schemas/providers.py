@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import fields, post_load, pre_load, validate
 
@@ -144,12 +144,30 @@ class ProviderModelListSchema(UpstreamSchema):
     total = fields.Int(metadata={"description": "How many models there are"})
 
 
+class _Identified(TypedDict):
+    id: str
+
+
+class ProviderModel(_Identified, total=False):
+    """What :class:`ProviderModelSchema` loads."""
+
+    created: int | None
+    owned_by: str | None
+
+
+class ProviderModels(TypedDict):
+    """What :class:`UpstreamProviderModelsSchema` loads."""
+
+    models: list[ProviderModel]
+    total: int
+
+
 class UpstreamProviderModelsSchema(UpstreamSchema):
     """``GET /v1/models`` of an OpenAI-compatible server; Ollama's `data` is null when it has none."""
 
     data = fields.List(fields.Nested(ProviderModelSchema(exclude=["name"])), required=True, allow_none=True)
 
     @post_load
-    def _count(self, answer: dict[str, Any], **_: Any) -> dict[str, Any]:
-        models = answer["data"] or []
+    def _count(self, answer: dict[str, Any], **_: Any) -> ProviderModels:
+        models: list[ProviderModel] = answer["data"] or []
         return {"models": models, "total": len(models)}

@@ -1,12 +1,14 @@
-"""What an upstream's failures mean: each becomes one of our errors here, whichever library met it."""
+"""Turn the failures of upstreams into our errors: their own error texts, their statuses, lost connections.
+
+Nothing here knows the library that sent the request.
+"""
 
 from __future__ import annotations
 
 import re
 import socket
 import ssl
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from app.config import is_loopback
@@ -16,6 +18,7 @@ from app.errors import (
     InvalidUpstreamResponse,
     NotFound,
     RateLimited,
+    ServiceError,
     UpstreamBusy,
     UpstreamError,
     UpstreamIncomplete,
@@ -27,23 +30,99 @@ from app.errors import (
 _MESSAGE_LIMIT = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
+_Row = tuple[type[ServiceError], str, str]
+"""The class of an error, its sentence and its hint."""
 
-def is_of_the_text(exc: Exception) -> bool:
-    """Tell whether a text cannot be encoded; where it is a host name's fault, the encoding is another."""
-    return isinstance(exc, UnicodeEncodeError) and exc.encoding == "utf-8"
+_KEY_REFUSED: _Row = (
+    InvalidUpstreamKey,
+    "{name} refuses the API key.",
+    "Set a valid api_key with PATCH /api/providers/<id>.",
+)
+_NOT_FOUND: _Row = (NotFound, "{name} does not have what was asked for{said}", "")
+_TOO_MANY: _Row = (
+    RateLimited,
+    "{name} allows no more requests for now{said}",
+    "Wait and try again, or use another provider.",
+)
+_BUSY: _Row = (UpstreamBusy, "{name} cannot take the request now{said}", "Try again in a moment.")
+_REJECTED: _Row = (
+    UpstreamRejected,
+    "{name} refuses the request{said}",
+    "Check the provider's key, its account and what the model can do.",
+)
+_FAILED: _Row = (
+    UpstreamError,
+    "{name} failed with HTTP {status}{said}",
+    "Its log may say more. Try again, or use another model.",
+)
+
+_REJECTIONS = {
+    401: _KEY_REFUSED,
+    404: _NOT_FOUND,
+    429: _TOO_MANY,
+    502: _BUSY,
+    503: _BUSY,
+    504: _BUSY,
+    529: _BUSY,
+}
+"""By status; any other is :data:`_REJECTED` below 500, and :data:`_FAILED` from there on."""
+
+_ASK_AGAIN = (RateLimited, UpstreamBusy)
+"""The errors that tell when to ask again."""
 
 
-def half_a_character() -> InvalidRequest:
-    """Say that what is to be sent is no text."""
-    return InvalidRequest(
-        "The messages hold half a character (a lone surrogate), which cannot be sent.",
-        hint="Leave it out, or replace it by U+FFFD.",
-        details={"messages": ["Holds half a character."]},
+def rejection(
+    name: str,
+    status: int,
+    message: str,
+    *,
+    details: dict[str, Any] | None = None,
+    retry_after: float | None = None,
+) -> ServiceError:
+    """Return the error for an answer of HTTP *status* that is no success.
+
+    :param name: the upstream's, for the sentence
+    :param message: the upstream's own, which may be empty
+    :param details: of the error, beside the status
+    """
+    if status < 400:
+        return invalid_response(name, f"a redirect (HTTP {status}), which is not followed")
+    kind, sentence, hint = _REJECTIONS.get(status, _REJECTED if status < 500 else _FAILED)
+    said = f": {message}" if message else "."
+    return kind(
+        sentence.format(name=name, status=status, said=said),
+        hint=hint,
+        details={"upstream_status": status, **(details or {})},
+        retry_after=retry_after if kind in _ASK_AGAIN else None,
     )
 
 
+def unreachable(name: str, url: str, cause: BaseException, start_hint: str = "") -> UpstreamUnavailable:
+    """Return the error for an upstream to which there is no connection.
+
+    :param start_hint: how to start the upstream on this machine, where that is known
+    """
+    host = urlsplit(url).hostname or ""
+    causes = _causes(cause)
+    if any(isinstance(exc, socket.gaierror | UnicodeError) for exc in causes):
+        reason = "dns"
+        message = f"{name} cannot be reached: the host name '{host}' is not known."
+        hint = f"Check the spelling of '{host}', and this machine's network."
+    elif any(isinstance(exc, ssl.SSLError) for exc in causes):
+        reason = "tls"
+        message = f"{name} at {url} cannot be reached: the TLS connection failed."
+        hint = "Check whether base_url should begin with http:// and the server's certificate."
+    else:
+        reason = "connection_refused"
+        message = f"{name} is not running at {url}: the connection was refused."
+        hint = f"Check that {name} runs on '{host}' and accepts connections from this machine."
+        if is_loopback(host):
+            hint = start_hint or f"Start {name}, or set its base_url with PATCH /api/providers/<id>."
+    return UpstreamUnavailable(message, hint=hint, details={"url": url, "reason": reason})
+
+
 def timed_out(name: str, url: str, *, connected: bool = True) -> UpstreamTimeout:
-    """Say that *name* did not answer in time."""
+    """Return the error for an upstream that did not answer in time."""
     if not connected:
         return UpstreamTimeout(
             f"{name} at {url} cannot be reached: no connection came about in time.",
@@ -59,90 +138,45 @@ def timed_out(name: str, url: str, *, connected: bool = True) -> UpstreamTimeout
 
 
 def cut_off(name: str) -> UpstreamIncomplete:
-    """Say that the answer of *name* ended too early."""
+    """Return the error for an answer that ended too early."""
     return UpstreamIncomplete(
         f"{name} closed the connection before its answer was complete.",
         hint="Its log tells why; a model that ran out of memory ends like this. Then try again.",
     )
 
 
-def unreachable(name: str, url: str, cause: BaseException) -> UpstreamUnavailable:
-    """Say that nothing answers at *url*, and how to get an answer there."""
-    host = urlsplit(url).hostname or ""
-    causes = _causes(cause)
-    if any(isinstance(exc, socket.gaierror | UnicodeError) for exc in causes):
-        reason = "dns"
-        message = f"{name} cannot be reached: the host name '{host}' is not known."
-        hint = f"Check the spelling of '{host}', and this machine's network."
-    elif any(isinstance(exc, ssl.SSLError) for exc in causes):
-        reason = "tls"
-        message = f"{name} at {url} cannot be reached: the TLS connection failed."
-        hint = "Check whether base_url should begin with http:// and the server's certificate."
-    else:
-        reason = "connection_refused"
-        message = f"{name} is not running at {url}: the connection was refused."
-        hint = _start_hint(name, host, urlsplit(url).port)
-    return UpstreamUnavailable(message, hint=hint, details={"url": url, "reason": reason})
-
-
-def reject(
-    name: str, status: int, message: str, *, model: str = "", retry_after: float | None = None
-) -> NoReturn:
-    """Raise the error for an answer of HTTP *status*, whose text is *message* (may be empty)."""
-    said = f": {message}" if message else "."
-    details: dict[str, Any] = {"upstream_status": status}
-    if model:
-        details["model"] = model
-    if status == 401:
-        raise InvalidUpstreamKey(
-            f"{name} refuses the API key.",
-            hint="Set a valid api_key with PATCH /api/providers/<id>.",
-            details=details,
-        )
-    if status == 429:
-        raise RateLimited(
-            f"{name} allows no more requests for now{said}",
-            hint="Wait and try again, or use another provider.",
-            details=details,
-            retry_after=retry_after,
-        )
-    if status in {502, 503, 504, 529}:
-        raise UpstreamBusy(
-            f"{name} cannot take the request now{said}",
-            hint="Try again in a moment.",
-            details=details,
-            retry_after=retry_after,
-        )
-    if status < 400:
-        raise invalid_response(name, f"a redirect (HTTP {status}), which is not followed")
-    if status == 404:
-        raise NotFound(f"{name} does not have what was asked for{said}", details=details)
-    if status < 500:
-        hint = "Check the provider's key, its account and what the model can do."
-        raise UpstreamRejected(f"{name} refuses the request{said}", hint=hint, details=details)
-    hint = "Its log may say more. Try again, or use another model."
-    raise UpstreamError(f"{name} failed with HTTP {status}{said}", hint=hint, details=details)
-
-
 def invalid_response(name: str, what: str) -> InvalidUpstreamResponse:
-    """Say that *name* answered something else than its API promises."""
+    """Return the error for an answer that is not what the upstream's API promises."""
     return InvalidUpstreamResponse(
         f"{name} gave an invalid response: {what}.",
         hint="Check that the provider's base_url points to that service and not to another.",
     )
 
 
-def clean(text: object, *secrets: str) -> str:
-    """Return an upstream's own error text, fit for a client: one line, bounded, no secret."""
-    line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()
-    for secret in secrets:
-        if secret:
-            line = line.replace(secret, "***")  # before the cut, which could leave a part of it
-    return line[:_MESSAGE_LIMIT]
+def lone_surrogate() -> InvalidRequest:
+    """Return the error for a request whose text has no encoding."""
+    return InvalidRequest(
+        "The messages hold half a character (a lone surrogate), which cannot be sent.",
+        hint="Leave it out, or replace it by U+FFFD.",
+        details={"messages": ["Holds half a character."]},
+    )
+
+
+def is_lone_surrogate(exc: Exception) -> bool:
+    """Tell whether *exc* comes from a text that UTF-8 cannot encode; a host name has another encoding."""
+    return isinstance(exc, UnicodeEncodeError) and exc.encoding == "utf-8"
+
+
+def was_cut(exc: BaseException) -> bool:
+    """Tell whether a connection was closed after it was made and before the answer came."""
+    closed = ("RemoteDisconnected", "RemoteProtocolError", "BadStatusLine")
+    return any(
+        type(cause).__name__ in closed or isinstance(cause, ConnectionResetError) for cause in _causes(exc)
+    )
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
-    """Return the exception and what caused it: the kinds of failure differ in there."""
+    """Return *exc* and all that caused it: libraries wrap the exceptions that tell failures apart."""
     found: list[BaseException] = []
     waiting: list[object] = [exc]
     while waiting:
@@ -153,32 +187,18 @@ def _causes(exc: BaseException) -> list[BaseException]:
     return found
 
 
-def was_cut(exc: BaseException) -> bool:
-    """Tell whether a connection that was there was closed before the answer came."""
-    closed = ("RemoteDisconnected", "RemoteProtocolError", "BadStatusLine")
-    return any(
-        type(cause).__name__ in closed or isinstance(cause, ConnectionResetError) for cause in _causes(exc)
-    )
-
-
-def _start_hint(name: str, host: str, port: int | None) -> str:
-    if not is_loopback(host):
-        return f"Check that {name} runs on '{host}' and accepts connections from this machine."
-    if name == "Ollama" and Path("/.dockerenv").exists():
-        return (
-            "In a container, localhost is the container itself. For an Ollama in it, start it there, or "
-            "start this program again with `make run`. For one outside, set base_url to "
-            f"http://host.docker.internal:{port or 11434}/v1, run the container with "
-            "--add-host=host.docker.internal:host-gateway and Ollama with OLLAMA_HOST=0.0.0.0."
-        )
-    if name == "Ollama":
-        return "Start it with `ollama serve`, or this program with `make run`, which finds or starts one."
-    return f"Start {name}, or set its base_url with PATCH /api/providers/<id>."
-
-
 def error_message(body: object) -> str:
     """Return the message in an error's body: OpenAI's shape, Ollama's, or a bare text."""
     if isinstance(body, dict):
         inner = body.get("error", body)
         return error_message(inner.get("message")) if isinstance(inner, dict) else error_message(inner)
     return body if isinstance(body, str) else ""
+
+
+def clean(text: object, *secrets: str) -> str:
+    """Return an upstream's own error text as a client may see it: one line, bounded, without *secrets*."""
+    line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()
+    for secret in secrets:
+        if secret:
+            line = line.replace(secret, "***")  # before the cut, which could leave a part of it
+    return line[:_MESSAGE_LIMIT]

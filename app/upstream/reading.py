@@ -1,8 +1,9 @@
-"""Reading an upstream's answer without being held up by it.
+"""Open an upstream's answer and read it without being held up by it.
 
-Whoever relays a stream must be able to look up from a silent upstream: to keep the client's connection
-alive, to notice that the client left, and to give up in time. So a thread opens the answer, and reads it
-too where the connection cannot be waited for a moment only.
+A service that passes on a stream has other work while the upstream is silent: it keeps the client's
+connection alive, notices that the client left, and gives up in time. So a thread opens the answer, whose
+connection is announced before the upstream has answered, and reading waits for one tick at most. To give up
+is to shut the connection down, which ends the wait of the thread, and tells the upstream to stop its work.
 """
 
 from __future__ import annotations
@@ -12,239 +13,201 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
-from app.upstream.hanging_up import Register, hang_up
 from app.upstream.threads import Threads
 
 TICK = 0.5
-"""Seconds after which a silent upstream gives the taker a turn."""
-
+"""Seconds that reading waits for a silent upstream."""
 
 SIZE_LIMIT = 64_000_000
 """Bytes that no answer or event has."""
 
-_BACKLOG = 1000  # reads that may wait for the taker
-_ROOM_POLL = 0.01  # seconds
+threads = Threads("upstream reader")
+"""Those that open answers, and read those that cannot be polled."""
 
-_threads = Threads("upstream reader")
+_announcements = threading.local()
 
+_T = TypeVar("_T")
 
-Receive = Callable[[], bytes | None]
-"""Returns the bytes that have come; ``b""`` when none came within a tick, None at the end."""
+Register = Callable[[socket.socket], None]
+"""Is given the connection of a request whose answer is still awaited."""
 
 
 class Body(Protocol):
     """An open answer."""
 
-    @property
-    def receive(self) -> Receive | None:
-        """What reads a connection that can be waited for; None where a thread has to read :meth:`chunks`."""
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what each read gave; the connection is not given back before :meth:`close`."""
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection, to hang up on it from another thread."""
+    def receive(self) -> bytes | None:
+        """Return the bytes that came; ``b""`` when none came within a tick, None at the end."""
 
     def close(self) -> None:
         """Give the connection back, or close it."""
 
 
+OpenBody = Callable[[Register], Body]
+"""Sends a request and returns its open answer."""
+
+
 class SilentUpstream(Exception):
-    """Nothing came for too long."""
+    """The upstream took too long."""
 
 
 class TooMuch(Exception):
-    """More came than an answer can have."""
+    """The answer is larger than any answer can be."""
 
 
-_T = TypeVar("_T")
+@contextlib.contextmanager
+def announcing(register: Register) -> Iterator[None]:
+    """Give *register* the connection of each request that this thread sends in the block."""
+    _announcements.register = register
+    try:
+        yield
+    finally:
+        _announcements.register = None
 
 
-class _Reader:
-    """Opens an answer in a thread of its own, and reads it there where it has to."""
+def announce(connection: socket.socket) -> None:
+    """Make *connection* known to :func:`announcing`; the HTTP library calls this when it sends a request."""
+    register: Register | None = getattr(_announcements, "register", None)
+    if register is not None:
+        register(connection)
 
-    def __init__(self, open_body: Callable[[Register], Body]) -> None:
+
+def hang_up(connection: socket.socket) -> None:
+    """End *connection* for a thread that reads from it: closing the socket would not wake that thread."""
+    with contextlib.suppress(OSError):  # the other side has closed it already
+        # The plain socket's method: the one of TLS is not safe while another thread reads.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class Opening:
+    """A thread that opens an answer; its result is the body, or the exception that opening raised."""
+
+    def __init__(self, open_body: OpenBody) -> None:
         self._open_body = open_body
-        self._items: SimpleQueue[bytes | Receive] = SimpleQueue()  # the last one tells how it goes on
-        self._receive: Receive | None = None
-        self._body: Body | None = None  # that the taker reads
+        self._result: SimpleQueue[Body | BaseException] = SimpleQueue()
         self._connection: socket.socket | None = None
-        self._over = False  # the connection is no longer for the thread to read
-        self._left = False  # nobody takes any more
+        self._is_over = False  # the connection belongs to the body now, and later to another request
+        self._is_closed = False
         self._lock = threading.Lock()
-        _threads.run(self._run)
+        threads.run(self._run)
 
-    def take(self) -> bytes | None:
-        """Return what has come; ``b""`` when nothing came within a tick, None at the end.
+    def wait(self) -> Body | None:
+        """Return the body, which the caller closes; None when the upstream did not answer within a tick.
 
-        :raises Exception: what opening or reading raises
+        :raises Exception: what opening raised
         """
-        if self._receive is None:
-            items = take(self._items)
-            data = b"".join(item for item in items if isinstance(item, bytes))
-            if items and not isinstance(items[-1], bytes):
-                self._receive = items[-1]
-            if data or self._receive is None:
-                return data
-        return self._receive()
+        try:
+            result = self._result.get(timeout=TICK)
+        except Empty:
+            return None
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-    def hang_up(self) -> None:
-        """End the opening or reading at once; nothing happens when it is over already."""
+    def close(self) -> None:
+        """Hang up on an upstream that has not answered; close a body that :meth:`wait` did not return."""
         with self._lock:
-            self._left = True
-            over, self._over = self._over, True
-            if not over and self._connection is not None:
+            self._is_closed = True
+            if not self._is_over and self._connection is not None:
                 hang_up(self._connection)
-            body, self._body = self._body, None
-        if body is not None:
-            body.close()
+        with contextlib.suppress(Empty):
+            self._close_body(self._result.get_nowait())
 
     def _register(self, connection: socket.socket) -> None:
         with self._lock:
             self._connection = connection
-            if self._over:
+            if self._is_closed:
                 hang_up(connection)
 
     def _run(self) -> None:
+        result: Body | BaseException
         try:
-            body = self._open_body(self._register)
-        except BaseException as exc:  # raised again where the bytes are taken  # noqa: BLE001
-            self._put(_raising(exc))
-            return
-        if body.receive is None:
-            self._put(self._read(body))
-        else:
-            self._hand_over(body, body.receive)
-
-    def _hand_over(self, body: Body, receive: Receive) -> None:
+            result = self._open_body(self._register)
+        except BaseException as exc:  # raised again by wait()  # noqa: BLE001
+            result = exc
         with self._lock:
-            self._over = True
-            if not self._left:
-                self._body = body
-                self._items.put(receive)
-                return
-        body.close()
+            self._is_over = True
+            is_wanted = not self._is_closed
+            if is_wanted:
+                self._result.put(result)
+        if not is_wanted:
+            self._close_body(result)
 
-    def _read(self, body: Body) -> Receive:
-        """Put what comes; return what tells of the end."""
-        try:
-            connection = body.connection()
-            if connection is not None:
-                self._register(connection)
-            for chunk in body.chunks():
-                self._put(chunk)
-                if self._left:
-                    break
-        except BaseException as exc:  # raised again where the bytes are taken  # noqa: BLE001
-            return _raising(exc)
-        finally:
-            with self._lock:  # from here on the connection may serve another request
-                self._over = True
-            body.close()
-        return lambda: None
-
-    def _put(self, item: bytes | Receive) -> None:
-        """Hand over *item*; wait while the taker is far behind, unless nobody takes any more."""
-        while self._items.qsize() >= _BACKLOG and not self._left:
-            time.sleep(_ROOM_POLL)  # the client is slower than the upstream: no haste
-        self._items.put(item)
-
-
-def _raising(error: BaseException) -> Receive:
-    def receive() -> bytes | None:
-        raise error
-
-    return receive
+    @staticmethod
+    def _close_body(result: Body | BaseException) -> None:
+        if not isinstance(result, BaseException):
+            result.close()
 
 
 def read(
-    open_body: Callable[[Register], Body], *, first_byte: float, idle: float
+    open_body: OpenBody, *, first_byte: float, idle: float, progress: Callable[[], int] | None = None
 ) -> Generator[bytes, None, None]:
-    """Open an answer and yield its bytes, all that have come at a time; ``b""`` in each silent half second.
+    """Open an answer and yield its bytes, all that came at a time; ``b""`` in each silent tick.
 
     Closing the generator hangs up on the upstream.
 
-    :param first_byte: seconds that the first byte may take
-    :param idle: seconds that any further one may take
-    :raises SilentUpstream: when one takes longer
+    :param first_byte: seconds that the first progress may take
+    :param idle: seconds that any further progress may take
+    :param progress: returns how many events the caller has found in the bytes so far, as comments alone are
+        no progress; where it is None, each byte is progress
+    :raises SilentUpstream: when progress takes longer
     :raises Exception: what opening or reading raises
     """
-    reader = _Reader(open_body)
-    deadline = time.monotonic() + first_byte
-    try:
-        while (data := reader.take()) is not None:
-            now = time.monotonic()
-            if data:
-                deadline = now + idle
-            elif now > deadline:
-                raise SilentUpstream
-            yield data
-    finally:
-        reader.hang_up()
-
-
-def read_events(
-    open_body: Callable[[Register], Body], events: Callable[[], int], *, first_byte: float, idle: float
-) -> Generator[bytes, None, None]:
-    """Do as :func:`read`, as long as *events* come in time: comments alone are no answer.
-
-    :param events: tells how many the taker has found in the bytes so far
-    """
-    deadline = time.monotonic() + first_byte
+    opening = Opening(open_body)
+    body: Body | None = None
     seen = 0
-    chunks = read(open_body, first_byte=first_byte, idle=max(idle, first_byte))
+    deadline = time.monotonic() + first_byte
     try:
-        for data in chunks:
+        while True:
+            body = body or opening.wait()
+            data = body.receive() if body else b""
+            if data is None:
+                return
             yield data
-            found = events()
+            found = progress() if progress else seen + len(data)
             if found > seen:
                 seen, deadline = found, time.monotonic() + idle
             elif time.monotonic() > deadline:
                 raise SilentUpstream
     finally:
-        chunks.close()
+        (body or opening).close()
 
 
-def read_all(open_body: Callable[[Register], Body], *, limit: float) -> Generator[bytes, None, None]:
-    """Open an answer and yield the whole of it in the end; ``b""`` in each half second until then.
+def read_all(open_body: OpenBody, *, limit: float) -> Generator[bytes, None, None]:
+    """Open an answer and yield all of it at the end; ``b""`` in each silent tick until then.
 
     :param limit: seconds that all of it may take
     :raises SilentUpstream: when it takes longer
-    :raises TooMuch: when it is larger than any answer can be
+    :raises TooMuch: when it is larger than :data:`SIZE_LIMIT`
     """
-    deadline = time.monotonic() + limit
     parts: list[bytes] = []
     size = 0
-    chunks = read(open_body, first_byte=limit, idle=limit)
-    try:
+    # No part of the answer counts as progress, so that the first deadline is the one of the whole.
+    with closing(read(open_body, first_byte=limit, idle=limit, progress=lambda: 0)) as chunks:
         for data in chunks:
-            parts.append(data)
-            size += len(data)
-            if time.monotonic() > deadline:
-                raise SilentUpstream
-            if size > SIZE_LIMIT:
-                raise TooMuch
             if not data:
                 yield b""
-    finally:
-        chunks.close()
+            parts.append(data)
+            size += len(data)
+            if size > SIZE_LIMIT:
+                raise TooMuch
     yield b"".join(parts)
 
 
 def let_end(chunks: Generator[bytes, None, None]) -> None:
-    """Give the connection of a complete answer a moment to end by itself, so that it can be used again.
+    """Give a complete answer one tick to end its connection properly, so that it can be used again.
 
-    Whatever happens now is of no interest.
+    The answer is already there, so that bytes and errors no longer matter.
     """
     with contextlib.suppress(Exception):
         next(chunks, None)
 
 
 def take(queue: SimpleQueue[_T]) -> list[_T]:
-    """Return everything that is there; wait for one tick when that is nothing."""
+    """Return all items of *queue*; wait for one tick when it is empty."""
     items: list[_T] = []
     try:
         items.append(queue.get(timeout=TICK))

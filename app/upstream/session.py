@@ -16,9 +16,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from app.config import is_loopback
 from app.errors import UpstreamError
-from app.upstream.failures import cut_off, half_a_character, is_of_the_text, timed_out, unreachable, was_cut
-from app.upstream.hanging_up import announce
-from app.upstream.reading import SilentUpstream
+from app.upstream.failures import cut_off, is_lone_surrogate, lone_surrogate, timed_out, unreachable, was_cut
+from app.upstream.reading import SilentUpstream, announce
 
 
 class _Announced:
@@ -71,8 +70,11 @@ class UpstreamSession(requests.Session):
 
 
 @contextmanager
-def translated(name: str, url: str) -> Iterator[None]:
-    """Turn what requests raises for the upstream *name* at *url* into our errors."""
+def translated(name: str, url: str, start_hint: str = "") -> Iterator[None]:
+    """Turn what requests raises for the upstream *name* at *url* into our errors.
+
+    :param start_hint: how to start the upstream on this machine, where that is known
+    """
     try:
         yield
     except requests.ConnectTimeout as exc:
@@ -88,10 +90,10 @@ def translated(name: str, url: str) -> Iterator[None]:
             raise timed_out(name, url) from exc
         if was_cut(exc):
             raise cut_off(name) from exc
-        raise unreachable(name, url, exc) from exc
+        raise unreachable(name, url, exc, start_hint) from exc
     except (requests.RequestException, UnicodeError) as exc:
-        if is_of_the_text(exc):
-            raise half_a_character() from exc
+        if is_lone_surrogate(exc):
+            raise lone_surrogate() from exc
         raise UpstreamError(
             f"The request to {name} at {url} failed.",
             hint=f"Check the provider's base_url: {url}",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from app.config import Timeouts
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaService
-from app.services.providers import openai_api as openai_client
+from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
-
-if TYPE_CHECKING:
-    import openai
 
 
 def own_model(provider: Provider, ollama: OllamaService | None, endpoint: str) -> str:
@@ -68,11 +63,11 @@ def absent(provider: Provider, model: str, available: list[str]) -> ModelNotFoun
 
 
 def not_offered(
-    client: openai.OpenAI, provider: Provider, model: str, endpoint: str, timeouts: Timeouts
+    clients: OpenAIClients, provider: Provider, model: str, endpoint: str, timeouts: Timeouts
 ) -> ServiceError:
     """Say what it means that *provider* answers 404: it lacks *model*, or has it and lacks *endpoint*."""
     try:
-        listed = openai_client.list_models(client, provider, timeouts)
+        listed = clients.list_models(provider, timeouts)
         available = [entry["id"] for entry in listed["models"]]
     except ServiceError:
         available = []

@@ -15,7 +15,6 @@ from app.errors import (
     UpstreamUnavailable,
 )
 from app.services.ollama.service import OllamaService
-from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 
@@ -32,8 +31,7 @@ def check(provider: Provider, ollama: OllamaService, clients: OpenAIClients, tim
         if provider.is_ollama:
             found = _ollama_found(provider, ollama)
         else:
-            client = clients.get(provider, timeouts)
-            found = _found(openai_client.list_models(client, provider, timeouts)["total"], provider)
+            found = _found(clients.list_models(provider, timeouts)["total"], provider)
     except ServiceError as exc:
         found = {"status": _status(exc, provider), "message": exc.message}
         if exc.hint:

@@ -15,8 +15,7 @@ from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.base import Delta
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import remarks, result
-from app.upstream.hanging_up import Register
-from app.upstream.reading import Body, let_end, read_all, read_events
+from app.upstream.reading import Body, Register, let_end, read, read_all
 
 ANNOUNCE_AFTER = 2.0
 """Seconds without a word of the provider after which a stream begins all the same."""
@@ -76,8 +75,8 @@ class Exchange:
         """
         attempt, answer, stream = self._attempt, self._attempt.answer, self._stream
         timeouts = self._timeouts
-        chunks = read_events(
-            self._open, lambda: answer.events, first_byte=timeouts.first_byte, idle=timeouts.idle
+        chunks = read(
+            self._open, first_byte=timeouts.first_byte, idle=timeouts.idle, progress=lambda: answer.events
         )
         try:
             try:

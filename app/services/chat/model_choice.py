@@ -10,7 +10,6 @@ from app.services.catalog.absent import absent
 from app.services.chat.attempts import Attempt
 from app.services.ollama.names import find_model
 from app.services.ollama.service import OllamaServers
-from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.settings import SettingsStore
 
@@ -90,9 +89,7 @@ class ModelChoice:
         return absent(attempt.provider, attempt.model, available)
 
     def _offered(self, attempt: Attempt) -> list[str]:
-        timeouts = self._settings.timeouts
-        client = self._clients.get(attempt.provider, timeouts)
-        models = openai_client.list_models(client, attempt.provider, timeouts)
+        models = self._clients.list_models(attempt.provider, self._settings.timeouts)
         names = [model["id"] for model in models["models"]]
         if not names:
             raise ModelNotFound(

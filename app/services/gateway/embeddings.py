@@ -1,33 +1,32 @@
-"""Embeddings: texts go to a provider, a vector of each comes back."""
+"""Make embeddings: a provider returns a vector of each text."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any
 
-from app.services.gateway.relay import RelayService
-from app.services.gateway.relayed import Passage
+from app.schemas.embeddings import EmbeddingRequest, EmbeddingResponse
+from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest
+from app.services.gateway.service import EMBEDDINGS, GatewayService, RelayedRequest
 from app.services.providers.store import Provider
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
 
-Json = dict[str, Any]
-Event = tuple[str, Json]
+Event = tuple[str, EmbeddingResponse]
 
 
 class EmbeddingService:
     """Makes embeddings."""
 
-    def __init__(self, settings: SettingsStore, relay: RelayService) -> None:
+    def __init__(self, settings: SettingsStore, gateway: GatewayService) -> None:
         self._settings = settings
-        self._relay = relay
+        self._gateway = gateway
 
-    def embed(self, body: Json, request_id: str) -> Generator[list[Event], None, None]:
+    def embed(self, body: EmbeddingRequest, request_id: str) -> Generator[list[Event], None, None]:
         """Embed the texts of *body*, as :class:`~app.schemas.embeddings.EmbeddingRequestSchema` loads it.
 
-        Yields an empty list in each half second until then, and `done` in the end.
+        Yields an empty list in each silent tick, and `done` at the end.
 
         :raises CapabilityMissing: when the model cannot embed
         :raises InvalidUpstreamResponse: when the answer is not one vector for each text
@@ -35,33 +34,37 @@ class EmbeddingService:
         texts: list[str] = body["input"]
         embeddings: list[list[float]] = []
 
-        def check(provider: Provider, answer: Json) -> None:
+        def check(provider: Provider, answer: OpenAIAnswer) -> None:
             embeddings.extend(_vectors(provider, answer, len(texts)))
 
-        asked = {"input": texts, "encoding_format": "float"}
-        if body.get("dimensions") is not None:
-            asked["dimensions"] = body["dimensions"]
+        asked: OpenAIRequest = {"input": texts, "encoding_format": "float"}
+        if (dimensions := body.get("dimensions")) is not None:
+            asked["dimensions"] = dimensions
         provider_id = body.get("provider") or self._settings.all()["default_provider"]
-        passage = Passage("embeddings", provider_id, body.get("model") or "", asked, request_id, check)
-        with closing(self._relay.send(passage)) as parts:
+        model = body.get("model") or ""
+        request = RelayedRequest(EMBEDDINGS, provider_id, model, asked, request_id, check)
+        with closing(self._gateway.send(request)) as parts:
             for data in parts:
                 if not data:
                     yield []
-        yield [("done", _result(passage, embeddings))]
+        yield [("done", _result(request, embeddings))]
 
 
-def _result(passage: Passage, embeddings: list[list[float]]) -> Json:
+def _result(request: RelayedRequest, embeddings: list[list[float]]) -> EmbeddingResponse:
     return {
         "embeddings": embeddings,
-        "provider": passage.provider_id,
-        "model": passage.model,
-        "usage": {name: passage.usage.get(name) for name in ("prompt_tokens", "total_tokens")},
-        "response_time": round(time.monotonic() - passage.started, 3),
-        "request_id": passage.request_id,
+        "provider": request.provider_id,
+        "model": request.model,
+        "usage": {
+            "prompt_tokens": request.usage.get("prompt_tokens"),
+            "total_tokens": request.usage.get("total_tokens"),
+        },
+        "response_time": round(time.monotonic() - request.started, 3),
+        "request_id": request.request_id,
     }
 
 
-def _vectors(provider: Provider, answer: Json, count: int) -> list[list[float]]:
+def _vectors(provider: Provider, answer: OpenAIAnswer, count: int) -> list[list[float]]:
     """Return the vectors in the order of their ``index``.
 
     :raises InvalidUpstreamResponse: when they are not *count* vectors of numbers

@@ -1,38 +1,100 @@
-"""What clients of OpenAI's API see: the models of all providers, by one name each."""
+"""Pass requests on to a provider's OpenAI API as they are, and its answers back as bytes."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Container, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
-from typing import Any
+import time
+from collections.abc import Callable, Container, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
 
-from app.config import Timeouts
-from app.errors import ServiceError
-from app.model_name import ModelName
-from app.services.catalog.absent import absent
-from app.services.gateway.relay import RelayService
-from app.services.gateway.relayed import Passage
-from app.services.ollama.names import check_name, find_model
+from app.errors import ModelNotFound, ServiceError, UpstreamError
+from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest, OpenAIUsage
+from app.services.catalog.absent import cannot_embed, not_offered, own_model
+from app.services.gateway.stream_check import StreamCheck
+from app.services.ollama.names import check_name
 from app.services.ollama.service import OllamaService
-from app.services.providers import openai_api as openai_client
-from app.services.providers.openai_api import OpenAIClients
+from app.services.providers.circuits import Circuits
+from app.services.providers.openai_api import OpenAIClients, ResponseBody, translated
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
+from app.services.usage.log import CallRecord
+from app.upstream.failures import invalid_response
+from app.upstream.json import count, parse_answer
+from app.upstream.reading import Register, let_end, read, read_all
 
-log = logging.getLogger(__name__)
-
-Json = dict[str, Any]
-
-_CONNECT_TIMEOUT = 1.0  # seconds that one provider may hold up the list of all
-_LIST_TIMEOUT = 3.0
+EMBEDDINGS = "embeddings"
 
 
-class FrontDoorService:
-    """Answers in OpenAI's shapes.
+@dataclass
+class RelayedRequest:
+    """A request that is passed on, and what is recorded of it.
 
-    :param ollama_for: makes the service for an Ollama provider, with these timeouts
+    :param endpoint: below ``/v1``, without a slash
+    :param model: as the provider calls it; empty for the provider's own choice
+    :param check: raises when an answer that came in one piece is not what was asked for
+    """
+
+    endpoint: str
+    provider_id: str
+    model: str
+    body: OpenAIRequest
+    request_id: str
+    check: Callable[[Provider, OpenAIAnswer], None] | None = None
+    usage: OpenAIUsage = field(default_factory=OpenAIUsage)
+    outcome: str = "ok"
+    started: float = field(default_factory=time.monotonic)
+    time_to_first_token: float | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is to come as it is made."""
+        return bool(self.body.get("stream")) and self.endpoint != EMBEDDINGS
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for: `n` for each prompt."""
+        number, prompts = self.body.get("n"), self.body.get("prompt")
+        several = isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts)
+        each = number if type(number) is int else 1
+        return each * max(1, len(prompts)) if isinstance(prompts, list) and several else each
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes so far."""
+        return round(time.monotonic() - self.started, 6)
+
+    def sent_body(self) -> dict[str, Any]:
+        """Return the body for the provider."""
+        body = {**self.body, "model": self.model}
+        if self.endpoint == EMBEDDINGS:  # OpenAI's own default; Ollama and others have none
+            body.setdefault("encoding_format", "float")
+        return body
+
+    def record(self) -> CallRecord:
+        """Return what is kept of it when it is over."""
+        return CallRecord(
+            provider=self.provider_id,
+            model=self.model,
+            endpoint=self.endpoint,
+            prompt_tokens=count(self.usage.get("prompt_tokens")),
+            completion_tokens=count(self.usage.get("completion_tokens")),
+            latency=self.seconds,
+            time_to_first_token=self.time_to_first_token,
+            outcome=self.outcome,
+            streamed=self.streamed,
+            request_id=self.request_id,
+        )
+
+
+class GatewayService:
+    """Passes requests on.
+
+    :param ollama_for: makes the service for an Ollama provider
+    :param used: called with the provider and the model of each answer
+    :param record: called once for each request that was sent to a provider, however it ended
     """
 
     def __init__(
@@ -40,121 +102,141 @@ class FrontDoorService:
         providers: ProviderStore,
         settings: SettingsStore,
         clients: OpenAIClients,
-        ollama_for: Callable[[Provider, Timeouts | None], OllamaService],
-        relay: RelayService,
+        ollama_for: Callable[[Provider], OllamaService],
+        used: Callable[[str, str], None],
+        record: Callable[[CallRecord], None],
+        circuits: Circuits,
     ) -> None:
         self._providers = providers
         self._settings = settings
         self._clients = clients
         self._ollama_for = ollama_for
-        self._relay = relay
+        self._used = used
+        self._record = record
+        self._circuits = circuits
 
-    def ask(self, endpoint: str, body: Json, request_id: str) -> Generator[bytes, None, None]:
-        """Pass *body* on; yields as :meth:`RelayService.send`.
+    def ask(self, endpoint: str, body: OpenAIRequest, request_id: str) -> Generator[bytes, None, None]:
+        """Pass *body* on to the provider that its `model` names; yields as :meth:`send`.
 
         :param endpoint: ``chat/completions``, ``completions`` or ``embeddings``
         """
-        provider_id, model = self.split(body.get("model") or "")
-        return self._relay.send(Passage(endpoint, provider_id, model, body, request_id))
+        name, default = body.get("model") or "", self._settings.all()["default_provider"]
+        provider_id, model = split_name(name, self._providers.all(), default)
+        return self.send(RelayedRequest(endpoint, provider_id, model, body, request_id))
 
-    def split(self, name: str) -> tuple[str, str]:
-        """Return the provider's id and its own name of the model that is called *name* here."""
-        return _split(name, self._providers.all(), self._settings.all()["default_provider"])
+    def send(self, request: RelayedRequest) -> Generator[bytes, None, None]:
+        """Yield the bytes of the answer, all that came at a time; ``b""`` in each silent tick.
 
-    def list_models(self) -> Json:
-        """Return the models of all enabled providers that answer soon."""
-        timeouts = self._settings.timeouts
-        hasty = replace(
-            timeouts,
-            connect=min(timeouts.connect, _CONNECT_TIMEOUT),
-            list=min(timeouts.list, _LIST_TIMEOUT),
-        )
-        providers = self._providers.all()
-        default = self._settings.all()["default_provider"]
+        An answer that is not streamed comes in one piece. Closing the generator hangs up on the provider.
 
-        def entries(provider: Provider) -> list[Json]:
-            found = self._entries(provider, hasty)
-            for entry in found:
-                entry["id"] = _joined(provider.id, entry["id"], providers, default)
-            return found
-
-        lists = _each([provider for provider in providers.values() if provider.enabled], entries)
-        return {"object": "list", "data": [entry for found in lists for entry in found]}
-
-    def get_model(self, name: str) -> Json:
-        """Return one model.
-
-        :raises ModelNotFound: when its provider does not have it
+        :raises ServiceError: when it fails; for a stream, also after its first bytes
         """
-        provider_id, model = self.split(name)
-        provider = self._providers.get_enabled(provider_id)
+        provider = self._providers.get_enabled(request.provider_id)
+        if request.model and provider.is_ollama:
+            check_name(request.model)
+        self._circuits.check(provider)
+        with self._recorded(provider, request):
+            yield from self._stream(provider, request) if request.streamed else self._whole(provider, request)
+
+    @contextmanager
+    def _recorded(self, provider: Provider, request: RelayedRequest) -> Iterator[None]:
+        """Record *request* and tell the circuits how it ended."""
+        try:
+            yield
+            self._circuits.worked(provider)
+            self._used(provider.id, request.model)
+        except GeneratorExit:
+            request.outcome = "client_left"
+            raise
+        except ServiceError as exc:
+            request.outcome = exc.error_type
+            self._circuits.failed(provider, exc, request.seconds)
+            raise
+        except BaseException:
+            request.outcome = ServiceError.error_type
+            raise
+        finally:
+            self._record(request.record())
+
+    def _whole(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, None]:
+        open_body = partial(self._open, provider, request)
+        limit = self._settings.timeouts.first_byte
+        data = b""
+        with translated(provider, request.model), closing(read_all(open_body, limit=limit)) as parts:
+            for data in parts:
+                if not data:
+                    yield b""
+        answer = cast("OpenAIAnswer", parse_answer(data, provider.name, provider.api_key))
+        request.usage = _usage(answer.get("usage"))
+        if request.check:
+            request.check(provider, answer)
+        yield data
+
+    def _stream(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, None]:
+        check = StreamCheck(provider.name, provider.api_key, request.choices)
         timeouts = self._settings.timeouts
+        chunks = read(
+            partial(self._open, provider, request),
+            first_byte=timeouts.first_byte,
+            idle=timeouts.idle,
+            progress=lambda: check.events,
+        )
+        try:
+            with translated(provider, request.model), closing(chunks):
+                for data in chunks:
+                    block = check.feed(data) if data else b""
+                    if check.events and request.time_to_first_token is None:
+                        request.time_to_first_token = request.seconds
+                    yield block if check.events else b""  # comments alone are no answer
+                    if check.error or check.done:
+                        break
+                if check.done:
+                    let_end(chunks)
+            if not (check.error or check.done):
+                yield check.end()
+        finally:
+            request.usage = _usage(check.usage)
+        if check.error:
+            raise check.error
+
+    def _open(self, provider: Provider, request: RelayedRequest, register: Register) -> ResponseBody:
+        """Send *request* and return its open answer."""
+        timeouts, path = self._settings.timeouts, f"/{request.endpoint}"
+        if not request.model:
+            ollama = self._ollama_for(provider) if provider.is_ollama else None
+            request.model = own_model(provider, ollama, request.endpoint)
+        try:
+            body = self._clients.open_response(provider, timeouts, path, request.sent_body(), register)
+        except ModelNotFound as exc:
+            raise self._not_found(provider, request) from exc
+        except UpstreamError as exc:
+            if provider.is_ollama and exc.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:
+                raise cannot_embed(self._ollama_for(provider), request.model) from exc
+            raise
+        if request.streamed and "text/event-stream" not in body.content_type:
+            body.close()
+            raise invalid_response(provider.name, "it is not an event stream")
+        return body
+
+    def _not_found(self, provider: Provider, request: RelayedRequest) -> ServiceError:
+        """Return the error for a model that *provider* does not have, or not for this endpoint."""
         if provider.is_ollama:
-            ollama = self._ollama_for(provider, timeouts)
-            found = find_model(ollama.list()["models"], check_name(model))
-            if found is None:
-                raise ollama.model_not_found(model)
-            return _ollama_entry(name, found)
-        client = self._clients.get(provider, timeouts)
-        offered = openai_client.list_models(client, provider, timeouts)["models"]
-        for entry in offered:
-            if entry["id"] == model:
-                return _entry(name, provider, entry)
-        raise absent(provider, model, [entry["id"] for entry in offered])
-
-    def _entries(self, provider: Provider, timeouts: Timeouts) -> list[Json]:
-        """Return the models of *provider*, by their own names."""
-        if provider.is_ollama:
-            models = self._ollama_for(provider, timeouts).list()["models"]
-            return [_ollama_entry(model["name"], model) for model in models]
-        client = self._clients.get(provider, self._settings.timeouts)
-        offered = openai_client.list_models(client, provider, timeouts)["models"]
-        return [_entry(entry["id"], provider, entry) for entry in offered]
+            return self._ollama_for(provider).model_not_found(request.model)
+        timeouts = self._settings.timeouts
+        return not_offered(self._clients, provider, request.model, request.endpoint, timeouts)
 
 
-def _split(name: str, ids: Container[str], default: str) -> tuple[str, str]:
-    """Return the provider's id and its own name of a model.
+def split_name(name: str, ids: Container[str], default: str) -> tuple[str, str]:
+    """Return the provider's id and the provider's own name of a model.
 
     Names may hold slashes themselves: what is before the first one counts only when it is an id.
+
+    :param ids: of all providers
+    :param default: the id of the provider whose models need no prefix
     """
     prefix, slash, rest = name.partition("/")
     return (prefix, rest) if slash and prefix in ids else (default, name)
 
 
-def _joined(id: str, model: str, ids: Container[str], default: str) -> str:
-    """Return what a provider's *model* is called here: bare, where that leads back to it."""
-    return model if _split(model, ids, default) == (id, model) else f"{id}/{model}"
-
-
-def _each(providers: Iterable[Provider], entries: Callable[[Provider], list[Json]]) -> list[list[Json]]:
-    """Ask all providers at the same time; those that fail or are slow are left out."""
-    futures: dict[str, Future[list[Json]]] = {}
-    executor = ThreadPoolExecutor(max_workers=32, thread_name_prefix="list models")
-    for provider in providers:
-        futures[provider.id] = executor.submit(entries, provider)
-    wait(futures.values(), timeout=_CONNECT_TIMEOUT + _LIST_TIMEOUT)
-    executor.shutdown(wait=False, cancel_futures=True)
-    found = []
-    for id, future in futures.items():
-        error = future.exception() if future.done() and not future.cancelled() else TimeoutError()
-        if error is None:
-            found.append(future.result())
-        elif isinstance(error, ServiceError | TimeoutError):
-            log.info("the models of %s are left out: %s", id, error)
-        else:
-            raise error
-    return found
-
-
-def _ollama_entry(id: str, model: Json) -> Json:
-    try:
-        owner = ModelName.parse(model["name"]).namespace
-    except ValueError:  # Ollama's business
-        owner = "library"
-    created = int(model["modified_at"].timestamp())
-    return {"id": id, "object": "model", "created": created, "owned_by": owner}
-
-
-def _entry(id: str, provider: Provider, entry: Json) -> Json:
-    created, owner = entry.get("created") or 0, entry.get("owned_by") or provider.id
-    return {"id": id, "object": "model", "created": created, "owned_by": owner}
+def _usage(usage: object) -> OpenAIUsage:
+    return cast("OpenAIUsage", usage) if isinstance(usage, dict) else {}

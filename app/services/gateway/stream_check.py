@@ -1,4 +1,4 @@
-"""Whether an OpenAI event stream that passes through is whole, without reading each of its events."""
+"""Check that an OpenAI event stream is whole as it passes, without decoding each of its events."""
 
 from __future__ import annotations
 

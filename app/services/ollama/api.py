@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import requests
 from marshmallow import Schema, ValidationError
 
 from app.config import Timeouts
-from app.errors import UpstreamError
+from app.errors import ServiceError, UpstreamError
 from app.schemas.pulls import PullPartSchema
+from app.services.providers.start_hint import start_hint
 from app.services.providers.store import Provider
-from app.upstream.failures import clean, cut_off, invalid_response, reject
-from app.upstream.hanging_up import Register, announcing
-from app.upstream.reading import read
+from app.upstream.failures import clean, cut_off, invalid_response, rejection
+from app.upstream.reading import Body, Register, announcing, read
 from app.upstream.session import translated
+from app.upstream.threaded_body import ThreadedBody
 
 Json = dict[str, Any]
 
@@ -88,11 +88,17 @@ class OllamaApi:
         finally:
             chunks.close()
 
-    def _body(self, path: str, body: Json, register: Register) -> LineBody:
-        """Post *body* and return the open answer; *register* is told the connection before there is one."""
+    def _body(self, path: str, body: Json, register: Register) -> Body:
+        """Post *body* and return the open answer.
+
+        :param register: given the connection before the server answers
+        """
         timeout = (self._timeouts.connect, max(self._timeouts.first_byte, self._timeouts.idle))
         with announcing(register):
-            return LineBody(self._request("POST", path, json=body, stream=True, timeout=timeout))
+            response = self._request("POST", path, json=body, stream=True, timeout=timeout)
+        connection = response.raw.connection
+        chunks = response.raw.stream(65536, decode_content=True)
+        return ThreadedBody(chunks, connection.sock if connection else None, response.close)
 
     def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
         try:
@@ -126,30 +132,27 @@ class OllamaApi:
             response = self._session.request(
                 method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
             )
-        try:
-            if response.status_code not in {200, 201}:
-                self._refuse(response)
-        except BaseException:
-            response.close()
-            raise
-        return response
+        if response.status_code in {200, 201}:
+            return response
+        with closing(response):
+            raise self._rejection(response)
 
     def translated(self) -> AbstractContextManager[None]:
         """Turn what a request raises into our errors."""
-        return translated(self.name, self.provider.native_url)
+        return translated(self.name, self.provider.native_url, start_hint(self.provider))
 
-    def _refuse(self, response: requests.Response) -> None:
-        """Raise the error for an answer that is no success; its body is read before it is closed."""
+    def _rejection(self, response: requests.Response) -> ServiceError:
+        """Return the error for an answer that is no success, whose body is not read yet."""
         answer = self._parsed(response)
         message = answer.get("error") if isinstance(answer, dict) else None
         if response.status_code == 403 and not message:
-            raise UpstreamError(
+            return UpstreamError(
                 f"{self.name} at {self.provider.native_url} refuses this host name.",
                 hint="Use localhost or an IP address in base_url, or allow it with OLLAMA_ORIGINS.",
             )
         if message is None and response.status_code != 401 and response.request.method != "HEAD":
-            raise invalid_response(self.name, f"HTTP {response.status_code} that is not Ollama's")
-        reject(self.name, response.status_code, clean(message, self.provider.api_key))
+            return invalid_response(self.name, f"HTTP {response.status_code} that is not Ollama's")
+        return rejection(self.name, response.status_code, clean(message, self.provider.api_key))
 
     def _parsed(self, response: requests.Response) -> Any:
         """Return the body's JSON value; None where it is not JSON."""
@@ -166,25 +169,3 @@ class OllamaApi:
         except ValidationError as exc:
             raise invalid_response(self.name, "a field is missing or of the wrong type") from exc
         return loaded
-
-
-class LineBody:
-    """The open answer of a request; see :class:`app.upstream.reading.Body`."""
-
-    receive = None  # urllib3 keeps bytes of its own: nobody can tell whether more is to be waited for
-
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what each read gave."""
-        yield from self._response.raw.stream(65536, decode_content=True)
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection."""
-        connection = self._response.raw.connection
-        return connection.sock if connection else None
-
-    def close(self) -> None:
-        """Close the connection, or give it back."""
-        self._response.close()

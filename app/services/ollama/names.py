@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from app.errors import InvalidModelName
@@ -11,6 +12,7 @@ from app.model_name import ModelName
 Json = dict[str, Any]
 
 
+@lru_cache(maxsize=1024)  # each request checks the name of its model
 def check_name(model: str) -> ModelName:
     """Return *model* parsed: nothing but a name that Ollama accepts is ever sent to it.
 

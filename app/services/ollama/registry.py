@@ -13,7 +13,7 @@ from app.config import Timeouts, is_loopback
 from app.errors import ModelNotInRegistry, RegistryNotAllowed
 from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, digest_of
 from app.model_name import ModelName
-from app.upstream.failures import invalid_response, reject
+from app.upstream.failures import invalid_response, rejection
 from app.upstream.session import translated
 
 MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
@@ -83,7 +83,7 @@ class RegistryService:
                 details={"model": str(name)},
             )
         if status != 200:
-            reject(name.host, status, "")
+            raise rejection(name.host, status, "")
         return _parse(name, body)
 
     def blob_start(self, name: ModelName, digest: str, limit: int, *, insecure: bool = False) -> bytes:
@@ -91,7 +91,7 @@ class RegistryService:
         headers = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
         status, body = self._get(name, f"blobs/{digest}", limit, headers, insecure=insecure)
         if status not in {200, 206}:
-            reject(name.host, status, "")
+            raise rejection(name.host, status, "")
         return body
 
     def _get(

@@ -18,11 +18,11 @@ from app.errors import (
 from app.schemas.models import ModelListSchema
 from app.schemas.running import RunningListSchema
 from app.schemas.show import ShowSchema
-from app.services.ollama.api import Json, LineBody, OllamaApi
+from app.services.ollama.api import Json, OllamaApi
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
-from app.upstream.hanging_up import Register
+from app.upstream.reading import Body, Register
 
 
 class OllamaService(OllamaApi):
@@ -75,10 +75,10 @@ class OllamaService(OllamaApi):
         body = {"model": model, **values, "stream": True}
         return self._lines("/api/create", body, lambda message: create_failed(model, message))
 
-    def chat(self, request: Json, register: Register) -> LineBody:
+    def chat(self, request: Json, register: Register) -> Body:
         """Return the open answer to a chat (``POST /api/chat``).
 
-        :param register: told the connection before the answer begins, so that one can hang up on it
+        :param register: given the connection before the answer begins, so that one can hang up on it
         :raises ModelNotFound: when the model is not there
         """
         try:

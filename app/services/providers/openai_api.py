@@ -1,38 +1,37 @@
-"""The official openai client, one per provider, and the place where its failures become ours."""
+"""Requests to the providers' OpenAI APIs, and the errors that their failures become."""
 
 from __future__ import annotations
 
 import json
 import math
-import socket
 import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from marshmallow import ValidationError
 
 from app.config import Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
-from app.schemas.providers import UpstreamProviderModelsSchema
+from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
+from app.services.providers.openai_client import make_client
+from app.services.providers.start_hint import start_hint
 from app.services.providers.store import Provider
 from app.upstream.failures import (
     clean,
     cut_off,
     error_message,
-    half_a_character,
     invalid_response,
-    is_of_the_text,
-    reject,
+    is_lone_surrogate,
+    lone_surrogate,
+    rejection,
     timed_out,
     unreachable,
     was_cut,
 )
-from app.upstream.hanging_up import Register, announcing
-from app.upstream.reading import Receive, SilentUpstream, TooMuch, read_all
+from app.upstream.reading import Register, SilentUpstream, TooMuch, announcing, read_all
+from app.upstream.threaded_body import ThreadedBody
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,107 +41,145 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_LONGEST_WAIT = 86400.0  # seconds; whoever says more, says nothing
-_ERROR_LIMIT = 1_000_000  # bytes
+_LONGEST_WAIT = 86400.0  # seconds
 
-# What the client would tell each provider of this machine. It is none of their business, and to put it into
-# each request takes a tenth of a chat's time.
-_NOT_TOLD = [
-    f"X-Stainless-{name}"
-    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-]
+
+@dataclass
+class _Client:
+    """A client, and how many of its answers are open or on their way."""
+
+    provider: Provider
+    timeouts: Timeouts
+    openai: openai.OpenAI
+    answers: int = 0
+
+    def suits(self, provider: Provider, timeouts: Timeouts) -> bool:
+        """Tell whether it has these settings."""
+        mine = (self.provider.openai_url, self.provider.api_key, self.timeouts)
+        return mine == (provider.openai_url, provider.api_key, timeouts)
+
+
+@dataclass(frozen=True)
+class ResponseBody:
+    """The open answer of a provider; see :class:`app.upstream.reading.Body`."""
+
+    content_type: str
+    receive: Callable[[], bytes | None]
+    close: Callable[[], None]
 
 
 class OpenAIClients:
-    """The clients, each made once for the settings it has and kept for its connections.
+    """The clients of the providers, each kept for its connections as long as its settings stay the same.
 
+    A client whose provider has other settings by now is closed when the last of its answers is.
     ``openai`` takes most of a second to import, so that happens when it is first needed.
     """
 
     def __init__(self) -> None:
-        self._clients: dict[str, tuple[Provider, Timeouts, openai.OpenAI]] = {}
+        self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
         """Import what the first chat needs."""
         import openai  # noqa: F401
 
-    def get(self, provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
-        """Return the client of *provider*."""
+    def open_response(
+        self, provider: Provider, timeouts: Timeouts, path: str, body: Json | None, register: Register
+    ) -> ResponseBody:
+        """Send a request and return its open answer, which the caller closes.
+
+        The client's ``post`` and ``get`` return the answer unread; its methods for each endpoint would look
+        through all of the body for types to convert, which takes longer than all the rest of a request.
+
+        :param body: what is posted; None to get
+        :param register: given the connection before the provider answers
+        :raises ServiceError: when there is no answer, or a refusal
+        """
+        model = str((body or {}).get("model", ""))
+        with ExitStack() as closing, translated(provider, model):
+            client = self._take(provider, timeouts)
+            closing.callback(self._give_back, client)
+            with announcing(register):
+                response = _send(client.openai, path, body)
+            closing.callback(response.close)
+            return _body(response, closing.pop_all().close)
+
+    def list_models(
+        self, provider: Provider, timeouts: Timeouts, *, limit: float | None = None
+    ) -> ProviderModels:
+        """Return the models that *provider* offers (``GET /models``).
+
+        :param limit: seconds that all of the answer may take; None for those of a list in *timeouts*
+        :raises ServiceError: when it does not answer with a list
+        """
+        with translated(provider, ""):
+            *_, data = read_all(
+                lambda register: self.open_response(provider, timeouts, "/models", None, register),
+                limit=timeouts.list if limit is None else limit,
+            )
+        try:
+            loaded: ProviderModels = UpstreamProviderModelsSchema().load(json.loads(data))
+        except (ValueError, RecursionError, ValidationError) as exc:
+            raise invalid_response(provider.name, "it is no list of models") from exc
+        return loaded
+
+    def close(self) -> None:
+        """Close every connection that no answer uses; the others are closed after their answers."""
+        with self._lock:
+            clients = list(self._clients.values())
+            self._clients.clear()
+        for client in clients:
+            client.openai.close()
+
+    def _take(self, provider: Provider, timeouts: Timeouts) -> _Client:
+        """Return the client of *provider* for one answer, and count that."""
         with self._lock:
             kept = self._clients.get(provider.id)
-            if kept and _same(kept[0], provider) and kept[1] == timeouts:
-                return kept[2]
-            client = _make_client(provider, timeouts)
-            self._clients[provider.id] = (provider, timeouts, client)
-            return client
+            if kept is None or not kept.suits(provider, timeouts):
+                replaced, kept = kept, _Client(provider, timeouts, make_client(provider, timeouts))
+                self._clients[provider.id] = kept
+                if replaced is not None and not replaced.answers:
+                    replaced.openai.close()
+            kept.answers += 1
+            return kept
 
-    def close(self) -> None:
-        """Close every connection."""
+    def _give_back(self, client: _Client) -> None:
+        """Take note that an answer of *client* is closed; close the client when nothing else uses it."""
         with self._lock:
-            for _, _, client in self._clients.values():
-                client.close()
-            self._clients.clear()
+            client.answers -= 1
+            is_over = not client.answers and self._clients.get(client.provider.id) is not client
+        if is_over:
+            client.openai.close()
 
 
-class ResponseBody:
-    """An open answer of the openai client; see :class:`app.upstream.reading.Body`.
+def _send(client: openai.OpenAI, path: str, body: Json | None) -> httpx2.Response:
+    """Return the open answer to a request, whatever it is."""
+    import httpx2
+    import openai
 
-    The client's ``post`` and ``get`` take a body as it is; its methods for each endpoint would look through
-    all of it for types to convert, which takes longer than all the rest of a request.
+    unread: Any = {"cast_to": httpx2.Response, "stream": True, "stream_cls": openai.Stream[object]}
+    response: httpx2.Response = (
+        client.get(path, **unread) if body is None else client.post(path, body=body, **unread)
+    )
+    return response
 
-    :param body: what is posted; None to get
-    :param register: told the connection as soon as there is one, before the upstream answers
-    """
 
-    def __init__(self, client: openai.OpenAI, path: str, body: Json | None, register: Register) -> None:
-        import httpx2
-        import openai
-
-        as_it_is: Any = {
-            "cast_to": httpx2.Response,
-            "stream": True,
-            "stream_cls": openai.Stream[object],
-        }
-        with announcing(register):
-            response = (
-                client.get(path, **as_it_is) if body is None else client.post(path, body=body, **as_it_is)
-            )
-        self._response: httpx2.Response = response
-        self._direct: DirectBody | None = response.extensions.get("direct_body")
-        self._client = client  # its connections are closed with it, so it stays as long as they are used
-
-    @property
-    def content_type(self) -> str:
-        """The answer's media type."""
-        return self._response.headers.get("content-type", "")
-
-    @property
-    def receive(self) -> Receive | None:
-        """What reads the answer, unless it comes through a proxy."""
-        return self._direct.receive if self._direct else None
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what each read gave."""
-        # Not iter_bytes(): that gives the connection back to the pool at the end by itself.
-        yield from self._response.stream  # type: ignore[misc]  # a client that is not async
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection."""
-        if self._direct is not None:
-            return self._direct.connection
-        stream = self._response.extensions.get("network_stream")
-        found: socket.socket | None = stream and stream.get_extra_info("socket")
-        return found
-
-    def close(self) -> None:
-        """Give the connection back, or close it."""
-        self._response.close()
+def _body(response: httpx2.Response, close: Callable[[], None]) -> ResponseBody:
+    """Return *response* as a body that can be polled; without a proxy between, its connection can."""
+    content_type: str = response.headers.get("content-type", "")
+    direct: DirectBody | None = response.extensions.get("direct_body")
+    if direct is not None:
+        return ResponseBody(content_type, direct.receive, close)
+    stream = response.extensions.get("network_stream")
+    # Not iter_bytes(), which gives the connection back at the end by itself.
+    chunks = cast("httpx2.SyncByteStream", response.stream)
+    threaded = ThreadedBody(chunks, stream and stream.get_extra_info("socket"), close)
+    return ResponseBody(content_type, threaded.receive, threaded.close)
 
 
 @contextmanager
 def translated(provider: Provider, model: str) -> Iterator[None]:
-    """Turn what openai and the connection below it raise into our errors."""
+    """Turn what the openai client and its connection raise into our errors."""
     import httpx2
     import openai
 
@@ -156,57 +193,38 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
     except openai.APIConnectionError as exc:
         if was_cut(exc):
             raise cut_off(provider.name) from exc
-        raise unreachable(provider.name, provider.openai_url, exc) from exc
+        raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
     except openai.APIStatusError as exc:
-        _reject(provider, model, exc)
+        raise _rejection(provider, model, exc) from exc
     except (httpx2.HTTPError, httpx2.StreamError) as exc:
         raise cut_off(provider.name) from exc
     except (httpx2.InvalidURL, UnicodeError) as exc:
-        if is_of_the_text(exc):
-            raise half_a_character() from exc
-        raise unreachable(provider.name, provider.openai_url, exc) from exc
+        if is_lone_surrogate(exc):
+            raise lone_surrogate() from exc
+        raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
     except (TooMuch, openai.OpenAIError) as exc:
         raise invalid_response(provider.name, "it cannot be read") from exc
 
 
-def list_models(client: openai.OpenAI, provider: Provider, timeouts: Timeouts) -> Json:
-    """Return the models that *provider* offers (``GET /models``).
-
-    The list is as :class:`~app.schemas.providers.UpstreamProviderModelsSchema` loads it.
-    """
-    with translated(provider, ""):
-        *_, data = read_all(
-            lambda register: ResponseBody(client, "/models", None, register), limit=timeouts.list
-        )
-    try:
-        loaded: Json = UpstreamProviderModelsSchema().load(json.loads(data))
-    except (ValueError, RecursionError, ValidationError) as exc:
-        raise invalid_response(provider.name, "it is no list of models") from exc
-    return loaded
-
-
-def _reject(provider: Provider, model: str, exc: openai.APIStatusError) -> None:
-    message = clean(error_message(exc.body) if isinstance(exc.body, dict) else "", provider.api_key)
-    try:
-        reject(
-            provider.name,
-            exc.status_code,
-            message,
-            model=model,
-            retry_after=_retry_after(exc.response.headers),
-        )
-    except NotFound as missing:
-        if model and isinstance(exc.body, dict):
-            raise ModelNotFound(
-                f"{provider.name} does not have the model '{model}'.", details=missing.details
-            ) from exc
-        raise invalid_response(provider.name, "there is no chat API at its base_url") from exc
-    except ServiceError as error:
-        raise error from exc
+def _rejection(provider: Provider, model: str, exc: openai.APIStatusError) -> ServiceError:
+    """Return our error for an answer that is no success."""
+    said = error_message(exc.body) if isinstance(exc.body, dict) else ""
+    error = rejection(
+        provider.name,
+        exc.status_code,
+        clean(said, provider.api_key),
+        details={"model": model} if model else None,
+        retry_after=_retry_after(exc.response.headers),
+    )
+    if not isinstance(error, NotFound):
+        return error
+    if model and isinstance(exc.body, dict):
+        return ModelNotFound(f"{provider.name} does not have the model '{model}'.", details=error.details)
+    return invalid_response(provider.name, "there is no chat API at its base_url")
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Return the seconds of a ``Retry-After``; a date is left out."""
+    """Return the seconds of a ``Retry-After``, :data:`_LONGEST_WAIT` at most; None for a date."""
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000
@@ -215,70 +233,3 @@ def _retry_after(headers: Any) -> float | None:
     except (KeyError, ValueError):
         return None
     return min(seconds, _LONGEST_WAIT) if math.isfinite(seconds) else None
-
-
-def _same(one: Provider, other: Provider) -> bool:
-    return (one.openai_url, one.api_key) == (other.openai_url, other.api_key)
-
-
-def _make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
-    import openai
-
-    not_told = cast("str", openai.Omit())  # its way to leave one out, which it does not declare
-    timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
-    connections = openai.DefaultHttpxClient(
-        timeout=timeout,
-        follow_redirects=False,  # a provider must not send the conversation elsewhere
-        event_hooks={"response": [_bound_error]},
-        **_transport(provider.openai_url),
-    )
-    client = openai.OpenAI(
-        base_url=provider.openai_url,
-        api_key=provider.api_key or "none",  # it insists on one, also for servers that want none
-        max_retries=0,  # a chat that may have begun is not sent again
-        timeout=timeout,
-        default_headers={"Accept-Encoding": "identity", **dict.fromkeys(_NOT_TOLD, not_told)},
-        http_client=connections,
-    )
-    weakref.finalize(client, connections.close)
-    return client
-
-
-def _bound_error(response: httpx2.Response) -> None:
-    """Let the body of an error end where no error goes on: the client reads all of it."""
-    import httpx2
-
-    if response.status_code < 400:
-        return
-    whole = cast("httpx2.SyncByteStream", response.stream)
-
-    class Bounded(httpx2.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
-            left = _ERROR_LIMIT
-            for part in whole:
-                yield part[:left]
-                left -= len(part)
-                if left <= 0:
-                    return
-
-        def close(self) -> None:
-            whole.close()
-
-    response.stream = Bounded()
-
-
-def _transport(url: str) -> Json:
-    """Return how to reach *url*: directly, unless it is https and the environment names a proxy for it."""
-    import httpx2
-
-    from app.upstream.transport import DirectTransport
-
-    parts = urlsplit(url)
-    if parts.scheme == "http":
-        return {"transport": DirectTransport(), "trust_env": False}
-    proxies = getproxies()
-    if (proxies.get("https") or proxies.get("all")) and not proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return {}
-    tls = httpx2.create_ssl_context()
-    tls.set_alpn_protocols(["http/1.1"])
-    return {"transport": DirectTransport(tls)}

@@ -184,7 +184,7 @@ def test_no_model_that_embeds_is_a_missing_capability(client: FlaskClient, ollam
 
 
 @pytest.mark.parametrize(("asked", "sent"), [({}, "float"), ({"encoding_format": "base64"}, "base64")])
-def test_vectors_of_the_front_door_come_as_they_are_asked_for(
+def test_vectors_of_v1_come_as_they_are_asked_for(
     client: FlaskClient, ollama: HTTPServer, asked: dict[str, str], sent: str
 ) -> None:
     body = json.dumps(_answer([1.0])) + " "

@@ -15,8 +15,8 @@ from pytest_httpserver import HTTPServer
 
 from app.errors import ServiceError
 from app.extensions import Services
-from app.services.gateway.relay import RelayService
-from app.services.gateway.relayed import Passage
+from app.schemas.openai_v1 import OpenAIRequest
+from app.services.gateway.service import GatewayService, RelayedRequest
 from app.services.usage.log import CallRecord
 from tests.conftest import replay
 from tests.raw_server import Connection, raw_server
@@ -24,7 +24,7 @@ from tests.wire import recording
 
 CHAT = "/v1/chat/completions"
 KEY = "sk-0123456789abcdef"
-ASKED = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "Hi"}]}
+ASKED: OpenAIRequest = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "Hi"}]}
 Point = Callable[..., None]
 
 
@@ -440,9 +440,9 @@ def test_fault_of_the_program_ends_a_stream_with_an_error(
     assert "secret thing" not in response.text
 
 
-def _relay(app: Flask, records: list[CallRecord]) -> RelayService:
+def _gateway(app: Flask, records: list[CallRecord]) -> GatewayService:
     services: Services = app.extensions["services"]
-    return RelayService(
+    return GatewayService(
         services.providers,
         services.settings,
         services.clients,
@@ -467,10 +467,10 @@ def test_each_request_is_recorded_once(
 ) -> None:
     replay(ollama, CHAT, recorded)
     records: list[CallRecord] = []
-    passage = Passage("chat/completions", "ollama", "x", {**ASKED, "stream": stream}, "id-1")
+    request = RelayedRequest("chat/completions", "ollama", "x", {**ASKED, "stream": stream}, "id-1")
 
     with contextlib.suppress(ServiceError):
-        list(_relay(app, records).send(passage))
+        list(_gateway(app, records).send(request))
 
     (record,) = records
     assert (record.prompt_tokens, record.completion_tokens) == tokens
@@ -483,9 +483,9 @@ def test_each_request_is_recorded_once(
 def test_client_that_leaves_is_recorded_too(app: Flask, ollama: HTTPServer) -> None:
     replay(ollama, CHAT, "v1_chat_stream")
     records: list[CallRecord] = []
-    relay = _relay(app, records)
+    gateway = _gateway(app, records)
 
-    left = relay.send(Passage("chat/completions", "ollama", "x", {**ASKED, "stream": True}, "1"))
+    left = gateway.send(RelayedRequest("chat/completions", "ollama", "x", {**ASKED, "stream": True}, "1"))
     next(chunk for chunk in left if chunk)
     left.close()
 
@@ -497,6 +497,6 @@ def test_request_that_no_provider_can_be_asked_is_not_recorded(app: Flask, provi
     records: list[CallRecord] = []
 
     with pytest.raises(ServiceError):
-        next(_relay(app, records).send(Passage("chat/completions", provider, model, ASKED, "2")))
+        next(_gateway(app, records).send(RelayedRequest("chat/completions", provider, model, ASKED, "2")))
 
     assert not records

@@ -5,41 +5,24 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from app.upstream.reading import SilentUpstream, read
+from app.upstream import threaded_body
+from app.upstream.reading import Opening, Register, SilentUpstream, TooMuch, read, read_all
+from app.upstream.threaded_body import ThreadedBody
 
 
-class SocketBody:
+class PolledBody:
     """A body that is what the other end of a socket pair sends."""
-
-    receive = None
 
     def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
         self.closed = threading.Event()
-
-    def chunks(self) -> Iterator[bytes]:
-        while data := self.near.recv(1000):
-            yield data
-
-    def connection(self) -> socket.socket | None:
-        return self.near
-
-    def close(self) -> None:
-        self.near.close()
-        self.closed.set()
-
-
-class WaitingBody(SocketBody):
-    """A body that can be waited for, so that no thread has to read it."""
-
-    def __init__(self) -> None:
-        super().__init__()
         self.readers: set[str] = set()
 
-    def receive(self) -> bytes | None:  # type: ignore[override]
+    def receive(self) -> bytes | None:
         self.readers.add(threading.current_thread().name)
         self.near.settimeout(0.01)
         try:
@@ -47,23 +30,45 @@ class WaitingBody(SocketBody):
         except TimeoutError:
             return b""
 
+    def close(self) -> None:
+        self.near.close()
+        self.closed.set()
+
+
+class SocketBody(PolledBody):
+    """A body that a thread has to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threaded = ThreadedBody(self.chunks(), self.near, self.close_connection)
+
     def chunks(self) -> Iterator[bytes]:
-        raise AssertionError("it is received")
+        while data := self.near.recv(1000):
+            yield data
+
+    def close_connection(self) -> None:
+        super().close()
+
+    def receive(self) -> bytes | None:
+        return self._threaded.receive()
+
+    def close(self) -> None:
+        self._threaded.close()
 
 
-@pytest.fixture(params=[SocketBody, WaitingBody])
-def body(request: pytest.FixtureRequest) -> Iterator[SocketBody]:
+@pytest.fixture(params=[PolledBody, SocketBody])
+def body(request: pytest.FixtureRequest) -> Iterator[PolledBody]:
     body = request.param()
     yield body
     body.near.close()
     body.far.close()
 
 
-def _read(body: SocketBody, seconds: float = 10) -> Iterator[bytes]:
+def _read(body: PolledBody, seconds: float = 10) -> Iterator[bytes]:
     return read(lambda _: body, first_byte=seconds, idle=seconds)
 
 
-def test_read_yields_all_bytes_in_order_and_closes(body: SocketBody) -> None:
+def test_read_yields_all_bytes_in_order_and_closes(body: PolledBody) -> None:
     body.far.sendall(b"a" * 5000)
     body.far.close()
 
@@ -71,7 +76,7 @@ def test_read_yields_all_bytes_in_order_and_closes(body: SocketBody) -> None:
     assert body.closed.wait(5)
 
 
-def test_read_gives_a_turn_while_the_upstream_is_silent(body: SocketBody) -> None:
+def test_read_gives_a_turn_while_the_upstream_is_silent(body: PolledBody) -> None:
     chunks = _read(body)
 
     assert next(chunks) == b""
@@ -79,7 +84,7 @@ def test_read_gives_a_turn_while_the_upstream_is_silent(body: SocketBody) -> Non
     assert next(data for data in chunks if data) == b"x"
 
 
-def test_read_of_a_silent_upstream_ends_after_the_limit_and_hangs_up(body: SocketBody) -> None:
+def test_read_of_a_silent_upstream_ends_after_the_limit_and_hangs_up(body: PolledBody) -> None:
     chunks = read(lambda _: body, first_byte=0.1, idle=60)
 
     with pytest.raises(SilentUpstream):
@@ -88,7 +93,7 @@ def test_read_of_a_silent_upstream_ends_after_the_limit_and_hangs_up(body: Socke
     assert body.far.recv(1) == b""  # hung up
 
 
-def test_read_limits_the_silence_between_bytes(body: SocketBody) -> None:
+def test_read_limits_the_silence_between_bytes(body: PolledBody) -> None:
     body.far.sendall(b"x")
     chunks = read(lambda _: body, first_byte=60, idle=0.1)
 
@@ -97,7 +102,7 @@ def test_read_limits_the_silence_between_bytes(body: SocketBody) -> None:
         list(chunks)
 
 
-def test_close_hangs_up_at_once(body: SocketBody) -> None:
+def test_close_hangs_up_at_once(body: PolledBody) -> None:
     body.far.sendall(b"x")
     chunks = _read(body)
     assert next(chunks) == b"x"
@@ -108,10 +113,10 @@ def test_close_hangs_up_at_once(body: SocketBody) -> None:
     assert body.closed.wait(5)
 
 
-def test_close_before_the_upstream_answered_closes_it_when_it_does(body: SocketBody) -> None:
+def test_close_before_the_upstream_answered_closes_it_when_it_does(body: PolledBody) -> None:
     may_open = threading.Event()
 
-    def open_body(_: object) -> SocketBody:
+    def open_body(_: object) -> PolledBody:
         may_open.wait(5)
         return body
 
@@ -129,7 +134,7 @@ def test_close_after_the_end_leaves_the_connection_alone() -> None:
         def chunks(self) -> Iterator[bytes]:
             yield b"x"
 
-        def close(self) -> None:  # back to a pool: it stays open
+        def close_connection(self) -> None:  # back to a pool: it stays open
             self.closed.set()
 
     kept = Kept()
@@ -168,10 +173,137 @@ def test_read_yields_what_came_before_an_error() -> None:
     failing.far.close()
 
 
-def test_what_can_be_waited_for_is_read_in_the_takers_thread() -> None:
-    body = WaitingBody()
+def test_body_that_can_be_polled_is_read_in_the_takers_thread() -> None:
+    body = PolledBody()
     body.far.sendall(b"a" * 5000)
     body.far.close()
 
     assert b"".join(_read(body)) == b"a" * 5000
     assert body.readers == {threading.current_thread().name}
+
+
+def test_read_counts_only_progress_where_it_is_told_of_it(body: PolledBody) -> None:
+    body.far.sendall(b": comment")
+    chunks = read(lambda _: body, first_byte=-1, idle=60, progress=lambda: 0)
+
+    with pytest.raises(SilentUpstream):
+        list(chunks)
+
+
+def test_read_waits_again_after_progress(body: PolledBody) -> None:
+    body.far.sendall(b"event")
+    body.far.close()
+    found: list[bytes] = []
+
+    for data in read(lambda _: body, first_byte=60, idle=60, progress=lambda: len(found)):
+        found.append(data)
+
+    assert b"".join(found) == b"event"
+
+
+def test_read_all_yields_the_whole_in_the_end(body: PolledBody) -> None:
+    body.far.sendall(b"a" * 5000)
+    body.far.close()
+
+    *turns, whole = read_all(lambda _: body, limit=10)
+
+    assert not any(turns)
+    assert whole == b"a" * 5000
+
+
+def test_read_all_ends_after_the_limit_though_bytes_come(body: PolledBody) -> None:
+    body.far.sendall(b"x")
+
+    with pytest.raises(SilentUpstream):
+        list(read_all(lambda _: body, limit=-1))
+
+
+def test_read_all_of_too_much_is_an_error(body: PolledBody, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.upstream.reading.SIZE_LIMIT", 10)
+    body.far.sendall(b"a" * 11)
+
+    with pytest.raises(TooMuch):
+        list(read_all(lambda _: body, limit=60))
+
+
+def test_close_hangs_up_on_an_upstream_that_has_not_answered() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+
+        def open_body(register: Register) -> PolledBody:
+            register(near)
+            near.recv(1)
+            raise LookupError
+
+        opening = Opening(open_body)
+        opening.close()
+
+        far.settimeout(5)
+        assert far.recv(1) == b""
+
+
+def test_close_after_opening_leaves_the_connection_alone() -> None:
+    body = PolledBody()
+
+    def open_body(register: Register) -> PolledBody:
+        register(body.near)
+        return body
+
+    opening = Opening(open_body)
+    assert opening.wait() is body
+
+    opening.close()
+
+    body.far.sendall(b"x")
+    assert body.receive() == b"x"
+    body.close()
+    body.far.close()
+
+
+def test_body_that_nobody_waited_for_is_closed() -> None:
+    body = PolledBody()
+    opened = threading.Event()
+
+    def open_body(_: Register) -> PolledBody:
+        opened.set()
+        return body
+
+    opening = Opening(open_body)
+    assert opened.wait(5)
+    opening.close()
+
+    assert body.closed.wait(5)
+    body.far.close()
+
+
+def test_threaded_body_waits_while_the_taker_is_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threaded_body, "_BACKLOG", 2)
+    is_behind, go_on = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    def wait(_: float) -> None:
+        is_behind.set()
+        go_on.wait(5)
+
+    def chunks() -> Iterator[bytes]:
+        for number in range(4):
+            made.append(number)
+            yield b"x"
+
+    monkeypatch.setattr(threaded_body, "time", SimpleNamespace(sleep=wait))
+    body = ThreadedBody(chunks(), None, lambda: None)
+    first = body.receive()
+
+    assert is_behind.wait(5)
+    assert len(made) <= 3 + len(first or b"")
+    go_on.set()
+    assert (first or b"") + b"".join(iter(body.receive, None)) == b"xxxx"
+
+
+def test_threaded_body_that_was_not_read_is_closed_without_a_thread() -> None:
+    closed: list[str] = []
+    body = ThreadedBody(iter(()), None, lambda: closed.append(threading.current_thread().name))
+
+    body.close()
+
+    assert closed == [threading.current_thread().name]

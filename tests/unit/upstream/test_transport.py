@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from app.upstream import transport as direct
-from app.upstream.hanging_up import announcing, hang_up
+from app.upstream.pool import Pool
+from app.upstream.reading import announcing, hang_up
 from app.upstream.transport import DirectBody, DirectTransport
 from tests.certificates import Tls
 from tests.raw_server import Connection, RawServer, Script, raw_server
@@ -307,7 +308,7 @@ def test_connection_that_rests_too_long_is_not_used_again(
     counting: CountingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, -1.0))
-    monkeypatch.setattr(DirectTransport, "_sweep", lambda self: None)  # it comes too late
+    monkeypatch.setattr(Pool, "_sweep", lambda self: None)  # it comes too late
     transport = DirectTransport()
     for _ in range(2):
         assert _answer(transport, counting.url) == b"ok"

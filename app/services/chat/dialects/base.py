@@ -13,9 +13,8 @@ from app.schemas.chat import ChatBody
 from app.schemas.chat_results import ToldUsage
 from app.schemas.messages import CalledFunction, ToolCall
 from app.upstream.failures import cut_off, invalid_response
-from app.upstream.hanging_up import Register
 from app.upstream.json import parse, parse_answer
-from app.upstream.reading import SIZE_LIMIT, Body
+from app.upstream.reading import SIZE_LIMIT, Body, Register
 
 Json = dict[str, Any]
 

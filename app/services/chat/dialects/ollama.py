@@ -14,9 +14,8 @@ from app.services.chat.dialects.base import Answer, Delta, tool_call
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
 from app.services.ollama.service import OllamaService
 from app.upstream.failures import invalid_response
-from app.upstream.hanging_up import Register
 from app.upstream.json import count, objects
-from app.upstream.reading import Body
+from app.upstream.reading import Body, Register
 
 Json = dict[str, Any]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,11 +12,10 @@ from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.dialects.openai_answers import OpenAIAnswer
 from app.services.providers import openai_api as openai_client
-from app.services.providers.openai_api import OpenAIClients, ResponseBody
+from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 from app.upstream.failures import invalid_response
-from app.upstream.hanging_up import Register
-from app.upstream.reading import SIZE_LIMIT, Body, TooMuch
+from app.upstream.reading import SIZE_LIMIT, Body, Register, TooMuch
 
 Json = dict[str, Any]
 
@@ -57,11 +54,12 @@ class OpenAIDialect:
 
     def open(self, model: str, request: Json, register: Register) -> Body:
         """Send a request and return its open answer."""
-        client = self._clients.get(self._provider, self._timeouts)
         if request.get("stream"):
             request = {**request, "stream_options": {"include_usage": True}}
-        with self.translated(model):
-            body = ResponseBody(client, "/chat/completions", {"model": model, **request}, register)
+        request = {"model": model, **request}
+        body = self._clients.open_response(
+            self._provider, self._timeouts, "/chat/completions", request, register
+        )
         if not request.get("stream") or "text/event-stream" in body.content_type:
             return body
         if "json" in body.content_type:
@@ -94,39 +92,42 @@ class OllamaV1Dialect(OpenAIDialect):
 class UnstreamedBody:
     """The answer of a provider that was asked for a stream and gave it whole, as a stream of one event.
 
-    :param answer: an empty one, to see whether that is an answer
+    :param answer: an empty one, which checks the provider's
     """
 
-    receive = None  # its one event is there when all of the answer is
-
-    def __init__(self, body: ResponseBody, answer: OpenAIAnswer) -> None:
+    def __init__(self, body: Body, answer: OpenAIAnswer) -> None:
         self._body = body
         self._answer = answer
+        self._data = bytearray()
+        self._is_whole = False
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the answer as an event, and the terminator.
+    def receive(self) -> bytes | None:
+        """Return the event and the terminator when all of the answer is there, and ``b""`` until then.
 
-        :raises UpstreamError: when it is none
+        :raises UpstreamError: when it is no answer
         """
-        data = b""
-        for part in self._body.chunks():
-            data += part
-            if len(data) > SIZE_LIMIT:
-                raise TooMuch
-        self._answer.load(data)
-        answer = json.loads(data)
-        for choice in answer["choices"]:
-            choice["delta"] = choice.pop("message", None)
-            choice["finish_reason"] = choice.get("finish_reason") or "stop"
-        yield b"data: " + json.dumps(answer).encode() + b"\n\ndata: [DONE]\n\n"
-
-    def connection(self) -> socket.socket | None:
-        """Return the connection."""
-        return self._body.connection()
+        if self._is_whole:
+            return None
+        part = self._body.receive()
+        if part is None:
+            self._is_whole = True
+            return self._event()
+        self._data += part
+        if len(self._data) > SIZE_LIMIT:
+            raise TooMuch
+        return b""
 
     def close(self) -> None:
         """Give the connection back, or close it."""
         self._body.close()
+
+    def _event(self) -> bytes:
+        self._answer.load(bytes(self._data))
+        answer = json.loads(self._data)
+        for choice in answer["choices"]:
+            choice["delta"] = choice.pop("message", None)
+            choice["finish_reason"] = choice.get("finish_reason") or "stop"
+        return b"data: " + json.dumps(answer).encode() + b"\n\ndata: [DONE]\n\n"
 
 
 def _refuse_ollamas_own(provider: Provider, body: ChatBody) -> None:

@@ -1,0 +1,70 @@
+"""Make an official openai client that suits a provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from app.config import Timeouts
+from app.services.providers.store import Provider
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
+# Headers with which the client describes this machine to each provider. The provider has no need of them,
+# and to put them into each request takes a tenth of a chat's time.
+_LEFT_OUT = [
+    f"X-Stainless-{name}"
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+]
+
+
+class _Transport(TypedDict, total=False):
+    transport: httpx2.BaseTransport
+    trust_env: bool
+
+
+def make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
+    """Return a new client for *provider*."""
+    import openai
+
+    from app.upstream.transport import bound_error
+
+    left_out = cast("str", openai.Omit())  # the client declares texts alone
+    timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
+    connections = openai.DefaultHttpxClient(
+        timeout=timeout,
+        follow_redirects=False,  # a provider must not send the conversation elsewhere
+        event_hooks={"response": [bound_error]},
+        **_transport(provider.openai_url),
+    )
+    return openai.OpenAI(
+        base_url=provider.openai_url,
+        api_key=provider.api_key or "none",  # it insists on one, also for servers that want none
+        max_retries=0,  # a chat that may have begun is not sent again
+        timeout=timeout,
+        default_headers={"Accept-Encoding": "identity", **dict.fromkeys(_LEFT_OUT, left_out)},
+        http_client=connections,
+    )
+
+
+def _transport(url: str) -> _Transport:
+    """Return the arguments of an httpx2 client that make it connect to *url*.
+
+    It connects directly, unless *url* is https and the environment names a proxy for it.
+    """
+    import httpx2
+
+    from app.upstream.transport import DirectTransport
+
+    parts = urlsplit(url)
+    if parts.scheme == "http":
+        return {"transport": DirectTransport(), "trust_env": False}
+    proxies = getproxies()
+    if (proxies.get("https") or proxies.get("all")) and not proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return {}
+    tls = httpx2.create_ssl_context()
+    tls.set_alpn_protocols(["http/1.1"])
+    return {"transport": DirectTransport(tls)}

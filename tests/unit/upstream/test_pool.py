@@ -1,0 +1,89 @@
+"""The idle connections to a server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import h11
+import pytest
+
+from app.upstream.connection import Line
+from app.upstream.pool import Pool
+
+MakeLine = Callable[[], Line]
+
+
+@pytest.fixture
+def make_line() -> Iterator[MakeLine]:
+    """Make a connection whose last answer is complete."""
+    with ExitStack() as stack:
+
+        def make() -> Line:
+            near, far = socket.socketpair()
+            stack.enter_context(near)
+            stack.enter_context(far)
+            line = Line(near)
+            line.protocol.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+            line.protocol.send(h11.EndOfMessage())
+            line.protocol.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            while not isinstance(line.protocol.next_event(), h11.EndOfMessage):
+                pass
+            return line
+
+        yield make
+
+
+def _is_open(line: Line) -> bool:
+    return line.connection.fileno() != -1
+
+
+def test_connection_that_was_given_back_is_taken_next(make_line: MakeLine) -> None:
+    pool, line = Pool(1, 60.0, beside_others=True), make_line()
+    assert pool.take() is None
+    pool.give_back(line, may_be_kept=True)
+
+    assert pool.take() is line
+
+    pool.give_back(line, may_be_kept=False)
+    assert not _is_open(line)
+
+
+@pytest.mark.parametrize("beside_others", [False, True])
+def test_connection_is_kept_beside_other_requests_where_that_is_allowed(
+    make_line: MakeLine, beside_others: bool
+) -> None:
+    pool, line = Pool(1, 60.0, beside_others=beside_others), make_line()
+    pool.take()
+    pool.take()
+
+    pool.give_back(line, may_be_kept=True)
+
+    assert _is_open(line) is beside_others
+    pool.close()
+
+
+def test_request_that_got_no_connection_is_not_under_way_any_more(make_line: MakeLine) -> None:
+    pool, line = Pool(1, 60.0, beside_others=False), make_line()
+    pool.take()
+    pool.give_back(None, may_be_kept=False)
+
+    pool.take()
+    pool.give_back(line, may_be_kept=True)
+
+    assert _is_open(line)
+    pool.close()
+
+
+def test_closed_pool_keeps_nothing(make_line: MakeLine) -> None:
+    pool, idle, busy = Pool(2, 60.0, beside_others=True), make_line(), make_line()
+    pool.take()
+    pool.take()
+    pool.give_back(idle, may_be_kept=True)
+
+    pool.close()
+    pool.give_back(busy, may_be_kept=True)
+
+    assert not _is_open(idle)
+    assert not _is_open(busy)
