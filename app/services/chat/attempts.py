@@ -11,7 +11,8 @@ from app.errors import ServiceError
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message
 from app.services.chat.context_window import ContextWindows
-from app.services.chat.dialects.base import Answer, Dialect
+from app.services.chat.dialects.answers import Answer
+from app.services.chat.dialects.base import Dialect
 from app.services.chat.dialects.ollama import NATIVE_ONLY, OllamaDialect
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OllamaV1Dialect, OpenAIDialect
 from app.services.ollama.names import check_name, key_of

@@ -12,7 +12,7 @@ from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.schemas.chat_results import ChatResult
 from app.services.chat.attempts import Attempt, Event
 from app.services.chat.context_window import ContextWindows
-from app.services.chat.dialects.base import Delta
+from app.services.chat.dialects.answers import Delta
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import remarks, result
 from app.upstream.reading import Body, Register, let_end, read, read_all

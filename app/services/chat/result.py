@@ -9,7 +9,7 @@ from app.schemas.chat_results import ChatResult
 from app.services.chat.answer_format import check_format
 from app.services.chat.attempts import Attempt
 from app.services.chat.context_window import context, measure
-from app.services.chat.dialects.base import Timing
+from app.services.chat.dialects.answers import Timing
 from app.services.usage.log import CallRecord
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.context_window import ContextWindows
-from app.services.chat.dialects.base import Answer, Delta, tool_call
+from app.services.chat.dialects.answers import Answer, Delta, tool_call
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
 from app.services.ollama.service import OllamaService
 from app.upstream.failures import invalid_response

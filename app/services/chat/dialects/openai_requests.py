@@ -10,7 +10,7 @@ from app.config import Timeouts
 from app.errors import NotSupported
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
-from app.services.chat.dialects.openai_answers import OpenAIAnswer
+from app.services.chat.dialects.answers import OpenAIAnswer
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
