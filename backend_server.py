@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import create_app, logs
 from app.config import Config, ConfigError
+from app.container import Services
 from app.errors import ServiceError
-from app.extensions import Services
 from app.server import serve
 from app.services.ollama.launcher import Launcher
 

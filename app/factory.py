@@ -26,7 +26,7 @@ from app.api import (
 from app.api.base import Api, add_request_hooks
 from app.cli import COMMANDS
 from app.config import Config
-from app.extensions import make_services
+from app.container import Services
 from app.version import __version__
 
 # In the order in which the API docs show them
@@ -64,7 +64,7 @@ def create_app(config: Config | None = None) -> Flask:
     """
     config = config or Config.from_env()
     app = Flask("app", static_folder=None)
-    app.extensions["services"] = make_services(config)
+    app.extensions["services"] = Services(config)
     add_request_hooks(app)  # first: what refuses a request needs its id
     _allow_origins(app, config)
     security.protect(app, config)

@@ -9,12 +9,8 @@ from flask import Response, g
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.chat import (
-    ChatRequestSchema,
-    ChatResponseSchema,
-    CompareRequestSchema,
-    CompareResponseSchema,
-)
+from app.schemas.chat import ChatBody, ChatRequestSchema, CompareRequestSchema
+from app.schemas.chat_results import ChatResponseSchema, CompareResponseSchema
 from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import event_stream, last_event
 
@@ -39,14 +35,15 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 @blp.alt_response(429, schema=ErrorSchema, description="The provider wants fewer requests")
 @blp.alt_response(503, schema=ErrorSchema, description="The provider is not running, or busy")
 @blp.alt_response(504, schema=ErrorSchema, description="The provider did not answer in time")
-def chat(body: dict[str, Any]) -> dict[str, Any] | Response:
+def chat(body: ChatBody) -> dict[str, Any] | Response:
     """Ask a model
 
     With `"stream": true` the answer is a `text/event-stream`: `start`, then `delta` with `content`,
     `thinking` or `tool_calls`, then exactly one of `done` (this response) or `error` (the error body).
     While Ollama loads the model, `loading` comes after `start`.
     """
-    events = services.conversation_chat.answer(body, g.request_id)
+    answering = services.conversation_chat if body.get("conversation_id") else services.chat
+    events = answering.answer(body, g.request_id)
     return event_stream(events) if body["stream"] else last_event(events)
 
 

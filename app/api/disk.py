@@ -17,4 +17,4 @@ blp = Blueprint("disk", __name__, url_prefix="/api/providers/ollama", descriptio
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 def get_disk() -> dict[str, Any]:
     """Tell what the models take on the disk, and what deleting each would free"""
-    return services.disk()
+    return services.disk.usage()

@@ -30,7 +30,7 @@ blp = Blueprint("models", __name__, url_prefix="/api/providers/ollama", descript
 @blp.alt_response(504, schema=ErrorSchema, description="Ollama did not answer in time")
 def list_models(query: dict[str, Any]) -> Response:
     """List the installed models, newest first"""
-    answer = jsonify(ModelListingSchema().dump(services.library.list(**query)))
+    answer = jsonify(ModelListingSchema().dump(services.models.list(**query)))
     answer.add_etag(weak=True)
     answer.make_conditional(request)
     return answer
@@ -41,7 +41,7 @@ def list_models(query: dict[str, Any]) -> Response:
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
 def get_model(model: str) -> dict[str, Any]:
     """Get all that is known of a model"""
-    return services.library.get(model)
+    return services.models.get(model)
 
 
 @blp.delete("/models/<path:model>")
@@ -65,4 +65,4 @@ def delete_model(query: dict[str, Any], model: str) -> dict[str, Any]:
 @blp.alt_response(409, schema=ErrorSchema, description="The second name is taken, or protected")
 def copy_model(body: dict[str, Any]) -> dict[str, Any]:
     """Give a model a second name; its layers are shared"""
-    return services.library.copy(**body)
+    return services.models.copy(**body)

@@ -89,7 +89,7 @@ def test_provider(id: str) -> dict[str, Any]:
     """Test the connection to a provider, and keep the outcome as its status"""
     provider = services.providers.get(id)
     outcome = connection.check(
-        provider, services.ollama_for(provider), services.clients, services.settings.timeouts
+        provider, services.ollamas.of(provider), services.clients, services.settings.timeouts
     )
     services.providers.update(id, status=outcome["status"], last_checked=outcome["last_checked"])
     return outcome

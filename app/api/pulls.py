@@ -59,7 +59,7 @@ def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] 
 
 def _start(body: dict[str, Any]) -> str:
     if not body["force"]:
-        services.check_disk(body["model"], insecure=body["insecure"])
+        services.plans.check_disk(body["model"], insecure=body["insecure"])
     id: str = services.pulls.start(body["model"], insecure=body["insecure"], now=body["now"])["id"]
     return id
 
@@ -112,7 +112,7 @@ def pause_pull(id: str) -> dict[str, Any]:
 @blp.alt_response(409, schema=ErrorSchema, description="It is done")
 def resume_pull(id: str) -> dict[str, Any]:
     """Go on with a pull that is paused, failed or was cancelled; of the latter two, a new one is made"""
-    return services.resume_pull(id)
+    return services.updates.resume(id)
 
 
 @blp.post("/pulls/<id>/cancel")

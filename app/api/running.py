@@ -18,7 +18,7 @@ blp = Blueprint(
 @blp.response(200, RunningListSchema)
 def list_running() -> dict[str, Any]:
     """List the models in memory"""
-    return services.ollama.ps()
+    return services.memory.list()
 
 
 @blp.post("/load")

@@ -8,14 +8,15 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 from flask.cli import with_appcontext
 
 from app.errors import ServiceError
 from app.extensions import services
-from app.schemas.chat import ChatResponseSchema
+from app.schemas.chat import ChatBody
+from app.schemas.chat_results import ChatResponseSchema
 
 Json = dict[str, Any]
 
@@ -135,7 +136,8 @@ def _show(body: Json, *, quiet: bool = False) -> Json:
 
     :raises ServiceError: what went wrong, also in mid-stream
     """
-    events = services.conversation_chat.answer({**body, "stream": True}, uuid.uuid4().hex)
+    answering = services.conversation_chat if body.get("conversation_id") else services.chat
+    events = answering.answer(cast("ChatBody", {**body, "stream": True}), uuid.uuid4().hex)
     is_thinking = False
     last: Json = {}
     with contextlib.closing(events):

@@ -49,7 +49,7 @@ def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
 @_command("list")
 def list_models(as_json: bool) -> None:
     """List the installed models."""
-    answer = services.library.list()
+    answer = services.models.list()
     if as_json:
         _print_json(ModelListSchema(), answer)
         return
@@ -64,7 +64,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("model")
 def show_model(model: str, as_json: bool) -> None:
     """Show what is known of a model."""
-    found = ModelDetailSchema().dump(services.library.get(model))
+    found = ModelDetailSchema().dump(services.models.get(model))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -82,7 +82,7 @@ def show_model(model: str, as_json: bool) -> None:
 def pull_model(model: str, insecure: bool, force: bool, now: bool, as_json: bool) -> None:
     """Download a model. It goes on, in the backend, when this command is stopped."""
     if not force:
-        services.check_disk(model, insecure=insecure)
+        services.plans.check_disk(model, insecure=insecure)
     pull = services.pulls.start(model, insecure=insecure, now=now)
     follow_pull(services.pulls, pull["id"], as_json=as_json)
 
@@ -111,7 +111,7 @@ def remove_model(model: str, dry_run: bool, versions: bool, as_json: bool) -> No
 @click.option("--overwrite", is_flag=True, help="Also when the second name is taken.")
 def copy_model(source: str, destination: str, overwrite: bool, as_json: bool) -> None:
     """Give a model a second name."""
-    result = services.library.copy(source, destination, overwrite=overwrite)
+    result = services.models.copy(source, destination, overwrite=overwrite)
     if as_json:
         _print_json(CopiedSchema(), result)
     else:
@@ -152,7 +152,7 @@ def _say_updates(found: Json, *, as_json: bool) -> None:
 @_command("running")
 def list_running(as_json: bool) -> None:
     """List the models in memory."""
-    answer = services.ollama.ps()
+    answer = services.memory.list()
     if as_json:
         _print_json(RunningListSchema(), answer)
         return
@@ -172,7 +172,7 @@ def list_running(as_json: bool) -> None:
 @_command("disk")
 def show_disk(as_json: bool) -> None:
     """Say what the models take on the disk, and what deleting each would free."""
-    answer = services.disk()
+    answer = services.disk.usage()
     if as_json:
         _print_json(DiskSchema(), answer)
         return

@@ -6,13 +6,41 @@ import base64
 import binascii
 import json
 import re
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from app.schemas.base import RequestSchema, not_blank
 
 MAX_IMAGES = 20
+
+
+class CalledFunction(TypedDict):
+    """What :class:`CalledFunctionSchema` loads; arguments are a text where a model wrote no object."""
+
+    name: str
+    arguments: dict[str, Any] | str
+
+
+class ToolCall(TypedDict, total=False):
+    """What :class:`ToolCallSchema` loads."""
+
+    id: str
+    type: str
+    function: CalledFunction
+
+
+class Message(TypedDict, total=False):
+    """What :class:`MessageSchema` loads; images are data URIs."""
+
+    role: str
+    content: str
+    images: list[str]
+    thinking: str | None
+    tool_calls: list[ToolCall]
+    tool_call_id: str
+    tool_name: str
+
 
 _DATA_URI = re.compile(r"data:image/(?:png|jpeg|jpg|webp|gif);base64,", re.IGNORECASE)
 _MARKS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}

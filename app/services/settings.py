@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ class SettingsStore:
     def timeouts(self) -> Timeouts:
         """The timeouts in force."""
         return Timeouts(**self.all()["timeouts"])
+
+    @property
+    def hasty_timeouts(self) -> Timeouts:
+        """The timeouts for what is good to know and not worth a wait."""
+        return replace(self.timeouts, connect=1, list=2)
 
     def update(self, **values: Any) -> Json:
         """Change some settings; of its groups too, only those given."""

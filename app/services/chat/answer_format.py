@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypedDict
 
-Json = dict[str, Any]
+Schema = dict[str, Any]
 
 
-def check_format(wanted: str | Json, response: str) -> Json:
+class Verdict(TypedDict, total=False):
+    """Whether an answer follows its format, and where it does not."""
+
+    format_valid: bool
+    format_error: str
+
+
+def check_format(wanted: str | Schema, response: str) -> Verdict:
     """Return ``format_valid``, and ``format_error`` where it is false.
 
     :param wanted: ``json`` or a JSON schema
@@ -23,7 +30,7 @@ def check_format(wanted: str | Json, response: str) -> Json:
     return _follow(wanted, value)
 
 
-def _follow(schema: Json, value: Any) -> Json:
+def _follow(schema: Schema, value: Any) -> Verdict:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry
@@ -39,5 +46,5 @@ def _follow(schema: Json, value: Any) -> Json:
     return _invalid(f"{fault.json_path}: {fault.message[:500]}")
 
 
-def _invalid(why: str) -> Json:
+def _invalid(why: str) -> Verdict:
     return {"format_valid": False, "format_error": why}

@@ -7,10 +7,11 @@ import logging
 import threading
 from collections.abc import Generator
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from app.errors import ChatStopped, ServiceError, error_body
-from app.services.chat.attempt import Event
+from app.schemas.chat import ChatBody
+from app.services.chat.attempts import Event
 from app.services.chat.service import ChatService
 from app.services.chat.stops import Stops
 from app.services.settings import SettingsStore
@@ -44,7 +45,7 @@ class CompareService:
         queue: SimpleQueue[list[Event]] = SimpleQueue()
         over = threading.Event()
         for number, target in enumerate(targets):
-            asked = {**question, **target, "fallback_provider": None}
+            asked = cast("ChatBody", {**question, **target, "fallback_provider": None})
             arguments = (asked, request_id, number, queue, over)
             threading.Thread(target=self._ask, args=arguments, name="compare", daemon=True).start()
         try:
@@ -68,7 +69,12 @@ class CompareService:
         yield [("error", error.body(request_id))]
 
     def _ask(
-        self, body: Json, request_id: str, number: int, queue: SimpleQueue[list[Event]], over: threading.Event
+        self,
+        body: ChatBody,
+        request_id: str,
+        number: int,
+        queue: SimpleQueue[list[Event]],
+        over: threading.Event,
     ) -> None:
         """Ask one of them; a thread of its own."""
         provider = body.get("provider") or self._settings.all()["default_provider"]
@@ -85,8 +91,8 @@ class CompareService:
             queue.put([("failed", {**who, "ok": False, **exc.body(request_id)})])
         except Exception:  # the thread's outermost edge: the others must not wait for it
             log.exception("%s a comparison failed", request_id)
-            body = error_body("The server failed. Its log says more.", "internal_error", request_id)
-            queue.put([("failed", {**who, "ok": False, **body})])
+            fault = error_body("The server failed. Its log says more.", "internal_error", request_id)
+            queue.put([("failed", {**who, "ok": False, **fault})])
 
 
 def _named(event: Event, who: Json) -> Event:

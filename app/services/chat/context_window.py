@@ -1,21 +1,26 @@
-"""The windows of models: how many tokens they look at, and whether a conversation fits."""
+"""How many tokens a model looks at, and how many of them messages and answers take."""
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from app.errors import ServiceError
 from app.model_name import ModelName
-from app.services.chat.tokens import estimate
-from app.services.ollama.names import find_model
-from app.services.ollama.service import OllamaService
+from app.schemas.chat_results import ToldUsage, Usage, UsedContext
+from app.schemas.messages import Message
+from app.services.ollama.names import find_model, key_of
+from app.services.ollama.service import OllamaServers
 from app.services.providers.store import Provider
+from app.services.settings import SettingsStore
 
-Json = dict[str, Any]
+CHARS_PER_TOKEN = 3.0
+"""Of ASCII text; English has about four, code and numbers fewer. Any other character counts as a token."""
+_PER_MESSAGE = 8  # tokens of the template around each message
+_PER_IMAGE = 1000
 
 _FRESH = 30.0  # seconds for which a window is believed
 _MOST = 1000  # models that are remembered
@@ -29,14 +34,12 @@ class _Known:
     is_seen: bool  # else it is only what was asked for
 
 
-class Windows:
-    """The windows that models are loaded with, as Ollama tells them; asked for now and then.
+class ContextWindows:
+    """The windows that models are loaded with, as Ollama tells them; asked for now and then."""
 
-    :param ollama_for: makes the service, with short timeouts: a window is good to know, not worth a wait
-    """
-
-    def __init__(self, ollama_for: Callable[[Provider], OllamaService]) -> None:
-        self._ollama_for = ollama_for
+    def __init__(self, ollamas: OllamaServers, settings: SettingsStore) -> None:
+        self._ollamas = ollamas
+        self._settings = settings
         self._known: dict[tuple[str, str], _Known] = {}
         self._lock = threading.Lock()
 
@@ -48,7 +51,7 @@ class Windows:
         if not provider.is_ollama or not model:
             return None
         with self._lock:
-            known = self._known.get(_key(provider, model))
+            known = self._known.get((provider.native_url, key_of(model)))
         if known and time.monotonic() - known.at < _FRESH and (known.is_seen or not seen):
             return known.window
         is_loaded, window = self.look(provider, model)
@@ -60,7 +63,8 @@ class Windows:
     def look(self, provider: Provider, model: str) -> tuple[bool | None, int | None]:
         """Ask whether *model* is loaded, and with which window; None for what is not known."""
         try:
-            found = find_model(self._ollama_for(provider).ps()["models"], ModelName.parse(model))
+            ollama = self._ollamas.of(provider, self._settings.hasty_timeouts)  # not worth a wait
+            found = find_model(ollama.ps()["models"], ModelName.parse(model))
         except (ServiceError, ValueError):
             self._keep(provider, model, None, is_seen=True)
             return None, None
@@ -88,10 +92,10 @@ class Windows:
         with self._lock:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[_key(provider, model)] = _Known(time.monotonic(), window, is_seen)
+            self._known[(provider.native_url, key_of(model))] = _Known(time.monotonic(), window, is_seen)
 
 
-def context(messages: list[Json], usage: Json, window: int | None, dropped: int = 0) -> Json:
+def context(messages: list[Message], usage: Usage, window: int | None, dropped: int = 0) -> UsedContext:
     """Return how full the window is after an answer.
 
     :param messages: what was sent
@@ -104,7 +108,7 @@ def context(messages: list[Json], usage: Json, window: int | None, dropped: int 
     return {"used": used, "window": window, "truncated": _truncated(messages, seen, window)}
 
 
-def _truncated(messages: list[Json], seen: int | None, window: int | None) -> bool | None:
+def _truncated(messages: list[Message], seen: int | None, window: int | None) -> bool | None:
     """Tell whether a server that says nothing of it left out a part of *messages*; None where that is open.
 
     A word is a token at least: fewer tokens than words were read only where something was left out.
@@ -119,9 +123,31 @@ def _truncated(messages: list[Json], seen: int | None, window: int | None) -> bo
     return False if sum(map(estimate, messages)) <= window else None
 
 
-def _key(provider: Provider, model: str) -> tuple[str, str]:
-    try:
-        name = ModelName.parse(model).key.full
-    except ValueError:  # the server will say so
-        name = model.lower()
-    return provider.native_url, name
+def estimate(message: Message) -> int:
+    """Return about how many tokens *message* takes, rather too many than too few."""
+    calls = json.dumps(message["tool_calls"]) if message.get("tool_calls") else ""
+    texts = f"{calls}{message.get('content') or ''}"
+    ascii_characters = len(texts.encode("ascii", "ignore"))
+    others = len(texts) - ascii_characters
+    images = len(message.get("images") or ())
+    return _PER_MESSAGE + math.ceil(ascii_characters / CHARS_PER_TOKEN) + others + images * _PER_IMAGE
+
+
+def measure(response: str, usage: ToldUsage | None) -> Usage:
+    """Return the tokens as the provider counted them, else an estimate that says it is one."""
+    if usage is None:
+        estimate = int(len(response.split()) * 1.3)
+        return {
+            "prompt_tokens": None,
+            "completion_tokens": estimate,
+            "total_tokens": None,
+            "estimated": True,
+        }
+    prompt, completion = usage.get("prompt_tokens"), usage["completion_tokens"]
+    total = usage.get("total_tokens") or (prompt or 0) + completion
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": total,
+        "estimated": False,
+    }

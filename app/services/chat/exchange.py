@@ -1,26 +1,25 @@
-"""What goes to and fro in one call: the request out, the answer in, as events for the client."""
+"""An attempt on its way: the request goes out, and the answer comes in as events for the client."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Generator, Iterable
 
 from app.config import Timeouts
 from app.errors import ChatStopped, ModelNotFound, ServiceError
-from app.services.chat.attempt import Call, Event
-from app.services.chat.context_window import Windows
+from app.schemas.chat_results import ChatResult
+from app.services.chat.attempts import Attempt, Event
+from app.services.chat.context_window import ContextWindows
+from app.services.chat.dialects.base import Delta
 from app.services.chat.model_choice import ModelChoice
+from app.services.chat.result import remarks, result
 from app.upstream.hanging_up import Register
 from app.upstream.reading import Body, let_end, read_all, read_events
 
-Json = dict[str, Any]
-
 ANNOUNCE_AFTER = 2.0
-"""Seconds without a word of the upstream after which a stream begins all the same."""
-
+"""Seconds without a word of the provider after which a stream begins all the same."""
 
 _LOADING = {
     True: "reads the prompt, or waits for its turn",
@@ -30,151 +29,167 @@ _LOADING = {
 
 
 class Exchange:
-    """One call on its way.
+    """One attempt on its way.
 
     :param stop: set when the answer is to be stopped
     """
 
     def __init__(
-        self, call: Call, choice: ModelChoice, windows: Windows, timeouts: Timeouts, stop: threading.Event
+        self,
+        attempt: Attempt,
+        choice: ModelChoice,
+        windows: ContextWindows,
+        timeouts: Timeouts,
+        stop: threading.Event,
     ) -> None:
-        self._call = call
+        self._attempt = attempt
         self._choice = choice
         self._windows = windows
         self._timeouts = timeouts
         self._stop = stop
-        self.is_announced = False
+        self._stream = _Stream(attempt, windows)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the client was told that a stream begins, before the provider said anything."""
+        return self._stream.is_announced
 
     def whole(self) -> Generator[list[Event], None, None]:
         """Yield an empty list in each half second, and `done` in the end."""
-        call = self._call
+        attempt = self._attempt
         data = b""
-        limit = self._timeouts.first_byte
         with (
-            call.route.translated(call.model),
-            contextlib.closing(read_all(self._open, limit=limit)) as parts,
+            attempt.dialect.translated(attempt.model),
+            contextlib.closing(read_all(self._open, limit=self._timeouts.first_byte)) as parts,
         ):
             for data in parts:
                 self._check_stop()
                 if not data:
                     yield []
-        call.answer.load(data)
-        yield [("done", self._done())]
+        attempt.answer.load(data)
+        yield [("done", dict(self._done()))]
 
     def events(self) -> Generator[list[Event], None, None]:
         """Yield `start`, `delta` ..., and `done` or `error`; empty lists in silent half seconds.
 
-        What fails before the upstream's first word is raised.
+        What fails before the provider's first word is raised.
         """
-        call, answer = self._call, self._call.answer
-        chunks = self._read()
-        batch: list[Event] = []
-        has_begun = False
-        try:
-            try:
-                with call.route.translated(call.model):
-                    for data in chunks:
-                        for delta in answer.feed(data):
-                            batch.append(("delta", delta))  # kept when feed raises
-                            if not has_begun:  # the first token does not wait for those behind it
-                                yield self._begin(batch)
-                                has_begun, batch = True, []
-                                call.reads = 1
-                        if answer.done:
-                            break
-                        if batch:
-                            call.reads += 1
-                        elif not has_begun:
-                            batch = self._announce()
-                        yield batch
-                        batch = []
-                    batch += [("delta", delta) for delta in answer.flush()]
-                    answer.end()
-                if not has_begun:
-                    batch = self._begin(batch)
-                last = ("done", self._done())
-            except ServiceError as exc:
-                if not (has_begun or batch):
-                    raise
-                call.error = exc
-                batch = batch if has_begun else self._begin(batch)
-                last = ("error", exc.body(call.request_id))
-            yield [*batch, last]
-            let_end(chunks)
-        finally:
-            chunks.close()
-
-    def _begin(self, batch: list[Event]) -> list[Event]:
-        """Return the first events of the answer itself."""
-        self._call.first_token_at = time.monotonic()
-        return batch if self.is_announced else [("start", self._call.start()), *batch]
-
-    def _announce(self) -> list[Event]:
-        """Return the first events of a stream whose upstream takes its time; once."""
-        call = self._call
-        if self.is_announced or call.seconds < ANNOUNCE_AFTER:
-            return []
-        self.is_announced = True
-        events: list[Event] = [("start", call.start(is_early=True))]
-        if call.provider.is_ollama:
-            is_loaded, _ = self._windows.look(call.provider, call.model)
-            message = f"'{call.model}' {_LOADING[is_loaded]}."
-            loading = {"model": call.model, "loaded": is_loaded, "waited": round(call.seconds, 1)}
-            events.append(("loading", {**loading, "message": message}))
-        return events
-
-    def _done(self) -> Json:
-        call = self._call
-        call.ended_at = time.monotonic()
-        call.is_done = True
-        return call.result(self._windows.loaded(call.provider, call.model, seen=True))
-
-    def _check_stop(self) -> None:
-        if self._stop.is_set():
-            raise ChatStopped(
-                "The answer was stopped.",
-                hint="What came before is all there is of it.",
-                details={"response": self._call.text} if self._call.text else {},
-            )
-
-    def _read(self) -> Generator[bytes, None, None]:
-        """Yield the bytes of a stream, until it is to stop."""
-        timeouts, answer = self._timeouts, self._call.answer
+        attempt, answer, stream = self._attempt, self._attempt.answer, self._stream
+        timeouts = self._timeouts
         chunks = read_events(
             self._open, lambda: answer.events, first_byte=timeouts.first_byte, idle=timeouts.idle
         )
         try:
-            for data in chunks:
-                yield data
-                self._check_stop()
+            try:
+                with attempt.dialect.translated(attempt.model):
+                    for data in chunks:
+                        stream.take(answer.feed(data))
+                        if answer.done:
+                            break
+                        yield stream.batch()
+                        self._check_stop()
+                    stream.take(answer.flush())
+                    answer.end()
+                last = ("done", dict(self._done()))
+            except ServiceError as exc:
+                if stream.is_empty:
+                    raise
+                attempt.error = exc
+                last = ("error", exc.body(attempt.request_id))
+            yield [*stream.begun(), last]
+            let_end(chunks)
         finally:
             chunks.close()
 
+    def _done(self) -> ChatResult:
+        attempt = self._attempt
+        attempt.ended_at = time.monotonic()
+        attempt.is_done = True
+        return result(attempt, self._windows.loaded(attempt.provider, attempt.model, seen=True))
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            text = self._attempt.text
+            raise ChatStopped(
+                "The answer was stopped.",
+                hint="What came before is all there is of it.",
+                details={"response": text} if text else {},
+            )
+
     def _open(self, register: Register) -> Body:
-        """Send the call; where it names no model and the configured one is absent, with one that is there."""
-        call, choice = self._call, self._choice
-        if not call.model:
-            choice.choose(call)
-        choice.check(call)
+        """Send the request; where the configured model is absent, with one that is there."""
+        attempt, choice = self._attempt, self._choice
+        if attempt.needs or not attempt.model:
+            choice.prepare(attempt)
         try:
-            return self._send(register)
+            return attempt.dialect.open(attempt.model, attempt.request, register)
         except ModelNotFound as exc:
-            if call.model_is_named or not call.provider.is_ollama:
-                raise choice.not_found(call) from exc
-            choice.choose(call)
-            choice.check(call)
-            return self._send(register)
-
-    def _send(self, register: Register) -> Body:
-        call = self._call
-        if call.is_native:
-            options = call.request.get("options", {})
-            call.loaded_before = self._windows.loaded(call.provider, call.model)
-            window = self._windows.for_request(call.provider, call.model, options.get("num_ctx"))
-            if window is not None:
-                call.request["options"] = {**options, "num_ctx": window}
-        return call.open(register)
+            choice.replace(attempt, exc)
+            return attempt.dialect.open(attempt.model, attempt.request, register)
 
 
-Ended = Callable[[Call], None]
-"""Is told each call when it is over, however it ended."""
+class _Stream:
+    """What the client of a stream was told, and what it is to be told next."""
+
+    def __init__(self, attempt: Attempt, windows: ContextWindows) -> None:
+        self._attempt = attempt
+        self._windows = windows
+        self._deltas: list[Delta] = []
+        self._has_begun = False
+        self.is_announced = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the answer came yet."""
+        return not (self._has_begun or self._deltas)
+
+    def take(self, deltas: Iterable[Delta]) -> None:
+        """Keep *deltas* for the next batch, also those before a failure."""
+        for delta in deltas:
+            self._deltas.append(delta)
+
+    def batch(self) -> list[Event]:
+        """Return the events that a read brought."""
+        if self.is_empty:
+            return self._announced()
+        if self._deltas:
+            self._attempt.reads += 1
+        return self.begun()
+
+    def begun(self) -> list[Event]:
+        """Return the events that wait, the first ones of the answer after `start`."""
+        events: list[Event] = []
+        if not self._has_begun:
+            self._has_begun = True
+            self._attempt.first_token_at = time.monotonic()
+            if not self.is_announced:
+                events.append(("start", self._start()))
+        events += [("delta", dict(delta)) for delta in self._deltas]
+        self._deltas = []
+        return events
+
+    def _announced(self) -> list[Event]:
+        """Return the first events of a stream whose provider takes its time; once."""
+        attempt = self._attempt
+        if self.is_announced or attempt.seconds < ANNOUNCE_AFTER:
+            return []
+        self.is_announced = True
+        events: list[Event] = [("start", self._start(is_early=True))]
+        if attempt.provider.is_ollama:
+            is_loaded, _ = self._windows.look(attempt.provider, attempt.model)
+            message = f"'{attempt.model}' {_LOADING[is_loaded]}."
+            loading = {"model": attempt.model, "loaded": is_loaded, "waited": round(attempt.seconds, 1)}
+            events.append(("loading", {**loading, "message": message}))
+        return events
+
+    def _start(self, *, is_early: bool = False) -> dict[str, object]:
+        """Return what a stream begins with, as of now.
+
+        :param is_early: whether the provider has said nothing yet: another model may have to be chosen
+        """
+        attempt = self._attempt
+        attempt.is_started = True
+        start: dict[str, object] = {"request_id": attempt.request_id, "provider": attempt.provider.id}
+        if not is_early or attempt.model_is_named:
+            start["model"] = attempt.model
+        return {**start, **remarks(attempt)}

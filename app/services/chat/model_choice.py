@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from app.config import Timeouts
 from app.errors import CapabilityMissing, InvalidUpstreamResponse, ModelNotFound, ServiceError
 from app.model_name import ModelName
 from app.services.catalog.absent import absent
-from app.services.chat.attempt import Call
+from app.services.chat.attempts import Attempt
 from app.services.ollama.names import find_model
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import Provider
+from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
 
@@ -24,69 +22,81 @@ _WHAT = {"vision": "look at images", "tools": "use tools", "thinking": "think"}
 class ModelChoice:
     """Chooses models, and explains why one cannot be used."""
 
-    def __init__(
-        self, ollama_for: Callable[[Provider], OllamaService], clients: OpenAIClients, timeouts: Timeouts
-    ) -> None:
-        self._ollama_for = ollama_for
+    def __init__(self, ollamas: OllamaServers, clients: OpenAIClients, settings: SettingsStore) -> None:
+        self._ollamas = ollamas
         self._clients = clients
-        self._timeouts = timeouts
+        self._settings = settings
 
-    def choose(self, call: Call) -> None:
-        """Choose a model that is there for a call that names none.
+    def prepare(self, attempt: Attempt) -> None:
+        """Choose a model where the attempt has none, and see to it that it can do what is asked.
 
-        :raises ModelNotFound: when there is none
+        :raises ModelNotFound: when the provider has no model
+        :raises CapabilityMissing: when the model cannot do it; it names models that can
         """
-        absent = call.model
-        if call.provider.is_ollama:
-            call.model = self._ollama_for(call.provider).first_chat_model(call.needs)
+        if not attempt.model:
+            self._choose(attempt)
+        self._check(attempt)
+
+    def replace(self, attempt: Attempt, missing: ModelNotFound) -> None:
+        """Choose another model for an attempt whose configured one is not installed on Ollama.
+
+        :raises ModelNotFound: when the request names the model, and for other providers
+        """
+        if attempt.model_is_named or not attempt.provider.is_ollama:
+            raise self._not_found(attempt) from missing
+        self._choose(attempt)
+        self._check(attempt)
+
+    def _choose(self, attempt: Attempt) -> None:
+        absent = attempt.model
+        if attempt.provider.is_ollama:
+            attempt.model = self._ollamas.of(attempt.provider).first_chat_model(attempt.needs)
         else:
-            call.model = self._offered(call)[0]
+            attempt.model = self._offered(attempt)[0]
         why = f"'{absent}' is not installed" if absent else "the settings name no model"
-        call.notices.append(f"Answered by '{call.model}': the request names no model and {why}.")
+        attempt.notices.append(f"Answered by '{attempt.model}': the request names no model and {why}.")
 
-    def check(self, call: Call) -> None:
-        """See to it that the model can do what the request needs, where its server tells.
-
-        :raises CapabilityMissing: when it cannot; it names models that can
-        """
-        if not call.needs or not call.provider.is_ollama:
+    def _check(self, attempt: Attempt) -> None:
+        """See to it that the model can do what the request needs, where its server tells."""
+        if not attempt.needs or not attempt.provider.is_ollama:
             return
-        ollama = self._ollama_for(call.provider)
+        ollama = self._ollamas.of(attempt.provider)
         models = ollama.list()["models"]
-        found = find_model(models, ModelName.parse(call.model)) if call.model else None
+        found = find_model(models, ModelName.parse(attempt.model)) if attempt.model else None
         if found is None:  # the provider itself says that it is not there
             return
-        abilities = found.get("capabilities") or ollama.show(call.model)["capabilities"]
-        missing = sorted(call.needs - set(abilities)) if abilities else []
+        abilities = found.get("capabilities") or ollama.show(attempt.model)["capabilities"]
+        missing = sorted(attempt.needs - set(abilities)) if abilities else []
         if not missing:
             return
-        able = [model["name"] for model in models if call.needs <= set(model.get("capabilities", ()))]
-        if call.model_is_named or not able:
-            raise _cannot(call, missing, able)
-        call.notices.append(f"Answered by '{able[0]}': '{call.model}' cannot {_what(missing)}.")
-        call.model = able[0]
+        able = [model["name"] for model in models if attempt.needs <= set(model.get("capabilities", ()))]
+        if attempt.model_is_named or not able:
+            raise _cannot(attempt, missing, able)
+        attempt.notices.append(f"Answered by '{able[0]}': '{attempt.model}' cannot {_what(missing)}.")
+        attempt.model = able[0]
 
-    def not_found(self, call: Call) -> ServiceError:
+    def _not_found(self, attempt: Attempt) -> ServiceError:
         """Return the error for a model that the provider does not have."""
         try:
-            if call.provider.is_ollama:
-                return self._ollama_for(call.provider).model_not_found(call.model)
-            available = self._offered(call)
+            if attempt.provider.is_ollama:
+                return self._ollamas.of(attempt.provider).model_not_found(attempt.model)
+            available = self._offered(attempt)
         except InvalidUpstreamResponse as exc:
-            if not call.provider.is_ollama:  # no list either: it is the address that is wrong
+            if not attempt.provider.is_ollama:  # no list either: it is the address that is wrong
                 return exc
             available = []
         except ServiceError:
             available = []
-        return absent(call.provider, call.model, available)
+        return absent(attempt.provider, attempt.model, available)
 
-    def _offered(self, call: Call) -> list[str]:
-        client = self._clients.get(call.provider, self._timeouts)
-        models = openai_client.list_models(client, call.provider, self._timeouts)
+    def _offered(self, attempt: Attempt) -> list[str]:
+        timeouts = self._settings.timeouts
+        client = self._clients.get(attempt.provider, timeouts)
+        models = openai_client.list_models(client, attempt.provider, timeouts)
         names = [model["id"] for model in models["models"]]
         if not names:
             raise ModelNotFound(
-                f"{call.provider.name} offers no model.",
+                f"{attempt.provider.name} offers no model.",
                 hint="Load one there, then ask again.",
                 details={"available": []},
             )
@@ -97,10 +107,10 @@ def _what(missing: list[str]) -> str:
     return " and ".join(_WHAT[name] for name in missing)
 
 
-def _cannot(call: Call, missing: list[str], able: list[str]) -> CapabilityMissing:
+def _cannot(attempt: Attempt, missing: list[str], able: list[str]) -> CapabilityMissing:
     hint = f"These can: {', '.join(able[:10])}." if able else "No installed model can; pull one that does."
     return CapabilityMissing(
-        f"The model '{call.model}' cannot {_what(missing)}.",
+        f"The model '{attempt.model}' cannot {_what(missing)}.",
         hint=hint,
-        details={"model": call.model, "missing": missing, "available": able},
+        details={"model": attempt.model, "missing": missing, "available": able},
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+import logging
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
-from app.config import Timeouts
 from app.errors import (
     ChatStopped,
     RateLimited,
@@ -15,87 +15,87 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.services.chat.attempt import Call, Event
-from app.services.chat.attempts import Calls
-from app.services.chat.context_window import Windows
-from app.services.chat.exchange import Ended, Exchange
+from app.schemas.chat import ChatBody
+from app.services.chat.attempts import Attempt, Attempts, Event
+from app.services.chat.context_window import ContextWindows
+from app.services.chat.exchange import Exchange
 from app.services.chat.model_choice import ModelChoice
+from app.services.chat.result import record
 from app.services.chat.stops import Stops
+from app.services.models.uses import ModelUses
 from app.services.providers.circuits import Circuits
+from app.services.settings import SettingsStore
+from app.services.usage.log import UsageLog
 
-Json = dict[str, Any]
+log = logging.getLogger(__name__)
+
 Events = Generator[list[Event], None, None]
 
-_FALLBACK_AFTER = (UpstreamUnavailable, UpstreamBusy, UpstreamTimeout, UpstreamIncomplete, RateLimited)
+FALLBACK_AFTER = (UpstreamUnavailable, UpstreamBusy, UpstreamTimeout, UpstreamIncomplete, RateLimited)
+"""The failures of the first provider after which the fallback is asked."""
 
 
 class ChatService:
-    """Answers chats.
-
-    :param ended: is told each call when it is over
-    """
+    """Answers chats."""
 
     def __init__(
         self,
-        calls: Calls,
+        attempts: Attempts,
         choice: ModelChoice,
-        windows: Windows,
+        windows: ContextWindows,
         circuits: Circuits,
         stops: Stops,
-        timeouts: Timeouts,
-        ended: Ended,
+        settings: SettingsStore,
+        uses: ModelUses,
+        usage: UsageLog,
     ) -> None:
-        self._calls = calls
+        self._attempts = attempts
         self._choice = choice
         self._windows = windows
         self._circuits = circuits
         self._stops = stops
-        self._timeouts = timeouts
-        self._ended = ended
+        self._settings = settings
+        self._uses = uses
+        self._usage = usage
 
-    def answer(self, body: Json, request_id: str) -> Events:
-        """Answer *body*, as :class:`~app.schemas.chat.ChatRequestSchema` loads it.
+    def answer(
+        self, body: ChatBody, request_id: str, begun: Callable[[Attempt], None] = lambda _: None
+    ) -> Events:
+        """Answer *body*.
 
         Where its `stream` is false: yields an empty list in each half second, and `done` in the end.
 
         Where it is true: yields events, all that came at a time, and an empty list in each silent half
         second. The first is `start`, the last `done` or `error`; what fails before `start` is raised.
-        When the upstream takes its time, `start` comes before its first word, and `loading` where it is an
+        When the provider takes its time, `start` comes before its first word, and `loading` where it is an
         Ollama; should the fallback have to take over then, there is another `start`.
+
+        :param begun: is told each attempt before its first event
         """
         with self._stops.running(request_id) as stop:
             first_error: ServiceError | None = None
             is_announced = False
-            for call in self._calls.all(body, request_id):
-                call.first_error = first_error
-                exchange = Exchange(call, self._choice, self._windows, self._timeouts, stop)
+            for attempt in self._attempts.of(body, request_id):
+                attempt.first_error = first_error
+                begun(attempt)
+                timeouts = self._settings.timeouts
+                exchange = Exchange(attempt, self._choice, self._windows, timeouts, stop)
                 try:
-                    yield from self._one(call, exchange)
+                    with self._noted(attempt):
+                        yield from exchange.events() if attempt.is_streamed else exchange.whole()
                 except ServiceError as exc:
                     is_announced |= exchange.is_announced
-                    may_go_on = first_error is None and isinstance(exc, _FALLBACK_AFTER)
+                    may_go_on = first_error is None and isinstance(exc, FALLBACK_AFTER)
                     first_error = _joined(first_error, exc, request_id)
                     if not may_go_on:
                         break
                 else:
                     return
             if first_error is None:
-                raise AssertionError("there is always a first call")
+                raise AssertionError("there is always a first attempt")
             if not is_announced:
                 raise first_error
             yield [("error", first_error.body(request_id))]
-
-    def _one(self, call: Call, exchange: Exchange) -> Events:
-        self._circuits.check(call.provider)
-        try:
-            yield from exchange.events() if call.is_streamed else exchange.whole()
-            self._circuits.worked(call.provider)
-        except ServiceError as exc:
-            call.error = exc
-            self._circuits.failed(call.provider, exc, call.seconds)
-            raise
-        finally:
-            self._ended(call)
 
     def stop(self, request_id: str) -> None:
         """Stop the answer that is made for *request_id*.
@@ -104,9 +104,41 @@ class ChatService:
         """
         self._stops.stop(request_id)
 
+    @contextmanager
+    def _noted(self, attempt: Attempt) -> Iterator[None]:
+        """Take note of how *attempt*, made in this block, goes: in its provider's circuit and in the usage.
+
+        :raises ServiceError: while the circuit is open
+        """
+        try:
+            self._circuits.check(attempt.provider)
+            yield
+            self._circuits.worked(attempt.provider)
+        except ServiceError as exc:
+            attempt.error = exc
+            self._circuits.failed(attempt.provider, exc, attempt.seconds)
+            raise
+        finally:
+            self._keep(attempt)
+
+    def _keep(self, attempt: Attempt) -> None:
+        if attempt.is_done:
+            self._uses.touch(attempt.provider.id, attempt.model)
+        call = record(attempt)
+        self._usage.record(call)
+        log.info(
+            "%s %s/%s: %s, %s tokens in %.2f s",
+            attempt.request_id,
+            attempt.provider.id,
+            attempt.model.encode("unicode_escape").decode("ascii"),  # no forged lines in the log
+            call.outcome,
+            call.completion_tokens,
+            call.latency,
+        )
+
 
 def _joined(first: ServiceError | None, second: ServiceError, request_id: str) -> ServiceError:
-    """Return the error to report: the first one, which tells of the fallback's; but a stop is a stop."""
+    """Return the error to report: the first one, with the fallback's in its details; but a stop is a stop."""
     if first is None or isinstance(second, ChatStopped):
         return second
     first.details = {**first.details, "fallback_error": second.body(request_id)}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from itertools import accumulate, chain
-from typing import Any
 
-from app.services.chat.tokens import estimate
-
-Json = dict[str, Any]
+from app.services.chat.context_window import estimate
+from app.services.conversations.rows import Turn
 
 
-def fit(messages: list[Json], *, window: int, reserve: int) -> tuple[list[Json], int]:
+def fit(messages: list[Turn], *, window: int, reserve: int) -> tuple[list[Turn], int]:
     """Return the *messages* to send, in order, and how many were left out because they do not fit.
 
     A turn is a message of the user with all that answers it. The system's messages and the newest turn are
@@ -47,9 +45,9 @@ def _first_that_stays(sizes: list[int], *, over: int, step: int) -> int:
     return next((n for n in enough if ends[n] // step > ends[n - 1] // step), enough[0])
 
 
-def _turns(messages: list[Json]) -> list[list[Json]]:
+def _turns(messages: list[Turn]) -> list[list[Turn]]:
     """Return the messages, but for the system's, by turns."""
-    turns: list[list[Json]] = []
+    turns: list[list[Turn]] = []
     for message in messages:
         if message["role"] == "system":
             continue
@@ -59,7 +57,7 @@ def _turns(messages: list[Json]) -> list[list[Json]]:
     return turns
 
 
-def _is_answered(turn: list[Json]) -> bool:
+def _is_answered(turn: list[Turn]) -> bool:
     """Tell whether a turn came to an end that a model can go on from.
 
     What broke off with its text counts; what broke off before its text, or before the result of a tool, not.

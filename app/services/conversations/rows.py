@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, select
 from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationNotFound
+from app.schemas.messages import Message
 from app.storage.tables import Conversation, ConversationMessage, utc_now
 
 Json = dict[str, Any]
+
+
+class Turn(Message, total=False):
+    """A message as a provider is told it, with what is kept beside it."""
+
+    status: str
+    seq: int
+    finish_reason: str
+
 
 STALE_AFTER = timedelta(seconds=30)
 """An answer whose maker was silent for so long was cut: its process died.
@@ -40,15 +51,10 @@ def shown(row: ConversationMessage) -> Json:
     return {**{name: getattr(row, name) for name in _SHOWN}, "data": row.data, "status": status_of(row)}
 
 
-def as_turn(row: ConversationMessage) -> Json:
+def as_turn(row: ConversationMessage) -> Turn:
     """Return a message as a provider is told it, with its status and number."""
-    return {
-        **row.data,
-        "role": row.role,
-        "content": row.content,
-        "status": status_of(row),
-        "seq": row.seq,
-    }
+    told = {"role": row.role, "content": row.content, "status": status_of(row), "seq": row.seq}
+    return cast("Turn", {**row.data, **told})
 
 
 def status_of(row: ConversationMessage) -> str:
@@ -121,7 +127,7 @@ def stored_content(content: str, data: Json) -> Json:
     return {"content": storable(content), "data": plain}
 
 
-def title_of(messages: list[Json]) -> str:
+def title_of(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return a title: the first line of the user's first message, cut at a word."""
     said = (m.get("content") for m in messages if m["role"] == "user")
     lines = (line for text in said if isinstance(text, str) for line in text.splitlines() if line.strip())

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationBusy
+from app.schemas.messages import Message
 from app.services.conversations import export as conversation_export
 from app.services.conversations import rows
 from app.services.conversations.search import Search, snippets
@@ -114,7 +115,7 @@ class ConversationStore:
         with self._database.session() as session:
             return [rows.insert(session, conversation) for conversation in conversations]
 
-    def turns(self, id: str) -> list[Json]:
+    def turns(self, id: str) -> list[rows.Turn]:
         """Return all messages in order: `role`, `content`, what `data` holds, `status` and `seq`."""
         with self._database.session() as session:
             rows.get(session, id)
@@ -122,7 +123,7 @@ class ConversationStore:
             found = session.scalars(query.order_by(ConversationMessage.seq))
             return [rows.as_turn(message) for message in found]
 
-    def begin(self, id: str, messages: list[Json], provider: str, model: str) -> Ticket:
+    def begin(self, id: str, messages: list[Message], provider: str, model: str) -> Ticket:
         """Keep the user's *messages* and a place for their answer, in one transaction, and take the place.
 
         :param messages: `role`, `content`, and what goes into `data`
@@ -230,5 +231,5 @@ def _chosen(session: Session, search: Search | None) -> list[ColumnElement[bool]
     return [or_(Conversation.id.in_(with_message), titles)]
 
 
-def _extra(message: Json) -> Json:
+def _extra(message: Message) -> Json:
     return {name: value for name, value in message.items() if name not in {"role", "content"}}

@@ -40,7 +40,7 @@ class FrontDoorService:
         providers: ProviderStore,
         settings: SettingsStore,
         clients: OpenAIClients,
-        ollama_for: Callable[[Provider, Timeouts], OllamaService],
+        ollama_for: Callable[[Provider, Timeouts | None], OllamaService],
         relay: RelayService,
     ) -> None:
         self._providers = providers

@@ -24,29 +24,28 @@ class Jobs:
     What is to be done is kept in the database; the queue only wakes a worker, and losing it loses nothing.
 
     :param redis_url: the queue that several machines share; else a file in *data_dir*
-    :param run: runs a pull, by its id
-    :param waiting: returns the ids of the pulls that want a worker
-    :param chores: what is to be looked after now and then, in a thread of its own
     """
 
-    def __init__(
-        self,
-        redis_url: str,
-        data_dir: Path,
-        workers: int,
-        run: Callable[[str], None],
-        waiting: Callable[[], list[str]],
-        chores: Callable[[], None],
-    ) -> None:
+    def __init__(self, redis_url: str, data_dir: Path, workers: int) -> None:
         self._huey = _make_huey(redis_url, data_dir)
-        self._task = self._huey.task(name="run_pull")(run)
         self._workers = workers
-        self._waiting = waiting
-        self._chores = chores
         self._shared = bool(redis_url)
         self._consumer: _Consumer | None = None
         self._lock = threading.Lock()
         self.stopping = threading.Event()
+
+    def assign(
+        self, run: Callable[[str], None], waiting: Callable[[], list[str]], chores: Callable[[], None]
+    ) -> None:
+        """Say what the workers do; before anything is given to them.
+
+        :param run: runs a pull, by its id
+        :param waiting: returns the ids of the pulls that want a worker
+        :param chores: what is to be looked after now and then, in a thread of its own
+        """
+        self._task = self._huey.task(name="run_pull")(run)
+        self._waiting = waiting
+        self._chores = chores
 
     def enqueue(self, id: str) -> None:
         """Give a pull to a worker; without Redis, to one of this process."""

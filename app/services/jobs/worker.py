@@ -10,13 +10,13 @@ from app.errors import PullNotFound, ServiceError
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionService
 from app.services.ollama.registry import RegistryService
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 from app.services.pulls.idempotency import IdempotencyService
 from app.services.pulls.run import PullRun, new_owner
 from app.services.pulls.store import PullStore
 from app.services.pulls.window import may_run
 from app.services.settings import SettingsStore
-from app.services.updates.daily import AutoUpdate
+from app.services.updates.daily import DailyUpdate
 from app.services.usage.log import UsageLog
 from app.storage.database import Pull
 
@@ -32,7 +32,7 @@ class PullWorker:
     """
 
     store: PullStore
-    ollama: OllamaService
+    ollamas: OllamaServers
     registry: RegistryService
     settings: SettingsStore
     stopping: threading.Event
@@ -41,7 +41,7 @@ class PullWorker:
     def run(self, id: str) -> bool:
         """Run a pull, unless it has to wait or another worker has it; tell whether it was run."""
         try:
-            if not self._may_run(self.store.get(id)):
+            if not self.may_run(self.store.get(id)):
                 return False
         except PullNotFound:  # it was over and was forgotten
             return False
@@ -50,11 +50,19 @@ class PullWorker:
         if pull is None:
             return False
         PullRun(
-            self.store, self.ollama, self.registry, pull, owner, self.stopping, self._may_run, self._limit
+            self.store,
+            self.ollamas.main(),
+            self.registry,
+            pull,
+            owner,
+            self.stopping,
+            self.may_run,
+            self._limit,
         ).run()
         return True
 
-    def _may_run(self, pull: Pull) -> bool:
+    def may_run(self, pull: Pull) -> bool:
+        """Tell whether *pull* may run at this time of the day."""
         return may_run(pull, self.settings)
 
     def _limit(self) -> float | None:
@@ -72,17 +80,21 @@ class Chores:
     pulls: PullStore
     calls: UsageLog
     versions: VersionService
-    updates: AutoUpdate
+    updates: DailyUpdate
 
     def do(self) -> None:
         """End the updates that are over, begin those that are due, and forget what is old."""
-        preferred = self.settings.all()
+        settings = self.settings.all()
         self.uses.since()
         self.keys.prune()
-        self.pulls.prune(preferred["pulls"]["keep_days"])
+        self.pulls.prune(settings["pulls"]["keep_days"])
+        self.look_after_updates()
+        self.calls.prune(settings["usage"]["keep_days"])
+
+    def look_after_updates(self) -> None:
+        """End the updates whose pulls are over, and begin those that are due."""
         try:
             self.versions.settle()
             self.updates.tick()
         except ServiceError as exc:  # Ollama is away; the next round tries again
-            log.info("chores are left for later: %s", exc.message)
-        self.calls.prune(preferred["usage"]["keep_days"])
+            log.info("updates are left for later: %s", exc.message)

@@ -9,17 +9,17 @@ from app.errors import InvalidRequest, ServiceError
 from app.services.models.protection import Protection
 from app.services.models.upload import Upload, UploadService
 from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 
 Json = dict[str, Any]
 Events = Generator[list[tuple[str, Json]], None, None]
 
 
 class CreationService:
-    """Makes models on one Ollama server."""
+    """Makes models on Ollama."""
 
-    def __init__(self, ollama: OllamaService, uploads: UploadService, protection: Protection) -> None:
-        self._ollama = ollama
+    def __init__(self, ollamas: OllamaServers, uploads: UploadService, protection: Protection) -> None:
+        self._ollamas = ollamas
         self._protection = protection
         self._uploads = uploads
 
@@ -35,9 +35,10 @@ class CreationService:
         if "origin" not in wanted:
             raise _bad_field("from", "Say which installed model to make it from, or send a file.")
         origin = check_name(wanted["origin"])
-        listed = self._ollama.list()["models"]
+        ollama = self._ollamas.main()
+        listed = ollama.list()["models"]
         if find_model(listed, origin) is None:
-            raise self._ollama.model_not_found(str(origin))
+            raise ollama.model_not_found(str(origin))
         self._check_free(wanted, listed)
         return {**order, "from": str(origin)}
 
@@ -52,7 +53,7 @@ class CreationService:
         _refuse(wanted, "origin", "Make it from a model or from a file, not from both.")
 
         def check() -> None:
-            self._check_free(wanted, self._ollama.list()["models"])
+            self._check_free(wanted, self._ollamas.main().list()["models"])
 
         digest = self._uploads.push(upload, size, wanted.get("digest"), check)
         return {**order, "files": {"model.gguf": digest}}
@@ -62,7 +63,7 @@ class CreationService:
 
     def create(self, order: Json) -> Json:
         """Make the model, and return how it went."""
-        log = [part for part in self._ollama.create(**order) if part]
+        log = [part for part in self._ollamas.main().create(**order) if part]
         return _created(order, log)
 
     def events(self, order: Json, request_id: str) -> Events:
@@ -71,7 +72,7 @@ class CreationService:
         What goes wrong before the first event is raised.
         """
         log: list[Json] = []
-        lines = self._ollama.create(**order)
+        lines = self._ollamas.main().create(**order)
         try:
             for part in lines:
                 if part is not None:

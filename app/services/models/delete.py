@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +11,20 @@ from app.model_name import ModelName
 from app.services.models.memory import MemoryService
 from app.services.models.protection import Protection
 from app.services.models.versions import VersionStore
-from app.services.ollama.folder import LocalStore
+from app.services.ollama.folder import LocalStore, ModelFolders
 from app.services.ollama.names import check_name, find_model, full_name
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers, OllamaService
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RemovalService:
-    """Deletes models of one Ollama server.
+    """Deletes models of Ollama."""
 
-    :param environ: where the models folder may be named
-    """
-
-    ollama: OllamaService
-    environ: Mapping[str, str | None]
+    ollamas: OllamaServers
+    folders: ModelFolders
+    memory: MemoryService
     versions: VersionStore
     protection: Protection
 
@@ -40,19 +38,19 @@ class RemovalService:
         """
         name = check_name(model)
         self.protection.check(str(name))
-        listed = self.ollama.list()["models"]
+        ollama = self.ollamas.main()
+        listed = ollama.list()["models"]
         entry = find_model(listed, name)
         if entry is None:
-            raise self.ollama.model_not_found(str(name))
+            raise ollama.model_not_found(str(name))
         former = self._former(name, listed)
         going = [entry, *former] if versions else [entry]
         for each in going:
             self.protection.check(each["name"])
-        digests = {m["digest"] for m in listed}
-        footprint = Footprint(LocalStore.find(self.ollama.provider, self.environ, digests), going, listed)
+        footprint = Footprint(self.folders.find(ollama, listed), going, listed)
         if not dry_run:
             for each in going:
-                self._delete(each["name"])
+                self._delete(ollama, each["name"])
         return {
             "model": entry["name"],
             "deleted": not dry_run,
@@ -67,9 +65,9 @@ class RemovalService:
         found = [find_model(listed, ModelName.parse(row.name)) for row in rows]
         return [entry for entry in found if entry is not None]
 
-    def _delete(self, model: str) -> None:
-        MemoryService(self.ollama).release(check_name(model))
-        self.ollama.delete(model)
+    def _delete(self, ollama: OllamaService, model: str) -> None:
+        self.memory.release(check_name(model))
+        ollama.delete(model)
         self.versions.delete(str(check_name(model)))
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from app.services.models.removable import Known, verdicts
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
-from app.services.ollama.folder import LocalStore, partial_bytes
+from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import full_name
 from app.services.ollama.registry import ManifestSummary
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
+from app.services.settings import SettingsStore
 from app.storage.database import utc_now
 
 Json = dict[str, Any]
@@ -22,29 +23,27 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class DiskService:
-    """The disk of one Ollama server.
+    """The disk of Ollama."""
 
-    :param store: its models folder, where that is on this machine
-    :param preferred: the settings in force
-    """
-
-    ollama: OllamaService
-    store: LocalStore | None
+    ollamas: OllamaServers
+    folders: ModelFolders
     uses: ModelUses
     versions: VersionStore
-    preferred: Json
+    settings: SettingsStore
 
     def usage(self) -> Json:
         """Return what the models take, and which of them can go."""
-        listed = self.ollama.list()["models"]
-        uses = self.uses.all(self.ollama.provider.id)
-        found = usage(listed, self.store, uses)
+        ollama = self.ollamas.main()
+        listed = ollama.list()["models"]
+        folder = self.folders.find(ollama, listed)
+        uses = self.uses.all(ollama.provider.id)
+        found = usage(listed, folder, uses)
         known = Known(
             uses=uses,
             watched_since=self.uses.since(),
-            protected=self._preferred("protected_models"),
-            pinned=self._preferred("pinned_models"),
-            running=self.ollama.ps()["models"],
+            protected=self._named("protected_models"),
+            pinned=self._named("pinned_models"),
+            running=ollama.ps()["models"],
             kept=self.versions.all(),
             now=utc_now(),
         )
@@ -54,16 +53,17 @@ class DiskService:
             is_safe, reason = judged.get(key, (False, "Ollama does not list it."))
             model.update(protected=key in known.protected, safe_to_remove=is_safe, reason=reason)
         safe = {model["model"] for model in found["models"] if model["safe_to_remove"]}
-        return {**found, "safe_to_remove_bytes": freed_together(safe, self._sizes(listed))}
+        return {**found, "safe_to_remove_bytes": freed_together(safe, _sizes(folder, listed))}
 
-    def _preferred(self, setting: str) -> frozenset[str]:
-        return frozenset(full_name(name) for name in self.preferred[setting])
+    def _named(self, setting: str) -> frozenset[str]:
+        return frozenset(full_name(name) for name in self.settings.all()[setting])
 
-    def _sizes(self, listed: list[Json]) -> dict[str, dict[str, int]]:
-        """Return the sizes of the parts of each model, by what tells the parts from each other."""
-        if self.store is None:
-            return {model["name"]: {model["digest"]: model["size"]} for model in listed}
-        return {name: _layers([manifest]) for name, manifest in self.store.models().items()}
+
+def _sizes(folder: LocalStore | None, listed: list[Json]) -> dict[str, dict[str, int]]:
+    """Return the sizes of the parts of each model, by what tells the parts from each other."""
+    if folder is None:
+        return {model["name"]: {model["digest"]: model["size"]} for model in listed}
+    return {name: _layers([manifest]) for name, manifest in folder.models().items()}
 
 
 def freed_together(names: Collection[str], sizes: Mapping[str, Mapping[str, int]]) -> int:

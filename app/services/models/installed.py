@@ -20,20 +20,20 @@ from app.schemas.running import MemorySchema
 from app.services.models.memory import in_memory
 from app.services.models.protection import Protection
 from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers, OllamaService
 from app.storage.json_file import JsonFile
 
 Json = dict[str, Any]
 
 
-class ModelLibrary:
-    """The models of one Ollama server.
+class InstalledModels:
+    """The models that are installed on Ollama.
 
     :param last: the last list that it answered
     """
 
-    def __init__(self, ollama: OllamaService, last: LastModels, protection: Protection) -> None:
-        self._ollama = ollama
+    def __init__(self, ollamas: OllamaServers, last: LastModels, protection: Protection) -> None:
+        self._ollamas = ollamas
         self._protection = protection
         self._last = last
 
@@ -52,14 +52,15 @@ class ModelLibrary:
         :param sort: ``name``, ``size`` or ``modified_at``, with a ``-`` for descending
         :param stale: ``ok``: the last known list when Ollama is down
         """
-        answer = self._now_or_last(stale=stale == "ok" and loaded is None)
+        ollama = self._ollamas.main()
+        answer = self._now_or_last(ollama, stale=stale == "ok" and loaded is None)
         models = answer["models"]
         if loaded is not None:
-            running = self._ollama.ps()["models"]
+            running = ollama.ps()["models"]
             models = [{**m, "loaded": in_memory(running, m) is not None} for m in models]
             models = [m for m in models if m["loaded"] is loaded]
         if capability:
-            models = [m for m in models if capability in self._capabilities(m)]
+            models = [m for m in models if capability in _capabilities(ollama, m)]
         if sort:
             models.sort(key=lambda m: _sort_key(m[sort.lstrip("-")]), reverse=sort.startswith("-"))
         return {**answer, "models": models, "total": len(models)}
@@ -70,10 +71,11 @@ class ModelLibrary:
         :raises ModelNotFound: when it is not installed
         """
         name = check_name(model)
-        shown = self._ollama.show(str(name))
-        listed = self._ollama.list()["models"]
-        entry = self._find(listed, name)
-        running = in_memory(self._ollama.ps()["models"], entry)
+        ollama = self._ollamas.main()
+        shown = ollama.show(str(name))
+        listed = ollama.list()["models"]
+        entry = _find(ollama, listed, name)
+        running = in_memory(ollama.ps()["models"], entry)
         parameters = parse_parameters(shown["parameters"])
         in_force = running["context_length"] if running else parameters.get("num_ctx")
         memory = {field: running[field] for field in MemorySchema().fields} if running else {}
@@ -96,39 +98,43 @@ class ModelLibrary:
         :raises ModelProtected: when what has it must not be replaced
         """
         old, new = check_name(source), check_name(destination)
-        listed = self._ollama.list()["models"]
-        self._find(listed, old)
+        ollama = self._ollamas.main()
+        listed = ollama.list()["models"]
+        _find(ollama, listed, old)
         self._protection.check_free(new, listed, overwrite=overwrite)
-        self._ollama.copy(str(old), str(new))
+        ollama.copy(str(old), str(new))
         return {"source": str(old), "destination": str(new), "copied": True}
 
-    def _now_or_last(self, *, stale: bool) -> Json:
+    def _now_or_last(self, ollama: OllamaService, *, stale: bool) -> Json:
+        url = ollama.provider.native_url
         try:
-            listing = self._ollama.list()
+            listing = ollama.list()
         except (UpstreamUnavailable, UpstreamTimeout):
-            last = self._last.get() if stale else None
+            last = self._last.get(url) if stale else None
             if last is None:
                 raise
             return {**last, "stale": True}
-        self._last.keep(listing)
+        self._last.keep(url, listing)
         return listing
 
-    def _find(self, listed: Sequence[Json], name: ModelName) -> Json:
-        found = find_model(listed, name)
-        if found is None:
-            raise self._ollama.model_not_found(str(name))
-        return found
 
-    def _capabilities(self, model: Json) -> Sequence[str]:
-        """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
-        if "capabilities" in model:
-            told: Sequence[str] = model["capabilities"]
-            return told
-        try:
-            shown: Sequence[str] = self._ollama.show(model["name"])["capabilities"]
-        except (NotFound, UpstreamError):  # its weights are gone, or damaged
-            return []
-        return shown
+def _find(ollama: OllamaService, listed: Sequence[Json], name: ModelName) -> Json:
+    found = find_model(listed, name)
+    if found is None:
+        raise ollama.model_not_found(str(name))
+    return found
+
+
+def _capabilities(ollama: OllamaService, model: Json) -> Sequence[str]:
+    """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
+    if "capabilities" in model:
+        told: Sequence[str] = model["capabilities"]
+        return told
+    try:
+        shown: Sequence[str] = ollama.show(model["name"])["capabilities"]
+    except (NotFound, UpstreamError):  # its weights are gone, or damaged
+        return []
+    return shown
 
 
 def _sort_key(value: Any) -> Any:
@@ -139,18 +145,17 @@ log = logging.getLogger(__name__)
 
 
 class LastModels:
-    """The last list that the Ollama at *url* answered, kept at *path*.
+    """The last list of models that Ollama answered, kept at *path* with the server's address.
 
     The file is written when the list changed; its time of change is the time of the last answer.
     """
 
-    def __init__(self, path: Path, url: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._file = JsonFile(path, _check)
-        self._url = url
 
-    def keep(self, listing: Json) -> None:
-        """Keep what was just answered; a listing does not fail because it cannot be kept."""
-        kept = {"url": self._url, "models": ModelListSchema().dump(listing)["models"]}
+    def keep(self, url: str, listing: Json) -> None:
+        """Keep what the server at *url* answered; a listing does not fail because it cannot be kept."""
+        kept = {"url": url, "models": ModelListSchema().dump(listing)["models"]}
         try:
             if self._file.read() == kept:
                 os.utime(self._file.path)
@@ -159,13 +164,13 @@ class LastModels:
         except (OSError, StorageFailed) as exc:
             log.warning("the list of models cannot be kept: %s", exc)
 
-    def get(self) -> Json | None:
-        """Return the last list and when it was answered: ``models``, ``as_of``, ``age_seconds``."""
+    def get(self, url: str) -> Json | None:
+        """Return the last list of the server at *url*, with ``as_of`` and ``age_seconds``."""
         try:
             kept = self._file.read()
         except StorageFailed:
             return None
-        if kept.get("url") != self._url:
+        if kept.get("url") != url:
             return None
         as_of = datetime.fromtimestamp(self._file.path.stat().st_mtime, timezone.utc)
         age = datetime.now(timezone.utc) - as_of

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from app.model_name import ModelName
 from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers, OllamaService
 
 Json = dict[str, Any]
 
@@ -16,45 +17,53 @@ _POLL_SECONDS = 0.05
 
 
 class MemoryService:
-    """The memory of one Ollama server."""
+    """The memory of Ollama."""
 
-    def __init__(self, ollama: OllamaService) -> None:
-        self._ollama = ollama
+    def __init__(self, ollamas: OllamaServers) -> None:
+        self._ollamas = ollamas
+
+    def list(self) -> Json:
+        """Return the models in memory."""
+        return self._ollamas.main().ps()
 
     def load(self, model: str, keep_alive: float | str | None = None) -> Json:
         """Load *model*, and tell what it takes."""
         name = check_name(model)
-        self._ollama.load(str(name), keep_alive)
-        entry = self._entry(name)
+        ollama = self._ollamas.main()
+        ollama.load(str(name), keep_alive)
+        entry = _entry(ollama, name)
         return {**(entry or {}), "model": str(name), "loaded": entry is not None}
 
     def unload(self, model: str) -> Json:
         """Take *model* out of memory; ``loaded`` is still true while it answers a request."""
         name = check_name(model)
-        self._ollama.unload(str(name))
-        return {"model": str(name), "loaded": not self._is_gone(name)}
+        ollama = self._ollamas.main()
+        ollama.unload(str(name))
+        return {"model": str(name), "loaded": not _is_gone(ollama, name)}
 
     def release(self, name: ModelName) -> None:
         """Unload a model that is to be deleted, if it is loaded under this *name*."""
-        if find_model(self._ollama.ps()["models"], name):
+        if find_model(self._ollamas.main().ps()["models"], name):
             self.unload(str(name))
 
-    def _entry(self, name: ModelName) -> Json | None:
-        running = self._ollama.ps()["models"]
-        if found := find_model(running, name):
-            return found
-        installed = find_model(self._ollama.list()["models"], name)
-        return in_memory(running, installed) if installed else None
 
-    def _is_gone(self, name: ModelName) -> bool:
-        for _ in range(_POLLS):
-            if find_model(self._ollama.ps()["models"], name) is None:
-                return True
-            time.sleep(_POLL_SECONDS)
-        return False
+def _entry(ollama: OllamaService, name: ModelName) -> Json | None:
+    running: Sequence[Json] = ollama.ps()["models"]
+    if found := find_model(running, name):
+        return found
+    installed = find_model(ollama.list()["models"], name)
+    return in_memory(running, installed) if installed else None
 
 
-def in_memory(running: list[Json], model: Json) -> Json | None:
+def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
+    for _ in range(_POLLS):
+        if find_model(ollama.ps()["models"], name) is None:
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def in_memory(running: Sequence[Json], model: Json) -> Json | None:
     """Return the one of *running* that is *model*, maybe under another of its names."""
     same_name = [entry for entry in running if entry["name"].lower() == model["name"].lower()]
     same_digest = [entry for entry in running if entry["digest"] == model["digest"]]

@@ -8,6 +8,7 @@ from typing import Any
 from app.errors import ModelExists, ModelProtected
 from app.model_name import ModelName
 from app.services.ollama.names import find_model, full_name
+from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
 
@@ -15,23 +16,23 @@ Json = dict[str, Any]
 class Protection:
     """The models that the settings protect.
 
-    :param names: upper and lower case are the same, and a name without a tag is that of `latest`
+    Upper and lower case are the same in their names, and a name without a tag is that of `latest`.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = [*names]
-        self._keys = {full_name(name) for name in self._names}
+    def __init__(self, settings: SettingsStore) -> None:
+        self._settings = settings
 
     def check(self, model: str) -> None:
         """See to it that *model* may go.
 
         :raises ModelProtected: when it may not
         """
-        if full_name(model) in self._keys:
+        names: list[str] = self._settings.all()["protected_models"]
+        if full_name(model) in map(full_name, names):
             raise ModelProtected(
                 f"The model '{model}' is protected: it is neither deleted nor replaced.",
                 hint="Take it out of `protected_models` first: PUT /api/settings",
-                details={"model": model, "protected_models": self._names},
+                details={"model": model, "protected_models": names},
             )
 
     def check_free(self, name: ModelName, listed: Iterable[Json], *, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 
 from app import gguf
 from app.errors import DiskFull, InvalidUpload
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
 
 _CHUNK = 1 << 20
 _MAGIC = b"GGUF"
@@ -27,13 +27,13 @@ class Upload(Protocol):
 
 
 class UploadService:
-    """Uploads to one Ollama server.
+    """Uploads to Ollama.
 
     :param folder: where a file is kept while it arrives; it has no name there, and ends with the process
     """
 
-    def __init__(self, ollama: OllamaService, folder: Path) -> None:
-        self._ollama = ollama
+    def __init__(self, ollamas: OllamaServers, folder: Path) -> None:
+        self._ollamas = ollamas
         self._folder = folder
 
     def push(
@@ -65,9 +65,10 @@ class UploadService:
             _check(file.tell(), size, actual, digest)
             _check_complete(file)
             check()
-            if not self._ollama.has_blob(actual):
+            ollama = self._ollamas.main()
+            if not ollama.has_blob(actual):
                 file.seek(0)
-                self._ollama.push_blob(actual, file)
+                ollama.push_blob(actual, file)
         return actual
 
     def _receive(self, start: bytes, upload: Upload, file: IO[bytes]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,8 @@ from sqlalchemy import delete, select
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
 from app.services.ollama.names import check_name, full_name
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers
+from app.services.settings import SettingsStore
 from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
 
 Json = dict[str, Any]
@@ -66,16 +67,12 @@ class VersionStore:
 
 
 class VersionService:
-    """Keeps versions, goes back to them, and throws away those that are too many."""
+    """Keeps versions, goes back to them, and deletes those beyond the settings' `keep_versions`."""
 
-    def __init__(
-        self, store: VersionStore, ollama: OllamaService, limit: int, protected: Iterable[str] = ()
-    ) -> None:
-        """Keep at most *limit* versions of a model, and those whose names are *protected*."""
+    def __init__(self, store: VersionStore, ollamas: OllamaServers, settings: SettingsStore) -> None:
         self._store = store
-        self._ollama = ollama
-        self._limit = limit
-        self._protected = {full_name(name) for name in protected}
+        self._ollamas = ollamas
+        self._settings = settings
 
     def keep(self, model: str, digest: str, *, automatic: bool = False) -> KeptVersion:
         """Keep the installed version of *model*, whose *digest* it is, until its update is over."""
@@ -85,7 +82,7 @@ class VersionService:
             status="pending", pull_id="", automatic=automatic, created_at=utc_now(),
         )  # fmt: skip
         self._store.save(row)  # first, so that no copy is ever left that nobody knows of
-        self._ollama.copy(model, row.name)
+        self._ollamas.main().copy(model, row.name)
         return row
 
     def begun(self, row: KeptVersion, pull_id: str) -> None:
@@ -127,7 +124,7 @@ class VersionService:
                 details={"model": str(name)},
             )
         newer = self.keep(str(name), now) if now else None
-        self._ollama.copy(row.name, str(name))
+        self._ollamas.main().copy(row.name, str(name))
         if newer:
             newer.status = "kept"
             self._store.save(newer)
@@ -159,7 +156,7 @@ class VersionService:
 
     def installed(self) -> dict[str, str]:
         """Return the digests of the installed models, by their full names in lower case."""
-        return {full_name(model["name"]): model["digest"] for model in self._ollama.list()["models"]}
+        return {full_name(model["name"]): model["digest"] for model in self._ollamas.main().list()["models"]}
 
     def _check_idle(self, model: str, key: str) -> None:
         pending = [row.pull_id for row in self._store.all() if row.key == key and row.status == "pending"]
@@ -172,16 +169,17 @@ class VersionService:
             )
 
     def _prune(self, key: str, installed: str) -> None:
-        for row in superfluous(self._store.kept(key), installed, self._limit):
+        limit = self._settings.all()["keep_versions"]
+        for row in superfluous(self._store.kept(key), installed, limit):
             self._forget(row)
 
     def _forget(self, row: KeptVersion) -> None:
-        if full_name(row.name) in self._protected:
+        if full_name(row.name) in map(full_name, self._settings.all()["protected_models"]):
             row.status = "kept"
             self._store.save(row)
             return
         try:
-            self._ollama.delete(row.name)
+            self._ollamas.main().delete(row.name)
         except ModelNotFound:
             log.info("%s was gone already", row.name)
         self._store.delete(row.name)

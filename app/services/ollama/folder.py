@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from app.config import is_loopback
 from app.manifest import DIGEST, CorruptManifestError
 from app.model_name import ModelName
 from app.services.ollama.registry import MANIFEST_LIMIT, ManifestSummary
+from app.services.ollama.service import OllamaService
 from app.services.providers.store import Provider
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,28 @@ class LocalStore:
                 yield ModelName.parse(f"{host}/{namespace}/{model}:{tag}"), path
             except ValueError:  # a temporary or hidden file
                 continue
+
+
+class ModelFolders:
+    """Finds the models folders of the Ollama servers on this machine.
+
+    :param environ: ``OLLAMA_MODELS`` names the folder, else it is below the home folder
+    """
+
+    def __init__(self, environ: Mapping[str, str | None]) -> None:
+        self._environ = environ
+
+    def find(
+        self, ollama: OllamaService, listed: Iterable[Mapping[str, Any]] | None = None
+    ) -> LocalStore | None:
+        """Return the models folder of *ollama*; None where it is not on this machine.
+
+        :param listed: the models that it lists, where they are known already
+        """
+        if LocalStore.find(ollama.provider, self._environ) is None:
+            return None
+        listed = ollama.list()["models"] if listed is None else listed
+        return LocalStore.find(ollama.provider, self._environ, [model["digest"] for model in listed])
 
 
 def _candidates(environ: Mapping[str, str | None]) -> Iterator[Path]:

@@ -44,3 +44,14 @@ def full_name(model: str) -> str:
     :raises ValueError: for no name
     """
     return ModelName.parse(model).key.full
+
+
+def key_of(listed: str) -> str:
+    """Return what tells a model that Ollama lists, or that the settings name, from all others.
+
+    That is its full name in lower case; of a name that no grammar allows, the name itself.
+    """
+    try:
+        return full_name(listed)
+    except ValueError:
+        return listed.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,9 +59,12 @@ class ManifestSummary:
 
 
 class RegistryService:
-    """The registries, by the host in a model's name (``GET /v2/<namespace>/<model>/manifests/<tag>``)."""
+    """The registries, by the host in a model's name (``GET /v2/<namespace>/<model>/manifests/<tag>``).
 
-    def __init__(self, session: requests.Session, timeouts: Timeouts) -> None:
+    :param timeouts: returns those in force
+    """
+
+    def __init__(self, session: requests.Session, timeouts: Callable[[], Timeouts]) -> None:
         self._session = session
         self._timeouts = timeouts
 
@@ -96,7 +100,8 @@ class RegistryService:
         """Return the status and at most *limit* bytes of an answer."""
         base = f"{'http' if insecure else 'https'}://{name.host}"
         url = f"{base}/v2/{name.namespace}/{name.model}/{path}"
-        timeout = (self._timeouts.connect, self._timeouts.list)
+        timeouts = self._timeouts()
+        timeout = (timeouts.connect, timeouts.list)
         with translated(name.host, base):
             response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
             try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Set
 from typing import IO
 
+import requests
+
+from app.config import Timeouts
 from app.errors import (
     CreateFailed,
     ModelNotFound,
@@ -16,6 +19,8 @@ from app.schemas.models import ModelListSchema
 from app.schemas.running import RunningListSchema
 from app.schemas.show import ShowSchema
 from app.services.ollama.api import Json, LineBody, OllamaApi
+from app.services.providers.store import Provider, ProviderStore
+from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
 from app.upstream.hanging_up import Register
 
@@ -174,6 +179,26 @@ class OllamaService(OllamaApi):
             hint='Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}',
             details={"available": [model["name"] for model in models]},
         )
+
+
+class OllamaServers:
+    """The Ollama servers that the providers name, each asked with the settings in force.
+
+    :param session: for the connections to all of them
+    """
+
+    def __init__(self, session: requests.Session, providers: ProviderStore, settings: SettingsStore) -> None:
+        self._session = session
+        self._providers = providers
+        self._settings = settings
+
+    def main(self, timeouts: Timeouts | None = None) -> OllamaService:
+        """Return the service for the provider ``ollama``."""
+        return self.of(self._providers.get("ollama"), timeouts)
+
+    def of(self, provider: Provider, timeouts: Timeouts | None = None) -> OllamaService:
+        """Return the service for *provider*; without *timeouts*, those of the settings hold."""
+        return OllamaService(self._session, provider, timeouts or self._settings.timeouts)
 
 
 def create_failed(model: str, message: str) -> CreateFailed:

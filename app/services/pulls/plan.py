@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from app import gguf
+from app.config import Timeouts, is_loopback
 from app.errors import DiskFull, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
-from app.services.ollama.folder import LocalStore, partial_bytes
+from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import check_name
 from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry
-from app.services.ollama.service import OllamaService
+from app.services.ollama.service import OllamaServers, OllamaService
 from app.services.pulls import memory_need as estimate
+from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096  # Ollama's own with less than 24 GiB of graphics memory
 _HEADER_LIMIT = 256 << 10  # bytes of the weights, whose beginning tells what they are
@@ -26,19 +32,61 @@ _LOADED_KINDS = {"model", "projector", "adapter"}
 
 
 @dataclass(frozen=True)
+class Destination:
+    """Where pulls go to: an Ollama server, and its models folder where that is on this machine."""
+
+    ollama: OllamaService
+    folder: LocalStore | None
+
+    def missing(self, manifest: ManifestSummary) -> list[Layer]:
+        """Return the layers of *manifest* that are not here, each once."""
+        has_blob = self.folder.has_blob if self.folder else self.ollama.has_blob
+        layers = {layer.digest: layer for layer in manifest.layers}
+        return [layer for layer in layers.values() if not has_blob(layer.digest)]
+
+    def disk(self, missing: list[Layer]) -> Json | None:
+        """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
+        if self.folder is None:
+            return None
+        blobs = self.folder.path / "blobs"
+        needed = sum(max(0, layer.size - partial_bytes(blobs, layer.digest)) for layer in missing)
+        free = self.folder.free_bytes()
+        return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
+
+    def installed(self, name: ModelName) -> str | None:
+        """Return the digest of *name* as it is installed; None where it is not."""
+        for model in self.ollama.list()["models"]:
+            if check_name(model["name"]).key == name.key:
+                digest: str = model["digest"]
+                return digest
+        return None
+
+    @property
+    def available_memory(self) -> int | None:
+        """The bytes that a model can have; None where Ollama runs on another machine."""
+        is_here = is_loopback(urlsplit(self.ollama.provider.native_url).hostname or "")
+        return estimate.available_bytes() if is_here else None
+
+
+@dataclass(frozen=True)
 class PlanService:
     """Plans pulls.
 
-    :param store: Ollama's models folder, where it is on this machine
-    :param registries: the hosts, beside this machine's own, that models may come from
-    :param is_here: whether Ollama runs on this machine, so that its memory is this machine's
+    :param hasty_registry: the same as *registry*, with short timeouts
+    :param allowed: the hosts, beside this machine's own, that models may come from
     """
 
-    ollama: OllamaService
+    ollamas: OllamaServers
+    folders: ModelFolders
     registry: RegistryService
-    store: LocalStore | None
-    registries: tuple[str, ...]
-    is_here: bool
+    hasty_registry: RegistryService
+    settings: SettingsStore
+    allowed: tuple[str, ...]
+
+    def destination(self, timeouts: Timeouts | None = None) -> Destination:
+        """Return where pulls go to."""
+        ollama = self.ollamas.main(timeouts)
+        return Destination(ollama, self.folders.find(ollama))
 
     def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Json:
         """Return what pulling *model* would fetch and need.
@@ -46,11 +94,12 @@ class PlanService:
         :raises ModelNotInRegistry: when the registry does not have it
         """
         name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self.registries)
-        installed = self._installed(name)
+        check_registry(name.host, insecure=insecure, allowed=self.allowed)
+        destination = self.destination()
+        installed = destination.installed(name)
         manifest = self.registry.manifest(name, insecure=insecure)
         fetch = _Fetch(self.registry, name, insecure)
-        missing = self.missing(manifest)
+        missing = destination.missing(manifest)
         return {
             "model": str(name),
             "digest": manifest.digest,
@@ -59,76 +108,58 @@ class PlanService:
             "layers": [_layer(layer, present=layer not in missing) for layer in manifest.layers],
             "installed": installed is not None,
             "current": installed is not None and manifest.is_same(installed),
-            "disk": self.disk(missing),
-            "memory": self._memory(manifest, fetch, num_ctx or DEFAULT_CONTEXT),
+            "disk": destination.disk(missing),
+            "memory": _memory(manifest, fetch, num_ctx or DEFAULT_CONTEXT, destination.available_memory),
             "license": fetch.first_line(manifest, "license"),
-            **self._requirement(fetch.text(manifest, "config")),
+            **_requirement(destination.ollama, fetch.text(manifest, "config")),
         }
 
-    def missing(self, manifest: ManifestSummary) -> list[Layer]:
-        """Return the layers of *manifest* that are not here, each once."""
-        has_blob = self.store.has_blob if self.store else self.ollama.has_blob
-        layers = {layer.digest: layer for layer in manifest.layers}
-        return [layer for layer in layers.values() if not has_blob(layer.digest)]
-
-    def check_disk(self, name: ModelName, *, insecure: bool) -> None:
-        """See to it that *name* fits on the disk; where that cannot be known, it is taken to.
+    def check_disk(self, model: str, *, insecure: bool) -> None:
+        """See to it that *model* fits on the disk; where that is not known in a moment, it is taken to.
 
         :raises DiskFull: when it does not
         """
-        if self.store is None:
-            return
+        name = check_name(model)
+        check_registry(name.host, insecure=insecure, allowed=self.allowed)
         try:
-            manifest = self.registry.manifest(name, insecure=insecure)
-        except ServiceError:
+            destination = self.destination(self.settings.hasty_timeouts)
+            if destination.folder is None:
+                return
+            missing = destination.missing(self.hasty_registry.manifest(name, insecure=insecure))
+        except ServiceError as exc:  # the pull itself says what is wrong
+            log.info("the disk is not checked: %s", exc.message)
             return
-        disk = self.disk(self.missing(manifest))
+        disk = destination.disk(missing)
         if disk and not disk["fits"]:
             raise DiskFull(
                 f"The model '{name}' does not fit on the disk: {gigabytes(disk['needed_bytes'])} are to be "
                 f"downloaded, and {gigabytes(disk['free_bytes'])} are free.",
                 hint='Free some disk space, or go on all the same with "force": true.',
-                details={"model": str(name), "path": str(self.store.path), **disk},
+                details={"model": str(name), "path": str(destination.folder.path), **disk},
             )
 
-    def _installed(self, name: ModelName) -> str | None:
-        """Return the digest of *name* as it is installed; None where it is not."""
-        for model in self.ollama.list()["models"]:
-            if check_name(model["name"]).key == name.key:
-                digest: str = model["digest"]
-                return digest
-        return None
 
-    def disk(self, missing: list[Layer]) -> Json | None:
-        """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
-        if self.store is None:
-            return None
-        blobs = self.store.path / "blobs"
-        needed = sum(max(0, layer.size - partial_bytes(blobs, layer.digest)) for layer in missing)
-        free = self.store.free_bytes()
-        return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
+def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: int | None) -> Json:
+    weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
+    needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
+    return {
+        "needed_bytes": needed,
+        "num_ctx": num_ctx,
+        "available_bytes": available,
+        "fits": None if available is None else needed <= available,
+        "estimated": estimated,
+    }
 
-    def _memory(self, manifest: ManifestSummary, fetch: _Fetch, num_ctx: int) -> Json:
-        weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
-        needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
-        available = estimate.available_bytes() if self.is_here else None
-        return {
-            "needed_bytes": needed,
-            "num_ctx": num_ctx,
-            "available_bytes": available,
-            "fits": None if available is None else needed <= available,
-            "estimated": estimated,
-        }
 
-    def _requirement(self, config: str) -> Json:
-        """Return the Ollama version that the *config* asks for, and whether this one is new enough."""
-        try:
-            wanted = json.loads(config).get("requires")
-        except (ValueError, AttributeError):
-            wanted = None
-        if not isinstance(wanted, str) or not wanted:
-            return {"requires": None, "version_ok": None}
-        return {"requires": wanted, "version_ok": is_new_enough(self.ollama.version(), wanted)}
+def _requirement(ollama: OllamaService, config: str) -> Json:
+    """Return the Ollama version that the *config* asks for, and whether *ollama* is new enough."""
+    try:
+        wanted = json.loads(config).get("requires")
+    except (ValueError, AttributeError):
+        wanted = None
+    if not isinstance(wanted, str) or not wanted:
+        return {"requires": None, "version_ok": None}
+    return {"requires": wanted, "version_ok": is_new_enough(ollama.version(), wanted)}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from app.errors import PullFinished, PullNotFound, ServiceError
 from app.services.models.versions import VersionStore
 from app.services.pulls.schedule import Occasions, is_open, occasion
 from app.services.pulls.service import PullService
+from app.services.settings import SettingsStore
+from app.services.updates.service import UpdateService
 
 Json = dict[str, Any]
 
@@ -26,35 +28,32 @@ def local_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class AutoUpdate:
-    """What the workers' scheduler looks after.
+class DailyUpdate:
+    """Updates all models once a day."""
 
-    :param settings: the settings' `updates`
-    :param update: updates all models; the keyword `include_loaded` says whether those in memory too
-    """
-
-    settings: Json
+    settings: SettingsStore
     occasions: Occasions
     versions: VersionStore
     pulls: PullService
-    update: Callable[..., Json]
+    updates: UpdateService
     clock: Callable[[], datetime] = local_now
 
     def tick(self) -> None:
         """Update the models when it is time; outside of the window, pause what still runs."""
-        if not self.settings["enabled"]:
+        settings = self.settings.all()["updates"]
+        if not settings["enabled"]:
             return
         now = self.clock()
-        if not is_open(self.settings["window"], now):
+        if not is_open(settings["window"], now):
             self._pause()
             return
-        due = occasion(self.settings["time"], self.settings["window"], now)
+        due = occasion(settings["time"], settings["window"], now)
         if due is not None and self.occasions.claim(_NAME, due):
-            self._update(due)
+            self._update(due, include_loaded=not settings["skip_loaded"])
 
-    def _update(self, due: datetime) -> None:
+    def _update(self, due: datetime, *, include_loaded: bool) -> None:
         try:
-            done = self.update(include_loaded=not self.settings["skip_loaded"])
+            done = self.updates.start(None, include_loaded=include_loaded, automatic=True)
         except ServiceError as exc:
             log.warning("no automatic updates for now: %s", exc.message)
             self.occasions.release(_NAME, due)

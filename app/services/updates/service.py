@@ -10,8 +10,10 @@ from app.manifest import Layer
 from app.services.models.versions import VersionService
 from app.services.ollama.names import check_name, find_model, full_name
 from app.services.ollama.registry import ManifestSummary, is_plain
-from app.services.pulls.plan import PlanService, total
+from app.services.ollama.service import OllamaServers
+from app.services.pulls.plan import Destination, PlanService, total
 from app.services.pulls.service import PullService
+from app.services.settings import SettingsStore
 from app.services.updates.registry_answers import Answer, RegistryAnswers
 from app.storage.database import utc_now
 
@@ -20,36 +22,35 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class UpdateService:
-    """Finds and fetches updates.
+    """Finds and fetches updates."""
 
-    :param pinned: models that are only updated when they are named
-    """
-
+    ollamas: OllamaServers
     plans: PlanService
     versions: VersionService
     pulls: PullService
     answers: RegistryAnswers
-    pinned: tuple[str, ...] = ()
+    settings: SettingsStore
 
     def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> Json:
         """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
 
         :param only: the full names of those to look at
         """
-        listed = {full_name(model["name"]): model for model in self.plans.ollama.list()["models"]}
+        destination = self.plans.destination()
+        listed = {full_name(model["name"]): model for model in destination.ollama.list()["models"]}
         kept = self.versions.names()
         models = {
             key: model for key, model in listed.items() if key not in kept and (only is None or key in only)
         }
         names = {key: check_name(model["name"]) for key, model in models.items()}
         answers = self.answers.of(names, refresh=refresh)
-        store = self.plans.store
-        here = {full_name(name): manifest for name, manifest in store.models().items()} if store else {}
+        folder = destination.folder
+        here = {full_name(name): manifest for name, manifest in folder.models().items()} if folder else {}
         previous = self.versions.previous({key: model["digest"] for key, model in listed.items()})
-        pinned = {full_name(name) for name in self.pinned}
+        pinned = {full_name(name) for name in self.settings.all()["pinned_models"]}
         found = []
         for key, model in models.items():
-            item = self._compare(model, answers[key], here.get(key))
+            item = _compare(destination, model, answers[key], here.get(key))
             item["previous"] = previous.get(key)
             found.append({**item, "status": "pinned"} if key in pinned else item)
         return {
@@ -74,7 +75,7 @@ class UpdateService:
         only = None if models is None else {full_name(str(check_name(model))) for model in models}
         chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
         loaded = set() if include_loaded else self._loaded()
-        room = self.plans.disk([])
+        room = self.plans.destination().disk([])
         started, skipped = choose(
             chosen, loaded, room["free_bytes"] if room else None, all_models=models is None
         )
@@ -87,13 +88,19 @@ class UpdateService:
             "dry_run": dry_run,
         }
 
-    def resume(self, pull: Json) -> Json:
-        """Go on with a failed or cancelled *pull*; a version that is installed is kept first."""
-        installed = find_model(self.plans.ollama.list()["models"], check_name(pull["model"]))
-        if pull["status"] == "done" or installed is None:
-            return self.pulls.change(pull["id"], "running")
+    def resume(self, id: str) -> Json:
+        """Go on with a pull that is paused, or that failed or was cancelled.
+
+        Of the latter two, the version that is installed is kept first.
+        """
+        pull = self.pulls.get(id)
+        if pull["status"] not in {"failed", "cancelled"}:
+            return self.pulls.change(id, "running")
+        installed = find_model(self.ollamas.main().list()["models"], check_name(pull["model"]))
+        if installed is None:
+            return self.pulls.change(id, "running")
         kept = self.versions.keep(installed["name"], installed["digest"])
-        resumed = self.pulls.change(pull["id"], "running")
+        resumed = self.pulls.change(id, "running")
         self.versions.begun(kept, resumed["id"])
         return resumed
 
@@ -111,34 +118,35 @@ class UpdateService:
         wanted = {full_name(str(check_name(model))): model for model in models}
         for key, model in wanted.items():
             if key not in by_key:
-                raise self.plans.ollama.model_not_found(model)
+                raise self.ollamas.main().model_not_found(model)
         return [by_key[key] for key in wanted]
 
     def _loaded(self) -> set[str]:
-        return {full_name(model["name"]) for model in self.plans.ollama.ps()["models"]}
+        return {full_name(model["name"]) for model in self.ollamas.main().ps()["models"]}
 
-    def _compare(self, model: Json, answer: Answer, here: ManifestSummary | None) -> Json:
-        """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
-        item: Json = {
-            "model": model["name"],
-            "status": answer.status or "current",
-            "digest": model["digest"],
-            "available_digest": answer.manifest and answer.manifest.digest,
-            "download_bytes": 0,
-            "needed_bytes": 0,
-            "changed": [],
-            "is_outdated": False,
-        }
-        new = answer.manifest
-        if new is None:
-            return {**item, "reason": answer.reason}
-        if is_current(model["digest"], here, new):
-            return item
-        missing = self.plans.missing(new)
-        disk = self.plans.disk(missing)
-        item.update(status="outdated", is_outdated=True, download_bytes=total(missing))
-        item.update(needed_bytes=disk["needed_bytes"] if disk else 0)
-        return {**item, "changed": changed_kinds(here, new, missing)}
+
+def _compare(destination: Destination, model: Json, answer: Answer, here: ManifestSummary | None) -> Json:
+    """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
+    item: Json = {
+        "model": model["name"],
+        "status": answer.status or "current",
+        "digest": model["digest"],
+        "available_digest": answer.manifest and answer.manifest.digest,
+        "download_bytes": 0,
+        "needed_bytes": 0,
+        "changed": [],
+        "is_outdated": False,
+    }
+    new = answer.manifest
+    if new is None:
+        return {**item, "reason": answer.reason}
+    if is_current(model["digest"], here, new):
+        return item
+    missing = destination.missing(new)
+    disk = destination.disk(missing)
+    item.update(status="outdated", is_outdated=True, download_bytes=total(missing))
+    item.update(needed_bytes=disk["needed_bytes"] if disk else 0)
+    return {**item, "changed": changed_kinds(here, new, missing)}
 
 
 def choose(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError, UpstreamIncomplete
+from app.services.chat.context_window import measure
 from app.services.chat.dialects.openai_answers import OpenAIAnswer
-from app.services.chat.tokens import measure
 from app.upstream.json import count
 from tests.wire import recording
 

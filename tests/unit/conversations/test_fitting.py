@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.chat.tokens import estimate
+from app.services.chat.context_window import estimate
 from app.services.conversations.fitting import fit
 
 Json = dict[str, Any]

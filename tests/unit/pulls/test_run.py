@@ -60,7 +60,7 @@ def _run(store: PullStore, id: str, *, may_run: bool = True) -> None:
     PullRun(
         store,
         OllamaService(session, provider, TIMEOUTS),
-        RegistryService(session, TIMEOUTS),
+        RegistryService(session, lambda: TIMEOUTS),
         store.get(id),
         "me",
         threading.Event(),
@@ -154,7 +154,7 @@ def test_manifest_that_is_nonsense_is_an_invalid_response(manifest: bytes) -> No
         wire.get(MANIFEST, manifest)
 
         with pytest.raises(InvalidUpstreamResponse):
-            RegistryService(session, TIMEOUTS).manifest(ModelName.parse(NAME), insecure=True)
+            RegistryService(session, lambda: TIMEOUTS).manifest(ModelName.parse(NAME), insecure=True)
 
 
 @pytest.mark.parametrize(

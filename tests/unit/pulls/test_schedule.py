@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -13,13 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.config import Timeouts
 from app.errors import PullNotFound, UpstreamUnavailable
 from app.services.models.versions import VersionStore
 from app.services.pulls.feed import PullFeeds
 from app.services.pulls.schedule import Occasions, is_open, occasion
 from app.services.pulls.service import PullService
 from app.services.pulls.store import PullStore
-from app.services.updates.daily import AutoUpdate
+from app.services.settings import SettingsStore
+from app.services.updates.daily import DailyUpdate
 from app.storage.database import Database, KeptVersion
 
 ZONE = timezone(timedelta(hours=2))
@@ -119,33 +122,35 @@ class Updates:
         self.asked: list[dict[str, Any]] = []
         self.failing = False
 
-    def __call__(self, **values: Any) -> dict[str, Any]:
+    def start(self, models: None, **values: Any) -> dict[str, Any]:
         self.asked.append(values)
         if self.failing:
             raise UpstreamUnavailable("Ollama is not running.")
         return {"started": [], "skipped": []}
 
 
-def auto_update(database: Database, updates: Updates, now: datetime, **settings: Any) -> AutoUpdate:
+def daily_update(database: Database, updates: Updates, now: datetime, **values: Any) -> DailyUpdate:
     store = PullStore(database)
     pulls = PullService(store, (), lambda _: None, PullFeeds(), threading.Event(), lambda _: True)
-    merged = {**ON, **settings}
-    return AutoUpdate(merged, Occasions(database), VersionStore(database), pulls, updates, clock=lambda: now)
+    settings = SettingsStore(Path(tempfile.mkdtemp()) / "settings.json", Timeouts())
+    settings.update(updates={**ON, **values})
+    versions = VersionStore(database)
+    return DailyUpdate(settings, Occasions(database), versions, pulls, updates, clock=lambda: now)
 
 
 def test_automatic_updates_run_once_a_day(database: Database) -> None:
     updates = Updates()
 
     for now in (at("02:00"), at("03:00"), at("03:01"), at("12:00"), at("04:00", 23)):
-        auto_update(database, updates, now).tick()
+        daily_update(database, updates, now).tick()
 
-    assert updates.asked == [{"include_loaded": False}] * 2
+    assert updates.asked == [{"include_loaded": False, "automatic": True}] * 2
 
 
 def test_automatic_updates_are_off_unless_they_are_enabled(database: Database) -> None:
     updates = Updates()
 
-    auto_update(database, updates, at("03:00"), enabled=False).tick()
+    daily_update(database, updates, at("03:00"), enabled=False).tick()
 
     assert updates.asked == []
 
@@ -153,13 +158,13 @@ def test_automatic_updates_are_off_unless_they_are_enabled(database: Database) -
 def test_automatic_updates_that_could_not_begin_are_tried_again(database: Database) -> None:
     updates = Updates()
     updates.failing = True
-    auto_update(database, updates, at("03:00"), skip_loaded=False).tick()
+    daily_update(database, updates, at("03:00"), skip_loaded=False).tick()
     updates.failing = False
 
-    auto_update(database, updates, at("03:10"), skip_loaded=False).tick()
-    auto_update(database, updates, at("03:20"), skip_loaded=False).tick()
+    daily_update(database, updates, at("03:10"), skip_loaded=False).tick()
+    daily_update(database, updates, at("03:20"), skip_loaded=False).tick()
 
-    assert updates.asked == [{"include_loaded": True}] * 2
+    assert updates.asked == [{"include_loaded": True, "automatic": True}] * 2
 
 
 def test_automatic_pull_is_paused_once_when_the_window_is_over(database: Database) -> None:
@@ -169,10 +174,10 @@ def test_automatic_pull_is_paused_once_when_the_window_is_over(database: Databas
     row = KeptVersion(name="a:1-prev-0", model="a:1", key=key, digest="0", pull_id=pull.id, automatic=True)
     versions.save(row)
 
-    auto_update(database, Updates(), at("06:01")).tick()
+    daily_update(database, Updates(), at("06:01")).tick()
     paused = store.get(pull.id).status
     store.want(pull.id, "running")
-    auto_update(database, Updates(), at("06:02")).tick()
+    daily_update(database, Updates(), at("06:02")).tick()
 
     assert paused == "paused"
     assert store.get(pull.id).status == "queued"
@@ -184,7 +189,7 @@ def test_automatic_pull_that_is_gone_is_no_fault(database: Database) -> None:
         KeptVersion(name="a:1-prev-0", model="a:1", key="a", digest="0", pull_id="x", automatic=True)
     )
 
-    auto_update(database, Updates(), at("06:01")).tick()
+    daily_update(database, Updates(), at("06:01")).tick()
 
     with pytest.raises(PullNotFound):
         PullStore(database).get("x")

@@ -135,12 +135,12 @@ def test_chores_forget_old_pulls_as_the_settings_say(client: FlaskClient) -> Non
     client.put("/api/settings", json={"pulls": {"keep_days": 2}})
     id = services.pull_store.join("a", "a", insecure=False).id
     services.pull_store.want(id, "cancelled")
-    services.do_chores()
+    services.chores.do()
     kept = services.pulls.all()
     with services.database.session() as session:
         session.execute(update(Pull).values(updated_at=utc_now() - timedelta(days=3)))
 
-    services.do_chores()
+    services.chores.do()
 
     assert len(kept) == 1
     assert services.pulls.all() == []

@@ -13,14 +13,15 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import Timeouts
+from app.config import ROOT, Timeouts
 from app.manifest import MANIFEST_TYPE, Layer
 from app.model_name import ModelName
 from app.services.models.versions import VersionService, VersionStore, kept_name, superfluous
 from app.services.ollama.names import full_name
 from app.services.ollama.registry import ManifestSummary, RegistryService
-from app.services.ollama.service import OllamaService
-from app.services.providers.store import Provider
+from app.services.ollama.service import OllamaServers
+from app.services.providers.store import ProviderStore
+from app.services.settings import SettingsStore
 from app.services.updates.service import changed_kinds, choose, is_current
 from app.storage.database import Database, KeptVersion, utc_now
 from app.upstream.session import UpstreamSession
@@ -45,7 +46,7 @@ def manifest(mark: str, **layers: str) -> ManifestSummary:
 def served(wire: responses.RequestsMock, body: bytes) -> ManifestSummary:
     wire.get(URL, body, content_type=MANIFEST_TYPE)
     with UpstreamSession() as session:
-        return RegistryService(session, Timeouts()).manifest(ModelName.parse("a:1"))
+        return RegistryService(session, Timeouts).manifest(ModelName.parse("a:1"))
 
 
 DOCUMENT: dict[str, Any] = {
@@ -215,10 +216,14 @@ def test_former_version_that_is_protected_is_not_thrown_away(
         name, past = f"a:1-prev-{mark}", utc_now() - timedelta(days=1)
         row = KeptVersion(name=name, model="a:1", key=full_name("a:1"), digest=mark * 64, created_at=past)
         store.save(row)
-    provider = Provider("ollama", name="Ollama", kind="ollama", base_url="http://ollama.test/v1")
+    settings = SettingsStore(tmp_path / "settings.json", Timeouts())
+    settings.update(keep_versions=0, protected_models=["A:1-prev-1"])
+    changes = tmp_path / "providers.json"
+    changes.write_text('{"ollama": {"base_url": "http://ollama.test/v1"}}')
+    providers = ProviderStore(ROOT / "providers.json", changes, (), {})
 
     with UpstreamSession() as session:
-        versions = VersionService(store, OllamaService(session, provider, Timeouts()), 0, ["A:1-prev-1"])
+        versions = VersionService(store, OllamaServers(session, providers, settings), settings)
         versions.settle()
 
     assert [call.request.body for call in wire.calls if call.request.method == "DELETE"] == [

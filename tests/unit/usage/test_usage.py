@@ -314,7 +314,7 @@ def test_chores_forget_calls_as_the_settings_say(app: Flask, client: FlaskClient
     keep(services.database, call(at=utc_now() - timedelta(days=11)))
 
     put = client.put("/api/settings", json={"usage": {"keep_days": 10}})
-    services.do_chores()
+    services.chores.do()
 
     assert put.json["usage"] == {"keep_days": 10}
     assert count(services.database) == 0

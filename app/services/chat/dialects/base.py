@@ -6,16 +6,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
-from app.errors import EmptyResponse, InvalidUpstreamResponse, NotSupported
-from app.services.providers.store import Provider
+from app.errors import EmptyResponse, InvalidUpstreamResponse
+from app.schemas.chat import ChatBody
+from app.schemas.chat_results import ToldUsage
+from app.schemas.messages import CalledFunction, ToolCall
 from app.upstream.failures import cut_off, invalid_response
 from app.upstream.hanging_up import Register
 from app.upstream.json import parse, parse_answer
 from app.upstream.reading import SIZE_LIMIT, Body
 
 Json = dict[str, Any]
+
+
+class Delta(TypedDict, total=False):
+    """A piece of an answer, as a stream's `delta` tells it."""
+
+    content: str
+    thinking: str
+    tool_calls: list[ToolCall]
+
+
+class Timing(TypedDict, total=False):
+    """Seconds, and tokens a second, where they are known."""
+
+    time_to_first_token: float
+    tokens_per_second: float
+    load_time: float
 
 
 @dataclass
@@ -30,11 +48,11 @@ class Answer(ABC):
     secret: str = field(default="", repr=False)
     text: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
-    tool_calls: list[Json] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
     finish_reason: str = ""
-    usage: Json | None = None
-    timing: Json = field(default_factory=dict)  # load_time and tokens_per_second, where the provider tells
+    usage: ToldUsage | None = None
+    timing: Timing = field(default_factory=lambda: Timing())  # as the provider tells it
     done: bool = False
     events: int = 0
     _rest: bytearray = field(default_factory=bytearray)
@@ -44,7 +62,7 @@ class Answer(ABC):
         """Whether there is nothing in it, not even a thought."""
         return not (self.text or self.thoughts or self.tool_calls)
 
-    def feed(self, data: bytes) -> Iterator[Json]:
+    def feed(self, data: bytes) -> Iterator[Delta]:
         """Take the next bytes of a stream, yielding the deltas that they complete.
 
         :raises UpstreamError: for an error in the stream
@@ -61,7 +79,7 @@ class Answer(ABC):
             if not self.done:
                 yield from self._line(line)
 
-    def flush(self) -> Iterator[Json]:
+    def flush(self) -> Iterator[Delta]:
         """Take what came after the last line's end; the stream is over.
 
         :raises UpstreamIncomplete: when that is a part of something
@@ -94,10 +112,10 @@ class Answer(ABC):
         """
 
     @abstractmethod
-    def _line(self, line: bytes) -> Iterator[Json]:
+    def _line(self, line: bytes) -> Iterator[Delta]:
         """Take a line of the stream."""
 
-    def _parts(self, text: str, thinking: str) -> Iterator[Json]:
+    def _parts(self, text: str, thinking: str) -> Iterator[Delta]:
         """Keep what came, and yield it as deltas."""
         if thinking:
             self.thoughts.append(thinking)
@@ -116,7 +134,7 @@ class Answer(ABC):
         )
 
 
-def tool_call(id: object, name: object, arguments: object) -> Json:
+def tool_call(id: object, name: object, arguments: object) -> ToolCall:
     """Return a tool call as it is answered; arguments that are no object's JSON stay the text they are."""
     if isinstance(arguments, str):
         try:
@@ -126,26 +144,26 @@ def tool_call(id: object, name: object, arguments: object) -> Json:
         arguments = parsed if isinstance(parsed, dict) else arguments
     elif not isinstance(arguments, dict):
         arguments = {}
-    function = {"name": name if isinstance(name, str) else "", "arguments": arguments}
+    function: CalledFunction = {"name": name if isinstance(name, str) else "", "arguments": arguments}
     return {"id": id if isinstance(id, str) else "", "type": "function", "function": function}
 
 
-OLLAMA_ONLY = ("options", "keep_alive", "truncate")
-"""What only Ollama's own API knows."""
+class Dialect(Protocol):
+    """The language in which one provider is asked and understood; made for each attempt."""
 
+    window_before: int | None
+    """The window in tokens that the model was loaded with before the attempt, where that is known."""
 
-class Route(Protocol):
-    """A way to a provider's chat."""
+    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+        """Return the request for *body*, without model and stream, and notices of what is not in it.
 
-    def request(self, body: Json) -> tuple[Json, list[str]]:
-        """Return the request for *body*, without model and stream, and what of *body* is not in it.
-
-        :param body: a chat as :class:`~app.schemas.chat.ChatRequestSchema` loads it, with all its `messages`
+        :raises NotSupported: for what the provider does not know
         """
 
     def open(self, model: str, request: Json, register: Register) -> Body:
         """Send a request and return its open answer.
 
+        :param register: told the connection before the answer begins, so that one can hang up on it
         :raises ModelNotFound: when the provider does not have the model
         """
 
@@ -154,18 +172,3 @@ class Route(Protocol):
 
     def translated(self, model: str) -> AbstractContextManager[None]:
         """Turn what reading an answer raises into our errors."""
-
-
-def refuse_ollamas_own(provider: Provider, body: Json) -> None:
-    """See to it that nothing of *body* would be dropped in silence.
-
-    :raises NotSupported: for what only Ollama's own API knows
-    """
-    for name in OLLAMA_ONLY:
-        if body.get(name) is not None:
-            raise NotSupported(
-                f"{name}: {provider.name} does not know it; it is Ollama's own.",
-                hint="Leave it out, or ask a provider of the kind ollama. temperature, top_p, seed, stop and "
-                "max_tokens work everywhere.",
-                details={name: [f"{provider.name} does not know it."], "provider": provider.id},
-            )

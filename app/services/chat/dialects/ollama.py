@@ -1,4 +1,4 @@
-"""Chats by Ollama's own ``/api/chat``: for what ``/v1`` passes over without a word."""
+"""Ollama's own language, ``/api/chat``: for what its ``/v1`` ignores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from app.services.chat.dialects.base import Answer, tool_call
+from app.schemas.chat import ChatBody
+from app.schemas.messages import Message, ToolCall
+from app.services.chat.context_window import ContextWindows
+from app.services.chat.dialects.base import Answer, Delta, tool_call
+from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
 from app.services.ollama.service import OllamaService
 from app.upstream.failures import invalid_response
 from app.upstream.hanging_up import Register
@@ -16,42 +20,54 @@ from app.upstream.reading import Body
 
 Json = dict[str, Any]
 
+NATIVE_ONLY = (*OLLAMA_ONLY, "think")
+"""The fields of a chat that Ollama's ``/v1`` ignores, so that it goes by ``/api/chat``."""
+
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
 _AS_THEY_ARE = ("tools", "format", "think", "keep_alive", "truncate", "logprobs", "top_logprobs")
 
 
-class NativeRoute:
-    """The way to Ollama's own API."""
+class OllamaDialect:
+    """Ollama's own language: ``/api/chat``."""
 
-    def __init__(self, ollama: OllamaService) -> None:
+    window_before: int | None = None
+
+    def __init__(self, ollama: OllamaService, windows: ContextWindows) -> None:
         self._ollama = ollama
+        self._windows = windows
 
-    def request(self, body: Json) -> tuple[Json, list[str]]:
+    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
         """Return the request for *body*; what `options` name goes before the common settings."""
-        common = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
+        common: Json = {name: value for name in _SAMPLING if (value := body.get(name)) is not None}
         if body.get("max_tokens"):
             common["num_predict"] = body["max_tokens"]
-        request = {name: body[name] for name in _AS_THEY_ARE if body.get(name) is not None}
+        request = {name: value for name in _AS_THEY_ARE if (value := body.get(name)) is not None}
         options = {**common, **(body.get("options") or {})}
         messages = [_message(message) for message in body["messages"]]
         return {"messages": messages, **request, **({"options": options} if options else {})}, []
 
     def open(self, model: str, request: Json, register: Register) -> Body:
-        """Send a request and return its open answer."""
-        return self._ollama.chat({"model": model, "stream": False, **request}, register)
+        """Send a request and return its open answer, with a window for which the model is not loaded anew."""
+        options, provider = request.get("options", {}), self._ollama.provider
+        self.window_before = self._windows.loaded(provider, model)
+        window = self._windows.for_request(provider, model, options.get("num_ctx"))
+        if window is not None:
+            options = {**options, "num_ctx": window}
+        asked = {"model": model, "stream": False, **request, **({"options": options} if options else {})}
+        return self._ollama.chat(asked, register)
 
-    def new_answer(self) -> NativeAnswer:
+    def new_answer(self) -> OllamaAnswer:
         """Return an empty answer."""
-        return NativeAnswer(self._ollama.name, self._ollama.provider.api_key)
+        return OllamaAnswer(self._ollama.name, self._ollama.provider.api_key)
 
     def translated(self, _model: str) -> AbstractContextManager[None]:
         """Turn what reading an answer raises into our errors."""
         return self._ollama.translated()
 
 
-def _message(message: Json) -> Json:
+def _message(message: Message) -> Json:
     """Return *message* in Ollama's words: images are bare base64, tool arguments objects."""
-    found = {name: value for name, value in message.items() if value and name != "tool_calls"}
+    found: Json = {name: value for name, value in message.items() if value and name != "tool_calls"}
     found["content"] = message["content"]
     if message.get("images"):
         found["images"] = [url.partition(",")[2] for url in message["images"]]
@@ -60,7 +76,7 @@ def _message(message: Json) -> Json:
     return found
 
 
-def _tool_call(call: Json) -> Json:
+def _tool_call(call: ToolCall) -> Json:
     function = call["function"]
     if isinstance(function["arguments"], str):  # a model wrote no object; Ollama takes nothing else
         function = {**function, "arguments": {}}
@@ -68,7 +84,7 @@ def _tool_call(call: Json) -> Json:
 
 
 @dataclass
-class NativeAnswer(Answer):
+class OllamaAnswer(Answer):
     """An answer of Ollama's own API."""
 
     def load(self, data: bytes) -> None:
@@ -78,11 +94,11 @@ class NativeAnswer(Answer):
         if not self.done:
             raise invalid_response(self.name, "its answer is not complete")
 
-    def _line(self, line: bytes) -> Iterator[Json]:
+    def _line(self, line: bytes) -> Iterator[Delta]:
         if line.strip():
             yield from self._take(line)
 
-    def _take(self, line: bytes) -> Iterator[Json]:
+    def _take(self, line: bytes) -> Iterator[Delta]:
         part = self._parse(line)
         self.events += 1
         message = part.get("message") or {}
@@ -117,7 +133,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _call(call: Any) -> Json:
+def _call(call: Any) -> ToolCall:
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
     return tool_call(call.get("id"), function.get("name"), function.get("arguments"))

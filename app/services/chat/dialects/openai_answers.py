@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import UpstreamError
-from app.services.chat.dialects.base import Answer, Json, tool_call
+from app.services.chat.dialects.base import Answer, Delta, Json, tool_call
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, objects
 
 _BOM = b"\xef\xbb\xbf"
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 @dataclass
@@ -43,7 +42,7 @@ class OpenAIAnswer(Answer):
         self._finish(choices[0].get("finish_reason") or "stop")
         self._complete_calls()
 
-    def _line(self, line: bytes) -> Iterator[Json]:
+    def _line(self, line: bytes) -> Iterator[Delta]:
         if not line.startswith(b"data:"):
             line = line.removeprefix(_BOM)
             if not line.startswith(b"data:"):
@@ -100,7 +99,7 @@ class OpenAIAnswer(Answer):
             call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
         return call
 
-    def _complete_calls(self) -> Iterator[Json]:
+    def _complete_calls(self) -> Iterator[Delta]:
         calls = [tool_call(**call) for _, call in sorted(self._calls.items(), key=_in_order)]
         self._calls.clear()
         self.tool_calls += calls
@@ -126,8 +125,11 @@ class OpenAIAnswer(Answer):
 
     def _usage(self, parsed: Json) -> None:
         usage = parsed.get("usage")
-        if isinstance(usage, dict) and count(usage.get("completion_tokens")) is not None:
-            self.usage = {name: count(usage.get(name)) for name in _COUNTS}
+        usage = usage if isinstance(usage, dict) else {}
+        completion = count(usage.get("completion_tokens"))
+        if completion is not None:
+            prompt, total = count(usage.get("prompt_tokens")), count(usage.get("total_tokens"))
+            self.usage = {"completion_tokens": completion, "prompt_tokens": prompt, "total_tokens": total}
         timings = parsed.get("timings")  # llama.cpp's, beside the usage
         speed = timings.get("predicted_per_second") if isinstance(timings, dict) else None
         if isinstance(speed, float) and speed > 0:

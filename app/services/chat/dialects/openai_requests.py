@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from app.config import Timeouts
-from app.services.chat.dialects.base import refuse_ollamas_own
+from app.errors import NotSupported
+from app.schemas.chat import ChatBody
+from app.schemas.messages import Message, ToolCall
 from app.services.chat.dialects.openai_answers import OpenAIAnswer
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients, ResponseBody
@@ -20,33 +22,38 @@ from app.upstream.reading import SIZE_LIMIT, Body, TooMuch
 
 Json = dict[str, Any]
 
+OLLAMA_ONLY = ("options", "keep_alive", "truncate")
+"""The fields of a chat that only Ollama's own API knows."""
+
 _AS_THEY_ARE = ("temperature", "top_p", "stop", "seed", "max_tokens", "tools", "logprobs", "top_logprobs")
-_EFFORTS = {True: "medium", False: "none"}
+_EFFORTS: dict[bool | str, str] = {True: "medium", False: "none"}
 
 
-class OpenAIRoute:
-    """The way to what speaks OpenAI's language."""
+class OpenAIDialect:
+    """The language of every OpenAI-compatible provider: ``/v1/chat/completions``."""
+
+    window_before: int | None = None
+    sends_thinking = False  # a provider may refuse a field that it does not know
 
     def __init__(self, provider: Provider, clients: OpenAIClients, timeouts: Timeouts) -> None:
         self._provider = provider
         self._clients = clients
         self._timeouts = timeouts
 
-    def request(self, body: Json) -> tuple[Json, list[str]]:
-        """Return the request for *body*."""
-        notices: list[str] = []
-        if not self._provider.is_ollama:
-            refuse_ollamas_own(self._provider, body)
-        request = {name: body[name] for name in _AS_THEY_ARE if body.get(name) is not None}
-        if self._provider.is_ollama and request.pop("max_tokens", None):
-            notices.append("max_tokens was left out: it is not sent to Ollama. Use options.num_predict.")
-        if body.get("format") is not None:
-            request["response_format"] = _response_format(body["format"])
-        if body.get("think") is not None:
-            request["reasoning_effort"] = _EFFORTS.get(body["think"], body["think"])
-        tells_thinking = self._provider.is_ollama  # another provider may refuse a field that it does not know
-        request["messages"] = [_message(message, tells_thinking) for message in _with_ids(body["messages"])]
-        return request, notices
+    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+        """Return the request for *body*.
+
+        :raises NotSupported: for what only Ollama's own API knows
+        """
+        _refuse_ollamas_own(self._provider, body)
+        request = {name: value for name in _AS_THEY_ARE if (value := body.get(name)) is not None}
+        if (wanted := body.get("format")) is not None:
+            request["response_format"] = _response_format(wanted)
+        if (think := body.get("think")) is not None:
+            request["reasoning_effort"] = _EFFORTS.get(think, str(think))
+        messages = _with_ids(body["messages"])
+        request["messages"] = [_message(message, self.sends_thinking) for message in messages]
+        return request, []
 
     def open(self, model: str, request: Json, register: Register) -> Body:
         """Send a request and return its open answer."""
@@ -69,6 +76,19 @@ class OpenAIRoute:
     def translated(self, model: str) -> AbstractContextManager[None]:
         """Turn what reading an answer raises into our errors."""
         return openai_client.translated(self._provider, model)
+
+
+class OllamaV1Dialect(OpenAIDialect):
+    """OpenAI's language as Ollama's ``/v1`` understands it."""
+
+    sends_thinking = True
+
+    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+        """Return the request for *body*, without ``max_tokens``."""
+        request, notices = super().request(body)
+        if request.pop("max_tokens", None):
+            notices.append("max_tokens was left out: it is not sent to Ollama. Use options.num_predict.")
+        return request, notices
 
 
 class UnstreamedBody:
@@ -109,7 +129,19 @@ class UnstreamedBody:
         self._body.close()
 
 
-def _message(message: Json, tells_thinking: bool) -> Json:
+def _refuse_ollamas_own(provider: Provider, body: ChatBody) -> None:
+    """See to it that nothing of *body* is dropped in silence."""
+    for name in OLLAMA_ONLY:
+        if body.get(name) is not None:
+            raise NotSupported(
+                f"{name}: {provider.name} does not know it; it is Ollama's own.",
+                hint="Leave it out, or ask a provider of the kind ollama. temperature, top_p, seed, stop and "
+                "max_tokens work everywhere.",
+                details={name: [f"{provider.name} does not know it."], "provider": provider.id},
+            )
+
+
+def _message(message: Message, sends_thinking: bool) -> Json:
     """Return *message* in OpenAI's words: images are parts of it, tool arguments texts."""
     found: Json = {"role": message["role"], "content": message["content"]}
     if message.get("images"):
@@ -120,18 +152,18 @@ def _message(message: Json, tells_thinking: bool) -> Json:
         found["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
     if message["role"] == "tool":
         found["tool_call_id"] = message["tool_call_id"]
-    if tells_thinking and message.get("thinking"):
+    if sends_thinking and message.get("thinking"):
         found["reasoning"] = message["thinking"]
     return found
 
 
-def _with_ids(messages: list[Json]) -> list[Json]:
+def _with_ids(messages: list[Message]) -> list[Message]:
     """Return *messages* with an id in each tool call, and the same in its result: OpenAI wants them."""
-    found: list[Json] = []
+    found: list[Message] = []
     waiting: list[tuple[str, str]] = []  # the function's name and the id of calls without a result yet
     for message in messages:
         if message.get("tool_calls"):
-            calls = [
+            calls: list[ToolCall] = [
                 {**call, "id": call.get("id") or f"call_{len(found)}_{number}"}
                 for number, call in enumerate(message["tool_calls"])
             ]
@@ -146,7 +178,7 @@ def _with_ids(messages: list[Json]) -> list[Json]:
     return found
 
 
-def _tool_call(call: Json) -> Json:
+def _tool_call(call: ToolCall) -> Json:
     function = call["function"]
     given = function["arguments"]  # a text is what a model wrote that is no JSON object
     arguments = given if isinstance(given, str) else json.dumps(given)

@@ -1,0 +1,203 @@
+"""Every service of an app, made once, in the order in which they need each other.
+
+A service that depends on what a person may change (the settings, the providers) asks for it at each request.
+"""
+
+from __future__ import annotations
+
+from app.config import Config
+from app.services.chat.attempts import Attempts
+from app.services.chat.compare import CompareService
+from app.services.chat.context_window import ContextWindows
+from app.services.chat.model_choice import ModelChoice
+from app.services.chat.service import ChatService
+from app.services.chat.stops import Stops
+from app.services.conversations.chat import ConversationChat
+from app.services.conversations.heartbeats import Heartbeats
+from app.services.conversations.store import ConversationStore
+from app.services.gateway.embeddings import EmbeddingService
+from app.services.gateway.relay import RelayService
+from app.services.gateway.service import FrontDoorService
+from app.services.jobs.queue import Jobs
+from app.services.jobs.worker import Chores, PullWorker
+from app.services.models.create import CreationService
+from app.services.models.delete import RemovalService
+from app.services.models.disk import DiskService
+from app.services.models.installed import InstalledModels, LastModels
+from app.services.models.memory import MemoryService
+from app.services.models.protection import Protection
+from app.services.models.upload import UploadService
+from app.services.models.uses import ModelUses
+from app.services.models.versions import VersionService, VersionStore
+from app.services.ollama.folder import ModelFolders
+from app.services.ollama.registry import RegistryService
+from app.services.ollama.service import OllamaServers
+from app.services.providers.circuits import Circuits
+from app.services.providers.openai_api import OpenAIClients
+from app.services.providers.store import ProviderStore
+from app.services.pulls.feed import PullFeeds
+from app.services.pulls.idempotency import IdempotencyService
+from app.services.pulls.plan import PlanService
+from app.services.pulls.schedule import Occasions
+from app.services.pulls.service import PullService
+from app.services.pulls.store import PullStore
+from app.services.settings import SettingsStore
+from app.services.updates.daily import DailyUpdate
+from app.services.updates.registry_answers import RegistryAnswers
+from app.services.updates.service import UpdateService
+from app.services.usage.log import UsageLog
+from app.storage.database import Database
+from app.upstream.session import UpstreamSession
+
+
+class Services:
+    """What the views and the commands call."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.database = Database(config.database_url, config.data_dir)
+        self.database.migrate()
+        self._make_connections()
+        self._make_models()
+        self._make_pulls()
+        self._make_updates()
+        self._make_chats()
+        self._make_gateway()
+        self._assign_work()
+
+    def close(self) -> None:
+        """Stop the workers, write what waits to be written, and close all connections."""
+        self.jobs.stop()
+        self.stops.close()
+        self.heartbeats.close()
+        self.model_uses.close()
+        self.usage.close()
+        self.clients.close()
+        self.session.close()
+        self.database.close()
+
+    def _make_connections(self) -> None:
+        config, folder = self.config, self.config.data_dir
+        self.settings = SettingsStore(folder / "settings.json", config.timeouts)
+        self.providers = ProviderStore(
+            config.providers_file, folder / "providers.json", config.enable, config.environ
+        )
+        self.clients = OpenAIClients()
+        self.circuits = Circuits()
+        self.session = UpstreamSession()
+        self.ollamas = OllamaServers(self.session, self.providers, self.settings)
+        self.folders = ModelFolders(config.environ)
+        self.registry = RegistryService(self.session, lambda: self.settings.timeouts)
+        self.hasty_registry = RegistryService(self.session, lambda: self.settings.hasty_timeouts)
+        self.usage = UsageLog(self.database)
+        self.model_uses = ModelUses(self.database)
+
+    def _make_models(self) -> None:
+        ollamas, folder = self.ollamas, self.config.data_dir
+        protection = Protection(self.settings)
+        self.version_store = VersionStore(self.database)
+        self.models = InstalledModels(ollamas, LastModels(folder / "models.json"), protection)
+        self.memory = MemoryService(ollamas)
+        self.creations = CreationService(ollamas, UploadService(ollamas, folder), protection)
+        self.removal = RemovalService(ollamas, self.folders, self.memory, self.version_store, protection)
+        self.disk = DiskService(ollamas, self.folders, self.model_uses, self.version_store, self.settings)
+        self.versions = VersionService(self.version_store, ollamas, self.settings)
+
+    def _make_pulls(self) -> None:
+        config = self.config
+        self.pull_store = PullStore(self.database)
+        self.jobs = Jobs(config.redis_url, config.data_dir, config.max_pulls)
+        self.worker = PullWorker(
+            self.pull_store,
+            self.ollamas,
+            self.hasty_registry,
+            self.settings,
+            self.jobs.stopping,
+            config.max_pulls,
+        )
+        self.pulls = PullService(
+            self.pull_store,
+            config.allowed_registries,
+            self.jobs.enqueue,
+            PullFeeds(),
+            self.jobs.stopping,
+            self.worker.may_run,
+        )
+        self.plans = PlanService(
+            self.ollamas,
+            self.folders,
+            self.registry,
+            self.hasty_registry,
+            self.settings,
+            config.allowed_registries,
+        )
+        self.idempotency = IdempotencyService(self.database)
+
+    def _make_updates(self) -> None:
+        answers = RegistryAnswers(
+            self.config.data_dir / "updates.json", self.registry, self.config.allowed_registries
+        )
+        self.updates = UpdateService(
+            self.ollamas, self.plans, self.versions, self.pulls, answers, self.settings
+        )
+
+    def _make_chats(self) -> None:
+        self.conversations = ConversationStore(self.database)
+        self.heartbeats = Heartbeats(self.conversations)
+        self.stops = Stops(self.database)
+        windows = ContextWindows(self.ollamas, self.settings)
+        self.chat = ChatService(
+            Attempts(self.providers, self.settings, self.clients, self.ollamas, windows),
+            ModelChoice(self.ollamas, self.clients, self.settings),
+            windows,
+            self.circuits,
+            self.stops,
+            self.settings,
+            self.model_uses,
+            self.usage,
+        )
+        self.compare = CompareService(self.chat, self.stops, self.settings)
+        self.conversation_chat = ConversationChat(
+            self.chat,
+            self.conversations,
+            windows,
+            self.providers,
+            self.settings,
+            self.heartbeats,
+            self.circuits,
+        )
+
+    def _make_gateway(self) -> None:
+        relay = RelayService(
+            self.providers,
+            self.settings,
+            self.clients,
+            self.ollamas.of,
+            self.model_uses.touch,
+            self.usage.record,
+            self.circuits,
+        )
+        self.front_door = FrontDoorService(
+            self.providers, self.settings, self.clients, self.ollamas.of, relay
+        )
+        self.embeddings = EmbeddingService(self.settings, relay)
+
+    def _assign_work(self) -> None:
+        daily = DailyUpdate(
+            self.settings, Occasions(self.database), self.version_store, self.pulls, self.updates
+        )
+        self.chores = Chores(
+            self.settings,
+            self.model_uses,
+            self.idempotency,
+            self.pull_store,
+            self.usage,
+            self.versions,
+            daily,
+        )
+
+        def run(id: str) -> None:
+            if self.worker.run(id):
+                self.chores.look_after_updates()  # one may be over
+
+        self.jobs.assign(run, self.pull_store.waiting, self.chores.do)

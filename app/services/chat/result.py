@@ -1,0 +1,137 @@
+"""What a client is told, and what is kept, of an attempt that is over."""
+
+from __future__ import annotations
+
+import time
+from typing import TypedDict, cast
+
+from app.schemas.chat_results import ChatResult
+from app.services.chat.answer_format import check_format
+from app.services.chat.attempts import Attempt
+from app.services.chat.context_window import context, measure
+from app.services.chat.dialects.base import Timing
+from app.services.usage.log import CallRecord
+
+
+class Remarks(TypedDict, total=False):
+    """What was done otherwise than asked."""
+
+    notice: str
+    fallback_used: bool
+    first_error: dict[str, object]
+
+
+def result(attempt: Attempt, window: int | None) -> ChatResult:
+    """Return the whole response to a client.
+
+    :param window: the tokens that the model looks at, where that is known
+    """
+    answer, body, text = attempt.answer, attempt.body, attempt.text
+    usage = measure(text, answer.usage)
+    found: dict[str, object] = {
+        "response": text,
+        "provider": attempt.provider.id,
+        "model": attempt.model,
+        "tokens": usage["completion_tokens"],
+        "response_time": round(attempt.seconds, 3),
+        "usage": usage,
+        "finish_reason": answer.finish_reason or "stop",
+        "request_id": attempt.request_id,
+        **timing(attempt),
+        "context": context(body["messages"], usage, window, body.get("dropped_messages", 0)),
+    }
+    if answer.tool_calls:
+        found["tool_calls"] = answer.tool_calls
+    elif wanted := body.get("format"):
+        found |= check_format(wanted, text)
+    told = cast("ChatResult", found)
+    _add_thinking(attempt, told)
+    _add_logprobs(attempt, told)
+    _explain(attempt, told)
+    return cast("ChatResult", {**told, **remarks(attempt)})
+
+
+def timing(attempt: Attempt) -> Timing:
+    """Return how long the first token took and how fast the others came, as far as that is known.
+
+    What the provider tells goes before what was seen here.
+    """
+    begun, usage = attempt.first_token_at, attempt.answer.usage
+    if not attempt.is_streamed or begun is None:
+        return attempt.answer.timing
+    found: Timing = {"time_to_first_token": round(begun - attempt.started, 4)}
+    # What came all at once tells nothing of how fast it was made.
+    if attempt.reads > 1 and usage and usage["completion_tokens"] > 1:
+        seconds = (attempt.ended_at or time.monotonic()) - begun
+        found["tokens_per_second"] = round(usage["completion_tokens"] / max(seconds, 1e-6), 1)
+    return {**found, **attempt.answer.timing}
+
+
+def record(attempt: Attempt) -> CallRecord:
+    """Return what the usage keeps of an attempt."""
+    usage = measure(attempt.text, attempt.answer.usage)
+    times = timing(attempt)
+    return CallRecord(
+        provider=attempt.provider.id,
+        model=attempt.model,
+        endpoint="chat",
+        latency=attempt.seconds,
+        outcome="stopped" if attempt.outcome == "chat_stopped" else attempt.outcome,
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        estimated=usage["estimated"] and attempt.is_done,
+        time_to_first_token=times.get("time_to_first_token"),
+        tokens_per_second=times.get("tokens_per_second"),
+        load_time=times.get("load_time"),
+        fallback=attempt.first_error is not None,
+        streamed=attempt.is_streamed,
+        request_id=attempt.request_id,
+    )
+
+
+def remarks(attempt: Attempt) -> Remarks:
+    """Return what was done otherwise than asked."""
+    found: Remarks = {"notice": " ".join(attempt.notices)} if attempt.notices else {}
+    if attempt.first_error is not None:
+        found["fallback_used"] = True
+        found["first_error"] = attempt.first_error.body(attempt.request_id)
+    return found
+
+
+def _add_thinking(attempt: Attempt, found: ChatResult) -> None:
+    if not attempt.thinking:
+        return
+    found["thinking"] = attempt.thinking
+    if found["response"].strip() or attempt.answer.tool_calls:
+        return
+    if found["finish_reason"] == "length":
+        found["thinking_exhausted"] = True
+        attempt.notices.append(
+            "The model spent all its tokens on thinking. Give it more of them (options.num_predict or "
+            "options.num_ctx; max_tokens elsewhere), or ask with think: false."
+        )
+    else:
+        attempt.notices.append("The model only thought, and said nothing. Ask again, or with think: false.")
+
+
+def _add_logprobs(attempt: Attempt, found: ChatResult) -> None:
+    if not attempt.body.get("logprobs"):
+        return
+    found["logprobs"] = attempt.answer.logprobs
+    if not attempt.answer.logprobs:
+        attempt.notices.append(f"{attempt.provider.name} told no logprobs.")
+
+
+def _explain(attempt: Attempt, found: ChatResult) -> None:
+    """Say what else the user ought to know."""
+    notices, window = attempt.notices, found["context"]["window"]
+    if found["context"]["truncated"] and not attempt.body.get("dropped_messages"):
+        notices.append(
+            f"The messages did not fit the window of {window} tokens, so the oldest part was not read. "
+            "Ask with a larger options.num_ctx, or with truncate: false to have this as an error."
+        )
+    before, loaded = attempt.dialect.window_before, attempt.answer.timing.get("load_time", 0)
+    if before and window and before != window and loaded > 0.1:
+        notices.append(f"The model was loaded anew, for its window was {before} tokens: {loaded} s.")
+    if any(isinstance(call["function"]["arguments"], str) for call in attempt.answer.tool_calls):
+        notices.append("The model wrote arguments of a tool call that are no JSON object.")

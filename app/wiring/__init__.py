@@ -1,1 +1,0 @@
-"""How the services of an app are put together."""
