@@ -218,6 +218,8 @@ def test_refusal_before_all_of_a_request_was_read_is_found(tls: Tls, encrypted: 
 
         def refuse() -> None:
             connection, _ = listener.accept()
+            # Else the refusal waits behind the TLS session's tickets, and closing the connection drops it.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection, tls.server.wrap_socket(connection, True) if encrypted else connection as end:
                 end.recv(1000)
                 end.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
