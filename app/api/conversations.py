@@ -25,6 +25,8 @@ from app.schemas.conversations import (
 )
 from app.security import CHAT_BODY_LIMIT, accepts
 from app.services.conversations.export import as_markdown, file_name
+from app.services.conversations.rows import Summary, WholeConversation
+from app.services.conversations.store import Listing
 
 blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")
 
@@ -33,7 +35,7 @@ blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", desc
 @blp.arguments(ConversationFieldsSchema, example={"title": "Sky", "system_prompt": "You are brief."})
 @blp.response(201, ConversationSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider")
-def create_conversation(body: dict[str, Any]) -> dict[str, Any]:
+def create_conversation(body: dict[str, Any]) -> Summary:
     """Begin a conversation; every field may be left out"""
     _check_provider(body)
     return services.conversations.create(**body)
@@ -42,7 +44,7 @@ def create_conversation(body: dict[str, Any]) -> dict[str, Any]:
 @blp.get("")
 @blp.arguments(ConversationQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, ConversationListSchema)
-def list_conversations(query: dict[str, Any]) -> dict[str, Any]:
+def list_conversations(query: dict[str, Any]) -> Listing:
     """List the conversations, or those that hold certain words, the last used first"""
     return services.conversations.all(**query)
 
@@ -65,7 +67,7 @@ def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
 @blp.arguments(MessageQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, WholeConversationSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
-def get_conversation(query: dict[str, Any], id: str) -> dict[str, Any]:
+def get_conversation(query: dict[str, Any], id: str) -> WholeConversation:
     """Get a conversation with its newest messages, or with those before one of them"""
     return services.conversations.get(id, **query)
 
@@ -74,7 +76,7 @@ def get_conversation(query: dict[str, Any], id: str) -> dict[str, Any]:
 @blp.arguments(ConversationFieldsSchema, example={"title": "Why the sky is blue"})
 @blp.response(200, ConversationSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No such conversation or provider")
-def update_conversation(body: dict[str, Any], id: str) -> dict[str, Any]:
+def update_conversation(body: dict[str, Any], id: str) -> Summary:
     """Change the fields that are named; the others stay"""
     _check_provider(body)
     return services.conversations.update(id, **body)
@@ -94,7 +96,7 @@ def delete_conversation(id: str) -> None:
 @blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
 def export_conversation(query: dict[str, Any], id: str) -> Response:
     """Export a conversation as a file: JSON to import again, or Markdown to read"""
-    exported = services.conversations.export_json(id)
+    exported = services.conversations.export(id)
     if query["format"] == "markdown":
         return _file(
             as_markdown(exported), "text/markdown; charset=utf-8", file_name(exported["title"], "md")

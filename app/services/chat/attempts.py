@@ -12,7 +12,7 @@ from app.schemas.chat import ChatBody
 from app.schemas.messages import Message
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.answers import Answer
-from app.services.chat.dialects.base import Dialect
+from app.services.chat.dialects.base import Dialect, Request
 from app.services.chat.dialects.ollama import NATIVE_ONLY, OllamaDialect
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OllamaV1Dialect, OpenAIDialect
 from app.services.ollama.names import check_name, key_of
@@ -42,7 +42,7 @@ class Attempt:
     model: str
     model_is_named: bool
     body: ChatBody
-    request: dict[str, Any]
+    request: Request
     request_id: str
     answer: Answer
     needs: frozenset[str] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +18,7 @@ from app.services.chat.context_window import ContextWindows, estimate
 from app.services.chat.service import ChatService, Events
 from app.services.conversations.fitting import fit
 from app.services.conversations.heartbeats import Heartbeats
-from app.services.conversations.rows import Turn
+from app.services.conversations.rows import Columns, Summary, Turn
 from app.services.conversations.store import ConversationStore, Ticket
 from app.services.providers.circuits import Circuits
 from app.services.providers.store import ProviderStore
@@ -89,7 +89,7 @@ class ConversationChat:
         finally:
             self._keep(ticket, record, [])
 
-    def _asked(self, body: ChatBody, conversation: dict[str, Any]) -> ChatBody:
+    def _asked(self, body: ChatBody, conversation: Summary) -> ChatBody:
         """Return *body* with what the conversation, or else the settings, say where it says nothing."""
         settings = self._settings.all()
         provider = body.get("provider") or conversation["provider"] or settings["default_provider"]
@@ -146,7 +146,7 @@ class ConversationChat:
                 status=record.status or "failed",  # a fault of this program
                 content=record.text(),
                 data=record.data(),
-                usage=cast("dict[str, Any] | None", record.usage),
+                usage=record.usage,
                 error=record.error,
                 provider=provider,
                 model=model,
@@ -165,7 +165,7 @@ class _Record:
         self.status = ""  # until it is over
         self.is_kept = False
         self.usage: Usage | None = None
-        self.error: dict[str, Any] | None = None
+        self.error: Mapping[str, object] | None = None
         self._asked = (provider, model)
         self._attempt: Attempt | None = None
 
@@ -185,7 +185,7 @@ class _Record:
         """Return what the model has said so far."""
         return self._attempt.text if self._attempt else ""
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> Columns:
         """Return what there is beside the text."""
         if self._attempt is None:
             return {}
@@ -206,7 +206,7 @@ class _Record:
             self.fail(data)
         return bool(self.status)
 
-    def fail(self, error: dict[str, Any]) -> None:
+    def fail(self, error: Mapping[str, object]) -> None:
         """Take note of what ended the answer."""
         self.error = {name: value for name, value in error.items() if name != "request_id"}
         if error["error_type"] == "chat_stopped":

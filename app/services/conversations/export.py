@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from typing import cast
 
-Json = dict[str, Any]
+from app.services.conversations.rows import ExportedConversation, KeptMessage, WholeConversation
 
 _FIELDS = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
-_MESSAGE_FIELDS = ("role", "content", "data", "status", "error", "provider", "model", "usage", "created_at")
 _NOTES = {
     "pending": "The answer is being made.",
     "failed": "The answer failed.",
@@ -18,13 +17,17 @@ _NOTES = {
 }
 
 
-def as_json(conversation: Json) -> Json:
+def exported(conversation: WholeConversation) -> ExportedConversation:
     """Return a whole conversation as it is exported and imported."""
-    messages = [{name: message[name] for name in _MESSAGE_FIELDS} for message in conversation["messages"]]
-    return {"version": 1, **{name: conversation[name] for name in _FIELDS}, "messages": messages}
+    messages = [
+        {name: value for name, value in message.items() if name != "seq"}
+        for message in conversation["messages"]
+    ]
+    values = {name: value for name, value in conversation.items() if name in _FIELDS}
+    return cast("ExportedConversation", {"version": 1, **values, "messages": messages})
 
 
-def as_markdown(conversation: Json) -> str:
+def as_markdown(conversation: ExportedConversation) -> str:
     """Return a whole conversation as Markdown."""
     parts = [f"# {' '.join(conversation['title'].split()) or 'Conversation'}"]
     if conversation["system_prompt"]:
@@ -40,7 +43,7 @@ def file_name(title: str, ending: str) -> str:
     return f"{'-'.join(re.findall('[a-z0-9]+', plain))[:60].strip('-') or 'conversation'}.{ending}"
 
 
-def _section(message: Json) -> list[str]:
+def _section(message: KeptMessage) -> list[str]:
     model = f" ({message['model']})" if message["model"] else ""
     parts = [f"## {message['role'].capitalize()}{model}"]
     if message["data"].get("thinking"):
@@ -48,7 +51,8 @@ def _section(message: Json) -> list[str]:
     if message["content"]:
         parts.append(message["content"])
     for name, count in (("image", "images"), ("tool call", "tool_calls")):
-        number = len(message["data"].get(count) or ())
+        given = message["data"].get(count)
+        number = len(given) if isinstance(given, list) else 0
         if number:
             parts.append(f"*{number} {name}{'s' if number > 1 else ''}*")
     if message["status"] in _NOTES:

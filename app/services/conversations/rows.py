@@ -5,18 +5,72 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any, cast
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, cast
 
 from sqlalchemy import func, select
 from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationNotFound
+from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
 from app.storage.tables import Conversation, ConversationMessage, utc_now
 
-Json = dict[str, Any]
+Columns = dict[str, object]
+"""Values of a row by the names of its columns."""
+
+
+class ConversationValues(TypedDict):
+    """What is kept of a conversation beside its messages."""
+
+    title: str
+    system_prompt: str | None
+    provider: str | None
+    model: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Summary(ConversationValues):
+    """A conversation as it is answered, without its messages."""
+
+    id: str
+    message_count: int
+
+
+class KeptMessage(TypedDict):
+    """A message as it is exported; ``data`` holds images, tool calls, thinking and the finish reason."""
+
+    role: str
+    content: str
+    data: Columns
+    status: str
+    error: Columns | None
+    provider: str | None
+    model: str | None
+    usage: Usage | None
+    created_at: datetime
+
+
+class ShownMessage(KeptMessage):
+    """A message as it is answered."""
+
+    seq: int
+
+
+class WholeConversation(Summary):
+    """A conversation as it is answered, with some of its messages."""
+
+    messages: list[ShownMessage]
+    has_more: bool
+
+
+class ExportedConversation(ConversationValues):
+    """A conversation as it is exported and imported."""
+
+    version: int
+    messages: list[KeptMessage]
 
 
 class Turn(Message, total=False):
@@ -37,18 +91,35 @@ The clocks of the machines that share a database must agree to a few seconds.
 
 MAX_TITLE = 60  # characters of a title that is made here
 
-_SHOWN = ("role", "content", "status", "seq", "error", "provider", "model", "usage", "created_at")
 
-
-def summary(conversation: Conversation, count: int) -> Json:
+def summary(conversation: Conversation, count: int) -> Summary:
     """Return a conversation as it is answered, without its *count* messages."""
-    names = ("id", "title", "system_prompt", "provider", "model", "created_at", "updated_at")
-    return {**{name: getattr(conversation, name) for name in names}, "message_count": count}
+    return {
+        "id": conversation.id,
+        "title": conversation.title,
+        "system_prompt": conversation.system_prompt,
+        "provider": conversation.provider,
+        "model": conversation.model,
+        "created_at": conversation.created_at,
+        "updated_at": conversation.updated_at,
+        "message_count": count,
+    }
 
 
-def shown(row: ConversationMessage) -> Json:
+def shown(row: ConversationMessage) -> ShownMessage:
     """Return a message as it is answered."""
-    return {**{name: getattr(row, name) for name in _SHOWN}, "data": row.data, "status": status_of(row)}
+    return {
+        "role": row.role,
+        "content": row.content,
+        "data": row.data,
+        "status": status_of(row),
+        "seq": row.seq,
+        "error": row.error,
+        "provider": row.provider,
+        "model": row.model,
+        "usage": cast("Usage | None", row.usage),
+        "created_at": row.created_at,
+    }
 
 
 def as_turn(row: ConversationMessage) -> Turn:
@@ -91,10 +162,10 @@ def counts(session: Session, ids: list[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def insert(session: Session, whole: Json) -> Json:
+def insert(session: Session, whole: ExportedConversation) -> Summary:
     """Keep an exported conversation under a new id; what was being made is cut there."""
     names = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
-    values = {name: whole[name] for name in names if whole.get(name) is not None}
+    values: Columns = {name: value for name in names if (value := whole.get(name)) is not None}
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     title = whole.get("title") or title_of(whole["messages"])
     conversation = Conversation(**{**values, **stored_values(texts), "title": title, "id": uuid.uuid4().hex})
@@ -115,12 +186,12 @@ def insert(session: Session, whole: Json) -> Json:
     return summary(conversation, len(whole["messages"]))
 
 
-def stored_values(values: Json) -> Json:
+def stored_values(values: Mapping[str, str | None]) -> Columns:
     """Return a conversation's *values* as a database can hold them."""
     return {name: value and storable(value) for name, value in values.items()}
 
 
-def stored_content(content: str, data: Json) -> Json:
+def stored_content(content: str, data: Mapping[str, object]) -> Columns:
     """Return a message's *content* and *data* as a database can hold them."""
     # PostgreSQL takes neither NaN nor Infinity, and JSON has neither.
     plain = json.loads(storable(json.dumps(data, ensure_ascii=False)), parse_constant=lambda _: None)

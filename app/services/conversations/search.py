@@ -5,14 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import ColumnElement, and_, false, func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from app.storage.tables import Conversation, ConversationMessage
 
-Json = dict[str, Any]
+
+class SnippetPart(TypedDict):
+    """A piece of a text that was found, and whether it is what was looked for."""
+
+    text: str
+    match: bool
+
+
+class Match(TypedDict):
+    """Where the words of a search were found; ``seq`` is None for the title."""
+
+    seq: int | None
+    snippet: list[SnippetPart]
+
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _WILDCARD = re.compile("[%_/]")
@@ -74,7 +87,7 @@ class Search:
         titles = _FTS5_TITLES if is_sqlite else _GIN_TITLES
         return _condition(messages, query), _condition(titles, query)
 
-    def snippet(self, found: str) -> list[Json]:
+    def snippet(self, found: str) -> list[SnippetPart]:
         """Return the part of *found* around the first match, cut into what matches and what does not."""
         matches = self._matches(found)
         first = matches[0].start() if matches else 0
@@ -127,8 +140,8 @@ def _edge(found: str, position: int) -> int:
     return position if space < 0 else space + 1
 
 
-def _joined(parts: list[tuple[str, bool]]) -> list[Json]:
-    joined: list[Json] = []
+def _joined(parts: list[tuple[str, bool]]) -> list[SnippetPart]:
+    joined: list[SnippetPart] = []
     for part, is_match in parts:
         if not part:
             continue
@@ -139,7 +152,7 @@ def _joined(parts: list[tuple[str, bool]]) -> list[Json]:
     return joined
 
 
-def snippets(session: Session, search: Search, ids: list[str]) -> dict[str, Json]:
+def snippets(session: Session, search: Search, ids: list[str]) -> dict[str, Match]:
     """Return, by the ids of *ids* that have one, the newest message that matches: `seq` and `snippet`."""
     matches, _ = search.match(session)
     newest = (

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationBusy
+from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
-from app.services.conversations import export as conversation_export
 from app.services.conversations import rows
-from app.services.conversations.search import Search, snippets
+from app.services.conversations.export import exported
+from app.services.conversations.search import Match, Search, snippets
 from app.storage.database import Database
 from app.storage.tables import Conversation, ConversationMessage, utc_now
 
 log = logging.getLogger(__name__)
 
-Json = dict[str, Any]
+
+class Found(rows.Summary, total=False):
+    """A conversation of a list; of a search, with the match."""
+
+    match: Match
+
+
+class Listing(TypedDict):
+    """Some conversations, and how many there are."""
+
+    conversations: list[Found]
+    total: int
+
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life of an answer that is being made."""
@@ -44,7 +58,7 @@ class ConversationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, **values: str | None) -> Json:
+    def create(self, **values: str | None) -> rows.Summary:
         """Make a conversation with a `title`, `system_prompt`, `provider` and `model`, all optional."""
         with self._database.session() as session:
             id = uuid.uuid4().hex
@@ -52,7 +66,7 @@ class ConversationStore:
             session.flush()
             return rows.summary(rows.get(session, id), 0)
 
-    def all(self, *, limit: int, offset: int, query: str = "") -> Json:
+    def all(self, *, limit: int, offset: int, query: str = "") -> Listing:
         """Return some conversations, those with the newest messages first, and how many there are.
 
         :param query: only those with a message or a title that holds its words
@@ -66,15 +80,15 @@ class ConversationStore:
             found = session.scalars(page).all()
             ids = [conversation.id for conversation in found]
             counts = rows.counts(session, ids)
-            shown = [rows.summary(conversation, counts.get(conversation.id, 0)) for conversation in found]
+            shown = [cast("Found", rows.summary(one, counts.get(one.id, 0))) for one in found]
             if search:
                 matches = snippets(session, search, ids)
                 for one in shown:
-                    in_title = {"seq": None, "snippet": search.snippet(one["title"])}
+                    in_title: Match = {"seq": None, "snippet": search.snippet(one["title"])}
                     one["match"] = matches.get(one["id"], in_title)
-        return {"conversations": shown, "total": total}
+        return {"conversations": shown, "total": total or 0}
 
-    def get(self, id: str, *, limit: int, before: int | None = None) -> Json:
+    def get(self, id: str, *, limit: int, before: int | None = None) -> rows.WholeConversation:
         """Return a conversation with its last *limit* messages, of those before the one numbered *before*.
 
         :raises ConversationNotFound: when there is none of that id
@@ -91,7 +105,7 @@ class ConversationStore:
             count = rows.counts(session, [id]).get(id, 0)
             return {**rows.summary(conversation, count), "messages": messages, "has_more": has_more}
 
-    def update(self, id: str, **values: str | None) -> Json:
+    def update(self, id: str, **values: str | None) -> rows.Summary:
         """Change a conversation's `title`, `system_prompt`, `provider` or `model`."""
         with self._database.session() as session:
             conversation = rows.get(session, id, lock=True)
@@ -106,11 +120,11 @@ class ConversationStore:
             if not gone.rowcount:  # type: ignore[attr-defined]
                 raise rows.not_found(id)
 
-    def export_json(self, id: str) -> Json:
+    def export(self, id: str) -> rows.ExportedConversation:
         """Return a conversation with all of its messages, as :meth:`import_` takes it."""
-        return conversation_export.as_json(self.get(id, limit=_ALL))
+        return exported(self.get(id, limit=_ALL))
 
-    def import_(self, conversations: list[Json]) -> list[Json]:
+    def import_(self, conversations: list[rows.ExportedConversation]) -> list[rows.Summary]:
         """Keep exported *conversations* under new ids: all of them, or none."""
         with self._database.session() as session:
             return [rows.insert(session, conversation) for conversation in conversations]
@@ -169,9 +183,9 @@ class ConversationStore:
         *,
         status: str,
         content: str,
-        data: Json | None = None,
-        usage: Json | None = None,
-        error: Json | None = None,
+        data: Mapping[str, object] | None = None,
+        usage: Usage | None = None,
+        error: Mapping[str, object] | None = None,
         provider: str,
         model: str,
     ) -> bool:
@@ -181,7 +195,13 @@ class ConversationStore:
 
         :param status: `complete`, `failed`, `cut` or `stopped`
         """
-        values = {"status": status, "usage": usage, "error": error, "provider": provider, "model": model}
+        values: rows.Columns = {
+            "status": status,
+            "usage": usage,
+            "error": error,
+            "provider": provider,
+            "model": model,
+        }
         with self._database.session() as session:
             used = update(Conversation).where(Conversation.id == ticket.conversation_id)
             session.execute(used.values(updated_at=utc_now()))  # first, as everywhere: no deadlocks
@@ -231,5 +251,5 @@ def _chosen(session: Session, search: Search | None) -> list[ColumnElement[bool]
     return [or_(Conversation.id.in_(with_message), titles)]
 
 
-def _extra(message: Message) -> Json:
+def _extra(message: Message) -> rows.Columns:
     return {name: value for name, value in message.items() if name not in {"role", "content"}}

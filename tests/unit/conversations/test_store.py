@@ -232,7 +232,7 @@ def test_finish_after_a_deletion_tells_that_nothing_is_kept(store: ConversationS
         lambda store: ask(store, "nope", "Hi"),
         lambda store: store.update("nope", title="x"),
         lambda store: store.delete("nope"),
-        lambda store: store.export_json("nope"),
+        lambda store: store.export("nope"),
     ],
 )
 def test_unknown_conversation_is_not_found(store: ConversationStore, use: Any) -> None:
@@ -467,12 +467,12 @@ def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
         status="failed",
         error=failed,
     )
-    exported = store.export_json(id)
+    exported = store.export(id)
 
     (imported,) = store.import_([exported])
 
     assert imported["id"] != id
-    assert store.export_json(imported["id"]) == exported
+    assert store.export(imported["id"]) == exported
     assert found(store, "why") == [id, imported["id"]] or found(store, "why") == [imported["id"], id]
 
 
@@ -482,7 +482,7 @@ def test_import_of_an_answer_that_was_being_made_is_cut_and_keeps_no_conversatio
     id = store.create()["id"]
     ask(store, id, "Why?")
 
-    (imported,) = store.import_([store.export_json(id)])
+    (imported,) = store.import_([store.export(id)])
 
     assert store.turns(imported["id"])[1]["status"] == "cut"
     assert imported["title"] == "Why?"
@@ -490,7 +490,7 @@ def test_import_of_an_answer_that_was_being_made_is_cut_and_keeps_no_conversatio
 
 
 def test_import_keeps_nothing_when_one_cannot_be_kept(store: ConversationStore) -> None:
-    good = store.export_json(talk(store, "Why?"))
+    good = store.export(talk(store, "Why?"))
     bad = {**good, "messages": [{"role": "user"}]}
 
     with pytest.raises(KeyError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -14,7 +14,8 @@ from app.upstream.failures import cut_off, invalid_response
 from app.upstream.json import count, objects, parse, parse_answer
 from app.upstream.reading import SIZE_LIMIT
 
-Json = dict[str, Any]
+Parsed = Mapping[str, object]
+"""An object that a provider wrote; nothing is known of what it holds."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -48,7 +49,7 @@ class Answer(ABC):
     text: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
-    logprobs: list[Json] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
     finish_reason: str = ""
     usage: ToldUsage | None = None
     timing: Timing = field(default_factory=lambda: Timing())  # as the provider tells it
@@ -123,7 +124,7 @@ class Answer(ABC):
             self.text.append(text)
             yield {"content": text}
 
-    def _parse(self, data: bytes) -> Json:
+    def _parse(self, data: bytes) -> Parsed:
         return parse_answer(data, self.name, self.secret)
 
     def _empty(self) -> EmptyResponse:
@@ -147,11 +148,19 @@ def tool_call(id: object, name: object, arguments: object) -> ToolCall:
     return {"id": id if isinstance(id, str) else "", "type": "function", "function": function}
 
 
+class _Pieces(TypedDict):
+    """A tool call as far as its pieces came."""
+
+    id: object
+    name: object
+    arguments: object
+
+
 @dataclass
 class OpenAIAnswer(Answer):
     """An answer of an OpenAI-compatible provider."""
 
-    _calls: dict[int, Json] = field(default_factory=dict)  # tool calls come in pieces, by their index
+    _calls: dict[int, _Pieces] = field(default_factory=dict)  # tool calls come in pieces, by their index
 
     def load(self, data: bytes) -> None:
         """Take the whole answer at once."""
@@ -219,12 +228,12 @@ class OpenAIAnswer(Answer):
             elif arguments is not None:
                 call["arguments"] = arguments
 
-    def _call_of(self, piece: Json, number: int) -> Json:
+    def _call_of(self, piece: Parsed, number: int) -> _Pieces:
         """Return the call that *piece* belongs to; some providers number all calls alike."""
         index = piece.get("index")
         key = index if isinstance(index, int) else number
         call = self._calls.get(key)
-        is_another = call and call["id"] and piece.get("id") not in {None, "", call["id"]}
+        is_another = call and call["id"] and piece.get("id") not in (None, "", call["id"])
         if call is None:
             call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
         elif is_another:  # what is whole moves out of the way, before those that are still to come
@@ -238,7 +247,7 @@ class OpenAIAnswer(Answer):
         self.tool_calls += calls
         return iter([{"tool_calls": calls}] if calls else ())
 
-    def _take_logprobs(self, choice: Json) -> None:
+    def _take_logprobs(self, choice: Parsed) -> None:
         found = choice.get("logprobs")
         content = found.get("content") if isinstance(found, dict) else None
         self.logprobs += objects(content)
@@ -250,13 +259,13 @@ class OpenAIAnswer(Answer):
             )
         self.finish_reason = reason if isinstance(reason, str) else "stop"
 
-    def _choices(self, parsed: Json) -> list[Json]:
+    def _choices(self, parsed: Parsed) -> list[Parsed]:
         choices = parsed.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise invalid_response(self.name, "its choices are no list of objects")
         return choices
 
-    def _usage(self, parsed: Json) -> None:
+    def _usage(self, parsed: Parsed) -> None:
         usage = parsed.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         completion = count(usage.get("completion_tokens"))
@@ -269,13 +278,13 @@ class OpenAIAnswer(Answer):
             self.timing["tokens_per_second"] = round(speed, 1)
 
 
-def _in_order(numbered: tuple[int, Json]) -> tuple[bool, int]:
+def _in_order(numbered: tuple[int, _Pieces]) -> tuple[bool, int]:
     """Sort by number; before those, in the order in which they came, the calls that had to move."""
     number = numbered[0]
     return (number >= 0, abs(number))
 
 
-def _thinking(message: Json) -> str:
+def _thinking(message: Parsed) -> str:
     """Return the thoughts: Ollama and OpenRouter say `reasoning`, others `reasoning_content`."""
     found = message.get("reasoning") or message.get("reasoning_content")
     return found if isinstance(found, str) else ""

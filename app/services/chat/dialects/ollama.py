@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,12 @@ from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.answers import Answer, Delta, tool_call
+from app.services.chat.dialects.base import Request
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
 from app.services.ollama.service import OllamaService
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, objects
 from app.upstream.reading import Body, Register
-
-Json = dict[str, Any]
 
 NATIVE_ONLY = (*OLLAMA_ONLY, "think")
 """The fields of a chat that Ollama's ``/v1`` ignores, so that it goes by ``/api/chat``."""
@@ -35,9 +34,9 @@ class OllamaDialect:
         self._ollama = ollama
         self._windows = windows
 
-    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+    def request(self, body: ChatBody) -> tuple[Request, list[str]]:
         """Return the request for *body*; what `options` name goes before the common settings."""
-        common: Json = {name: value for name in _SAMPLING if (value := body.get(name)) is not None}
+        common: Request = {name: value for name in _SAMPLING if (value := body.get(name)) is not None}
         if body.get("max_tokens"):
             common["num_predict"] = body["max_tokens"]
         request = {name: value for name in _AS_THEY_ARE if (value := body.get(name)) is not None}
@@ -45,9 +44,10 @@ class OllamaDialect:
         messages = [_message(message) for message in body["messages"]]
         return {"messages": messages, **request, **({"options": options} if options else {})}, []
 
-    def open(self, model: str, request: Json, register: Register) -> Body:
+    def open(self, model: str, request: Request, register: Register) -> Body:
         """Send a request and return its open answer, with a window for which the model is not loaded anew."""
-        options, provider = request.get("options", {}), self._ollama.provider
+        options: Any = request.get("options", {})
+        provider = self._ollama.provider
         self.window_before = self._windows.loaded(provider, model)
         window = self._windows.for_request(provider, model, options.get("num_ctx"))
         if window is not None:
@@ -64,9 +64,9 @@ class OllamaDialect:
         return self._ollama.translated()
 
 
-def _message(message: Message) -> Json:
+def _message(message: Message) -> Request:
     """Return *message* in Ollama's words: images are bare base64, tool arguments objects."""
-    found: Json = {name: value for name, value in message.items() if value and name != "tool_calls"}
+    found: Request = {name: value for name, value in message.items() if value and name != "tool_calls"}
     found["content"] = message["content"]
     if message.get("images"):
         found["images"] = [url.partition(",")[2] for url in message["images"]]
@@ -75,7 +75,7 @@ def _message(message: Message) -> Json:
     return found
 
 
-def _tool_call(call: ToolCall) -> Json:
+def _tool_call(call: ToolCall) -> Request:
     function = call["function"]
     if isinstance(function["arguments"], str):  # a model wrote no object; Ollama takes nothing else
         function = {**function, "arguments": {}}
@@ -112,7 +112,7 @@ class OllamaAnswer(Answer):
         if part.get("done") is True:
             self._finish(part)
 
-    def _finish(self, part: Json) -> None:
+    def _finish(self, part: Mapping[str, object]) -> None:
         self.done = True
         reason = _text(part.get("done_reason")) or "stop"
         # Ollama's own word for an answer that asks for a tool is `stop`; /v1 says it like this.

@@ -11,13 +11,12 @@ from app.errors import NotSupported
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.dialects.answers import OpenAIAnswer
+from app.services.chat.dialects.base import Request
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 from app.upstream.failures import invalid_response
 from app.upstream.reading import SIZE_LIMIT, Body, Register, TooMuch
-
-Json = dict[str, Any]
 
 OLLAMA_ONLY = ("options", "keep_alive", "truncate")
 """The fields of a chat that only Ollama's own API knows."""
@@ -37,7 +36,7 @@ class OpenAIDialect:
         self._clients = clients
         self._timeouts = timeouts
 
-    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+    def request(self, body: ChatBody) -> tuple[Request, list[str]]:
         """Return the request for *body*.
 
         :raises NotSupported: for what only Ollama's own API knows
@@ -52,7 +51,7 @@ class OpenAIDialect:
         request["messages"] = [_message(message, self.sends_thinking) for message in messages]
         return request, []
 
-    def open(self, model: str, request: Json, register: Register) -> Body:
+    def open(self, model: str, request: Request, register: Register) -> Body:
         """Send a request and return its open answer."""
         if request.get("stream"):
             request = {**request, "stream_options": {"include_usage": True}}
@@ -81,7 +80,7 @@ class OllamaV1Dialect(OpenAIDialect):
 
     sends_thinking = True
 
-    def request(self, body: ChatBody) -> tuple[Json, list[str]]:
+    def request(self, body: ChatBody) -> tuple[Request, list[str]]:
         """Return the request for *body*, without ``max_tokens``."""
         request, notices = super().request(body)
         if request.pop("max_tokens", None):
@@ -142,9 +141,9 @@ def _refuse_ollamas_own(provider: Provider, body: ChatBody) -> None:
             )
 
 
-def _message(message: Message, sends_thinking: bool) -> Json:
+def _message(message: Message, sends_thinking: bool) -> Request:
     """Return *message* in OpenAI's words: images are parts of it, tool arguments texts."""
-    found: Json = {"role": message["role"], "content": message["content"]}
+    found: Request = {"role": message["role"], "content": message["content"]}
     if message.get("images"):
         text = [{"type": "text", "text": message["content"]}] if message["content"] else []
         images = [{"type": "image_url", "image_url": {"url": url}} for url in message["images"]]
@@ -179,7 +178,7 @@ def _with_ids(messages: list[Message]) -> list[Message]:
     return found
 
 
-def _tool_call(call: ToolCall) -> Json:
+def _tool_call(call: ToolCall) -> Request:
     function = call["function"]
     given = function["arguments"]  # a text is what a model wrote that is no JSON object
     arguments = given if isinstance(given, str) else json.dumps(given)
@@ -190,7 +189,7 @@ def _tool_call(call: ToolCall) -> Json:
     }
 
 
-def _response_format(wanted: str | Json) -> Json:
+def _response_format(wanted: str | dict[str, Any]) -> Request:
     if isinstance(wanted, str):
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}
