@@ -16,6 +16,7 @@ from app.schemas.providers import (
     ProviderModels,
     ProviderReplaceSchema,
     ProviderSchema,
+    ProviderTest,
     ProviderTestSchema,
 )
 from app.services.catalog import probe as connection
@@ -85,7 +86,7 @@ def delete_provider(id: str) -> None:
 
 @blp.post("/<id>/test")
 @blp.response(200, ProviderTestSchema)
-def test_provider(id: str) -> dict[str, Any]:
+def test_provider(id: str) -> ProviderTest:
     """Test the connection to a provider, and keep the outcome as its status"""
     provider = services.providers.get(id)
     outcome = connection.check(

@@ -108,11 +108,46 @@ class ProviderCreateSchema(ProviderFieldsSchema):
     base_url = _base_url_field(required=True)
 
 
+class StoredProvider(TypedDict, total=False):
+    """What :class:`StoredProviderSchema` loads, or ``providers.json`` ships."""
+
+    name: str
+    kind: str
+    enabled: bool
+    api_key: str
+    api_key_env: str
+    model: str
+    base_url: str
+    status: str
+    last_checked: str
+
+
 class StoredProviderSchema(ProviderFieldsSchema):
     """What the data folder keeps of a provider."""
 
     status = fields.Str()
     last_checked = fields.Str()
+
+
+class _Finding(TypedDict):
+    status: str
+    message: str
+
+
+class ProviderFinding(_Finding, total=False):
+    """What was found of a provider."""
+
+    hint: str
+    models: int
+    version: str
+
+
+class ProviderTest(ProviderFinding):
+    """What :class:`ProviderTestSchema` shows."""
+
+    provider: str
+    latency: float
+    last_checked: str
 
 
 class ProviderTestSchema(RequestSchema):

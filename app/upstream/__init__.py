@@ -1,5 +1,5 @@
-"""Bytes, connections and failures of whatever answers our requests.
+"""The bytes, connections and failures of the servers that answer our requests.
 
-Nothing here knows a provider or a model: :mod:`session` and :mod:`transport` send requests, :mod:`reading`
-reads answers without being held up, :mod:`failures` says what went wrong.
+Nothing here knows a provider or a model. :mod:`session` and :mod:`transport` send requests for the libraries
+requests and openai, :mod:`reading` reads their answers, :mod:`failures` turns failures into our errors.
 """

@@ -1,4 +1,4 @@
-"""One connection to a server, and the HTTP that is spoken over it."""
+"""A connection to a server, and HTTP/1.1 over it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 
 @dataclass
 class Line:
-    """A connection, and what is spoken over it: one request and its answer after the other."""
+    """A connection and its HTTP: one request and its answer at a time."""
 
     connection: socket.socket
     protocol: h11.Connection = field(
@@ -27,16 +27,16 @@ class Line:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether all of an answer came, and nothing else."""
+        """Whether all of the last answer came, and no bytes after it."""
         protocol = self.protocol
         is_done = protocol.our_state is h11.DONE is protocol.their_state
         return is_done and protocol.trailing_data == (b"", False)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the other end of an idle connection is there, and says nothing that nobody asked for."""
+        """Whether the server has neither closed an idle connection nor sent anything over it."""
         self.connection.settimeout(0)
-        try:  # of TLS too what comes over the wire
+        try:  # the plain socket's method, as bytes of TLS count too
             socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
@@ -71,14 +71,14 @@ class Line:
             head = h11.Request(method=method, target=target, headers=headers)
             events = (head, h11.Data(data=request.read()), h11.EndOfMessage())
             data = b"".join(self.protocol.send(event) or b"" for event in events)
-            # Who refuses a long request may answer and close before all of it was read.
+            # A server that refuses a long request may answer and close before it has read all of it.
             with suppress(ConnectionError, ssl.SSLEOFError):
                 self.connection.sendall(data)
 
     def head(self, timeout: float) -> h11.Response:
-        """Return the head of the answer, each part of which may take *timeout* seconds.
+        """Return the head of the answer; each read may take *timeout* seconds.
 
-        :raises httpx2.TransportError: when none comes
+        :raises httpx2.TransportError: when no head comes
         """
         self.connection.settimeout(timeout)
         with _translated(httpx2.ReadTimeout, httpx2.ReadError):
@@ -90,7 +90,7 @@ class Line:
                     self.receive()
 
     def receive(self) -> None:
-        """Take what has come over the wire."""
+        """Hand the bytes that came to the protocol; wait for them as long as the socket's timeout says."""
         self.protocol.receive_data(self.connection.recv(_READ))
 
     def close(self) -> None:
@@ -100,7 +100,11 @@ class Line:
 
 @contextmanager
 def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.NetworkError]) -> Iterator[None]:
-    """Raise what httpx2's own transport would."""
+    """Raise the exceptions that httpx2's own transport raises.
+
+    :param silent: for a timeout
+    :param failed: for a connection that fails
+    """
     try:
         yield
     except TimeoutError as exc:

@@ -1,4 +1,4 @@
-"""JSON as upstreams write it, without what JSON does not have."""
+"""Read the JSON that upstreams write, and the objects and counts in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
 
 
 def parse(data: bytes | str) -> Any:
-    """Return the value of *data*; NaN and numbers that are infinite become None: no client could read them.
+    """Return the value of *data*; NaN and infinite numbers become None, because JSON has none.
 
     :raises ValueError: when it is not JSON in UTF-8
     :raises RecursionError: when it is nested without end
@@ -30,26 +30,27 @@ def parse(data: bytes | str) -> Any:
 
 
 MAX_COUNT = 2**53
-"""The largest number that every reader of JSON takes as it is, and every database too."""
+"""The largest integer that each reader of JSON and each database keeps exactly."""
 
 
 def count(value: object) -> int | None:
-    """Return *value* when it can be a number of tokens."""
+    """Return *value* where it is an integer from 0 to :data:`MAX_COUNT`, else None."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= MAX_COUNT else None
 
 
 def objects(value: object) -> list[Json]:
-    """Return the objects in a list; nothing of anything else."""
+    """Return the objects in the list *value*; an empty list where it is no list."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def parse_answer(data: bytes, name: str, secret: str) -> Json:
-    """Return the object that the provider *name* answers, or a part of it.
+    """Return the object in *data*, which is an answer or a part of one.
 
-    :param secret: never to be shown in a message
-    :raises UpstreamError: when it is none, or an error
+    :param name: the upstream's, for messages
+    :param secret: kept out of messages
+    :raises UpstreamError: when it is no object, or an error
     """
     try:
         parsed = parse(data)

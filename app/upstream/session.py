@@ -21,7 +21,7 @@ from app.upstream.reading import SilentUpstream, announce
 
 
 class _Announced:
-    """Makes a connection known once the request is sent, while its answer is still awaited."""
+    """Announces a connection when its request is sent and its answer still awaited."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into

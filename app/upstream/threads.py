@@ -1,4 +1,4 @@
-"""Threads that are kept for the next work: to start one is dear where a chat takes two milliseconds."""
+"""Threads that are kept for the next work, because starting one takes a part of a chat's two milliseconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Threads:
             os.register_at_fork(after_in_child=self._idle.clear)
 
     def run(self, work: _Work) -> None:
-        """Begin *work*, which raises nothing."""
+        """Start *work*, which must not raise."""
         try:
             box = self._idle.pop()  # atomic, and the one that worked last: it is warm
         except IndexError:
@@ -40,9 +40,9 @@ class Threads:
             except Empty:
                 try:
                     self._idle.remove(box)
-                except ValueError:  # it was just taken: its work is on the way
+                except ValueError:  # run() has just taken the box: work is on the way
                     continue
                 return
             work()
-            del work  # with all that it holds
+            del work  # so that what it holds is freed while the thread is idle
             self._idle.append(box)

@@ -1,10 +1,9 @@
-"""Testing whether a provider can be reached, and saying how to mend it when it cannot."""
+"""Test whether a provider can be reached, and say how to mend it when it cannot."""
 
 from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from typing import Any
 
 from app.config import Timeouts
 from app.errors import (
@@ -14,15 +13,16 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.schemas.providers import ProviderFinding, ProviderTest
 from app.services.ollama.service import OllamaService
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 
-Json = dict[str, Any]
 
-
-def check(provider: Provider, ollama: OllamaService, clients: OpenAIClients, timeouts: Timeouts) -> Json:
-    """Ask *provider* for what it has; return what was found, never raise.
+def check(
+    provider: Provider, ollama: OllamaService, clients: OpenAIClients, timeouts: Timeouts
+) -> ProviderTest:
+    """Ask *provider* for its models; return what was found, also when that fails.
 
     ``status`` is one of :data:`app.schemas.providers.TEST_STATUSES`.
     """
@@ -44,12 +44,12 @@ def check(provider: Provider, ollama: OllamaService, clients: OpenAIClients, tim
     }
 
 
-def _ollama_found(provider: Provider, ollama: OllamaService) -> Json:
+def _ollama_found(provider: Provider, ollama: OllamaService) -> ProviderFinding:
     version = ollama.version()
     return {**_found(ollama.list()["total"], provider), "version": version}
 
 
-def _found(models: int, provider: Provider) -> Json:
+def _found(models: int, provider: Provider) -> ProviderFinding:
     if models:
         plural = "" if models == 1 else "s"
         message = f"{provider.name} answers and has {models} model{plural}."

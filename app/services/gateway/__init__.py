@@ -1,1 +1,1 @@
-"""What other programs speak: their requests pass to a provider, and its answers back, as they are."""
+"""The API that other programs speak: OpenAI's. Requests and answers are passed on as they are."""

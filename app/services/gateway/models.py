@@ -48,7 +48,7 @@ class GatewayModels:
         self._ollama_for = ollama_for
 
     def list_models(self) -> OpenAIModelList:
-        """Return the models of all enabled providers that answer soon."""
+        """Return the models of all enabled providers; those that do not answer soon are left out."""
         timeouts = self._settings.timeouts
         hasty = replace(
             timeouts,
@@ -99,14 +99,14 @@ class GatewayModels:
 
 
 def _joined(id: str, model: str, ids: Container[str], default: str) -> str:
-    """Return what a provider's *model* is called here: bare, where that leads back to it."""
+    """Return the name of a provider's *model* here: without the id where that leads to the same model."""
     return model if split_name(model, ids, default) == (id, model) else f"{id}/{model}"
 
 
 def _each(
     providers: Iterable[Provider], entries: Callable[[Provider], list[OpenAIModel]]
 ) -> list[list[OpenAIModel]]:
-    """Ask all providers at the same time; those that fail or are slow are left out."""
+    """Ask all providers at the same time; leave out those that fail or are slow."""
     futures: dict[str, Future[list[OpenAIModel]]] = {}
     executor = ThreadPoolExecutor(max_workers=32, thread_name_prefix="list models")
     for provider in providers:
@@ -128,7 +128,7 @@ def _each(
 def _ollama_entry(id: str, model: Json) -> OpenAIModel:
     try:
         owner = ModelName.parse(model["name"]).namespace
-    except ValueError:  # Ollama's business
+    except ValueError:  # Ollama lists names that its own grammar does not allow
         owner = "library"
     created = int(model["modified_at"].timestamp())
     return {"id": id, "object": "model", "created": created, "owned_by": owner}

@@ -8,12 +8,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import cast
 
 from app.errors import ModelNotFound, ServiceError, UpstreamError
 from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest, OpenAIUsage
 from app.services.catalog.absent import cannot_embed, not_offered, own_model
-from app.services.gateway.stream_check import StreamCheck
+from app.services.gateway.stream_check import StreamCheck, usage_of
 from app.services.ollama.names import check_name
 from app.services.ollama.service import OllamaService
 from app.services.providers.circuits import Circuits
@@ -66,9 +66,9 @@ class RelayedRequest:
         """How long it takes so far."""
         return round(time.monotonic() - self.started, 6)
 
-    def sent_body(self) -> dict[str, Any]:
+    def sent_body(self) -> OpenAIRequest:
         """Return the body for the provider."""
-        body = {**self.body, "model": self.model}
+        body: OpenAIRequest = {**self.body, "model": self.model}
         if self.endpoint == EMBEDDINGS:  # OpenAI's own default; Ollama and others have none
             body.setdefault("encoding_format", "float")
         return body
@@ -167,7 +167,7 @@ class GatewayService:
                 if not data:
                     yield b""
         answer = cast("OpenAIAnswer", parse_answer(data, provider.name, provider.api_key))
-        request.usage = _usage(answer.get("usage"))
+        request.usage = usage_of(answer)
         if request.check:
             request.check(provider, answer)
         yield data
@@ -195,7 +195,7 @@ class GatewayService:
             if not (check.error or check.done):
                 yield check.end()
         finally:
-            request.usage = _usage(check.usage)
+            request.usage = check.usage
         if check.error:
             raise check.error
 
@@ -236,7 +236,3 @@ def split_name(name: str, ids: Container[str], default: str) -> tuple[str, str]:
     """
     prefix, slash, rest = name.partition("/")
     return (prefix, rest) if slash and prefix in ids else (default, name)
-
-
-def _usage(usage: object) -> OpenAIUsage:
-    return cast("OpenAIUsage", usage) if isinstance(usage, dict) else {}

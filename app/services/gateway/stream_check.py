@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import cast
 
 from app.errors import UpstreamError
+from app.schemas.openai_v1 import OpenAIUsage
 from app.upstream.failures import clean, cut_off, error_message, invalid_response
 from app.upstream.reading import SIZE_LIMIT
 
-Json = dict[str, Any]
+Event = Mapping[str, object]
 
 _DATA = re.compile(rb"^data:", re.MULTILINE)
 _DONE = re.compile(rb"^data: ?\[DONE\][ \t\r]*\n", re.MULTILINE)
@@ -22,10 +24,10 @@ _USAGE = b'"usage":'
 
 
 class StreamCheck:
-    """Lets the events of a stream through, and knows in the end whether it was whole.
+    """Passes the events of a stream on, and tells at the end whether it was whole.
 
     :param name: the provider's, for messages
-    :param secret: never to be shown in one
+    :param secret: kept out of messages
     :param choices: how many answers were asked for
     """
 
@@ -40,14 +42,14 @@ class StreamCheck:
         self._usage_event = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; return those that the client may have, up to the :attr:`error` in them.
+        """Take the next bytes; return the whole events in them, up to the :attr:`error` if there is one.
 
-        Half an event is kept back until its other half comes: a client can do nothing with it.
+        The beginning of an event is kept until its end comes.
         """
         end, news = 0, self._rest[-2:] + data
         self._rest += data
         if any(blank in news for blank in _BLANK_LINES):
-            # Only now: a large event is not looked through again for each part of it.
+            # Only where an event may end, so that a large one is not searched again for each part of it.
             end = max(self._rest.rfind(blank) + len(blank) for blank in _BLANK_LINES if blank in self._rest)
         block = bytes(self._rest[:end])
         del self._rest[:end]
@@ -65,9 +67,9 @@ class StreamCheck:
         return block
 
     def end(self) -> bytes:
-        """Take note that the stream is over; return as :meth:`feed` what is still to be sent.
+        """Return, as :meth:`feed`, what is still to be sent when the provider has closed the stream.
 
-        A terminator that alone is missing is added.
+        Where only the terminator is missing, it is added. Where more is, :attr:`error` says so.
         """
         rest, self._rest = bytes(self._rest), bytearray()
         block = b""
@@ -82,13 +84,12 @@ class StreamCheck:
         return block + b"\n\ndata: [DONE]\n\n"
 
     @property
-    def usage(self) -> Json:
-        """The tokens, as the last event that has any tells them."""
-        usage = (_event(self._usage_event) or {}).get("usage")
-        return usage if isinstance(usage, dict) else {}
+    def usage(self) -> OpenAIUsage:
+        """The tokens that the last event with a usage tells."""
+        return usage_of(_event(self._usage_event))
 
     def _until_failure(self, block: bytes) -> bytes:
-        """Return what comes before the first event in *block* that is an error."""
+        """Return what comes before the first error event in *block*, and set :attr:`error`."""
         start = position = 0
         for line in block.splitlines(keepends=True):
             if not line.strip():
@@ -106,8 +107,8 @@ class StreamCheck:
         return block
 
 
-def _event(line: bytes) -> Json | None:
-    """Return the object that a line of data holds."""
+def _event(line: bytes) -> Event | None:
+    """Return the JSON object in a line of data; None where there is none."""
     if not line.startswith(b"data:"):
         return None
     try:
@@ -117,9 +118,15 @@ def _event(line: bytes) -> Json | None:
     return event if isinstance(event, dict) else None
 
 
-def _has_failed(event: Json) -> bool:
-    """Tell whether an answer ended for an error (OpenRouter)."""
+def _has_failed(event: Event) -> bool:
+    """Tell whether an answer ended with an error, as OpenRouter reports it."""
     choices = event.get("choices")
     return isinstance(choices, list) and any(
         isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices
     )
+
+
+def usage_of(answer: Event | None) -> OpenAIUsage:
+    """Return the usage of an answer or event; empty where there is none."""
+    usage = (answer or {}).get("usage")
+    return cast("OpenAIUsage", usage) if isinstance(usage, dict) else {}

@@ -1,4 +1,4 @@
-"""Requests to an Ollama server: its answers checked, its failures turned into ours."""
+"""Requests to an Ollama server: their answers are checked, their failures become our errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 
 class OllamaApi:
-    """The way to one Ollama server.
+    """Requests to one Ollama server.
 
     :param session: kept by the caller, for its connections
     :param provider: where the server is
@@ -42,7 +42,7 @@ class OllamaApi:
         return self.provider.name
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Json:
-        """Return the JSON object that a request answers."""
+        """Send a request and return the JSON object of its answer."""
         with self._open(method, path, **kwargs) as response:
             answer = self._parsed(response)
         if not isinstance(answer, dict):
@@ -57,12 +57,12 @@ class OllamaApi:
     def _lines(
         self, path: str, body: Json, failed: Callable[[str], UpstreamError]
     ) -> Generator[Json | None, None, None]:
-        """Post *body*, and yield each line of progress, and None in each silent half second.
+        """Post *body* and yield each line of progress, and None in each silent tick.
 
         The lines are as :class:`~app.schemas.pulls.PullPartSchema` loads them. Closing the generator
         hangs up.
 
-        :param failed: makes the error for the text of an ``error`` line
+        :param failed: returns the error for the text of an ``error`` line
         :raises UpstreamIncomplete: when the stream ends without its ``success``
         """
         timeouts = self._timeouts
@@ -126,7 +126,7 @@ class OllamaApi:
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
         key = self.provider.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        if kwargs.get("stream"):  # who hangs up on it must not meet another request on the same connection
+        if kwargs.get("stream"):  # hanging up on it must not hit the connection's next request
             headers["Connection"] = "close"
         with self.translated():
             response = self._session.request(
@@ -138,7 +138,7 @@ class OllamaApi:
             raise self._rejection(response)
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turn what a request raises into our errors."""
+        """Turn what requests raises into our errors."""
         return translated(self.name, self.provider.native_url, start_hint(self.provider))
 
     def _rejection(self, response: requests.Response) -> ServiceError:

@@ -1,4 +1,4 @@
-"""The providers of chats: their settings, the official openai client for each, and which are down.
+"""The providers of chats: their settings, the requests to their OpenAI APIs, and which of them are down.
 
-The failures of the openai client become ours in :mod:`openai_api`.
+The failures of the openai client become our errors in :mod:`openai_api`.
 """

@@ -1,4 +1,4 @@
-"""Circuits: a provider that is down is not asked again for some seconds."""
+"""Circuit breakers: a provider that is down is not asked again for some seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.services.providers.store import Provider
 OPEN_FOR = 10.0
 """Seconds for which a provider that is down is not asked."""
 
-_QUICK = 0.2
+_QUICK = 0.2  # seconds; a failure that comes sooner opens no circuit
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class _Failure:
 class Circuits:
     """The providers that could not be reached a moment ago.
 
-    It saves waiting, so it only opens where failing took a while: a port that refuses at once costs
-    nothing, and a server that was just started there is used at once.
+    An open circuit saves waiting. So it opens only when failing took a while: a port that refuses at once
+    costs nothing, and a server that is started there can be used at once.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Circuits:
         self._lock = threading.Lock()
 
     def check(self, provider: Provider) -> None:
-        """Let a request to *provider* pass.
+        """Check that *provider* may be asked.
 
         :raises ServiceError: while its circuit is open, the error that opened it
         """
@@ -43,7 +43,7 @@ class Circuits:
             if failure is None:
                 return
             ago = now - failure.at
-            if ago >= OPEN_FOR:  # this one may try; the others wait for what it finds
+            if ago >= OPEN_FOR:  # this request may try; the others wait for its outcome
                 self._failures[_key(provider)] = _Failure(now, failure.error)
                 return
         left = OPEN_FOR - ago
@@ -55,20 +55,24 @@ class Circuits:
         )
 
     def is_open(self, provider: Provider) -> bool:
-        """Tell whether *provider* is not asked at the moment."""
+        """Tell whether *provider* is not asked now."""
         with self._lock:
             failure = self._failures.get(_key(provider))
         return failure is not None and time.monotonic() - failure.at < OPEN_FOR
 
     def failed(self, provider: Provider, error: ServiceError, seconds: float) -> None:
-        """Take note of *error*, known after so many *seconds*; with a reason, there was no connection."""
+        """Open the circuit of *provider* where *error* says that there was no connection.
+
+        :param seconds: how long the failure took
+        """
+        # Only the errors of a connection have a reason.
         if seconds < _QUICK or "reason" not in error.details or "circuit" in error.details:
             return
         with self._lock:
             self._failures[_key(provider)] = _Failure(time.monotonic(), error)
 
     def worked(self, provider: Provider) -> None:
-        """Take note that *provider* answered."""
+        """Close the circuit of *provider*, which answered."""
         if self._failures:
             with self._lock:
                 self._failures.pop(_key(provider), None)

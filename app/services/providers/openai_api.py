@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     import openai
 
     from app.upstream.transport import DirectBody
-
-Json = dict[str, Any]
 
 _LONGEST_WAIT = 86400.0  # seconds
 
@@ -84,7 +82,12 @@ class OpenAIClients:
         import openai  # noqa: F401
 
     def open_response(
-        self, provider: Provider, timeouts: Timeouts, path: str, body: Json | None, register: Register
+        self,
+        provider: Provider,
+        timeouts: Timeouts,
+        path: str,
+        body: Mapping[str, object] | None,
+        register: Register,
     ) -> ResponseBody:
         """Send a request and return its open answer, which the caller closes.
 
@@ -152,7 +155,7 @@ class OpenAIClients:
             client.openai.close()
 
 
-def _send(client: openai.OpenAI, path: str, body: Json | None) -> httpx2.Response:
+def _send(client: openai.OpenAI, path: str, body: Mapping[str, object] | None) -> httpx2.Response:
     """Return the open answer to a request, whatever it is."""
     import httpx2
     import openai

@@ -1,25 +1,28 @@
-"""The providers: what is shipped, under what a person changed."""
+"""Keep the providers: the shipped ones, and what a person changed or added."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
 
 from app.errors import ProviderBuiltIn, ProviderDisabled, ProviderExists, ProviderNotFound
-from app.schemas.providers import PROVIDER_ID, StoredProviderSchema
-from app.storage.json_file import Json, JsonFile
+from app.schemas.providers import PROVIDER_ID, StoredProvider, StoredProviderSchema
+from app.storage.json_file import JsonFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
 class Provider:
-    """One provider with its settings in force."""
+    """A provider with the settings in force."""
 
     id: str
     name: str = ""
@@ -60,7 +63,10 @@ class Provider:
         return self.api_key[-4:] if len(self.api_key) >= 12 else ""
 
 
-_OF_THE_SERVER = ("api_key", "status", "last_checked")
+StoredProviders = dict[str, StoredProvider]
+"""By id."""
+
+_OF_THE_SERVER = frozenset({"api_key", "status", "last_checked"})
 _STORED = frozenset(f.name for f in fields(Provider)) - {"id", "custom", "api_key_source"}
 
 
@@ -76,14 +82,14 @@ class ProviderStore:
     def __init__(
         self, shipped: Path, path: Path, enable: tuple[str, ...], environ: Mapping[str, str | None]
     ) -> None:
-        self._shipped: dict[str, Json] = json.loads(shipped.read_text(encoding="utf-8"))
+        self._shipped: StoredProviders = json.loads(shipped.read_text(encoding="utf-8"))
         self._file = JsonFile(path, _check_stored)
         self._enable = enable
         self._environ = environ
 
     @property
     def damage(self) -> str:
-        """Say what is wrong with the kept changes, if anything is."""
+        """What is wrong with the kept changes; empty where nothing is."""
         self._file.read()
         return self._file.damage
 
@@ -97,14 +103,14 @@ class ProviderStore:
         return {id: self._merge(id, stored.get(id, {})) for id in {**self._shipped, **stored}}
 
     def get(self, id: str) -> Provider:
-        """Return one provider.
+        """Return a provider.
 
         :raises ProviderNotFound: when there is none of that id
         """
         return self._known(id, self._file.read())
 
     def get_enabled(self, id: str) -> Provider:
-        """Return one provider that chats may use.
+        """Return a provider that chats may use.
 
         :raises ProviderNotFound: when there is none of that id
         :raises ProviderDisabled: when it is switched off
@@ -119,13 +125,13 @@ class ProviderStore:
             )
         return provider
 
-    def create(self, id: str, **values: Any) -> Provider:
+    def create(self, id: str, **values: Unpack[StoredProvider]) -> Provider:
         """Add a provider of one's own.
 
         :raises ProviderExists: when the id is taken
         """
 
-        def change(stored: Json) -> None:
+        def change(stored: StoredProviders) -> None:
             if id in self._shipped or id in stored:
                 raise ProviderExists(
                     f"There is a provider '{id}' already.",
@@ -137,36 +143,40 @@ class ProviderStore:
         self._file.update(change)
         return self.get(id)
 
-    def update(self, id: str, **values: Any) -> Provider:
+    def update(self, id: str, **values: Unpack[StoredProvider]) -> Provider:
         """Change some settings of a provider.
 
-        A key stays with its server: where `base_url` moves to another one, it is dropped.
+        The key is dropped when `base_url` moves to another server.
         """
 
-        def change(stored: Json) -> None:
+        def change(stored: StoredProviders) -> None:
             current = self._known(id, stored)
             kept = stored.get(id, {})
             if not _same_server(values.get("base_url", current.base_url), current.base_url):
-                kept = {key: value for key, value in kept.items() if key not in _OF_THE_SERVER}
+                kept = _only(kept, kept.keys() - _OF_THE_SERVER)
             stored[id] = {**kept, **values}
 
         self._file.update(change)
         return self.get(id)
 
-    def replace(self, id: str, **values: Any) -> Provider:
+    def replace(self, id: str, **values: Unpack[StoredProvider]) -> Provider:
         """Change all settings of a provider; what is not given falls back to its default.
 
-        The key stays as it is when none is given, and the server is the same: it is never shown, so it
-        cannot be sent back.
+        Without a new key, the old one stays where the server is the same: a client cannot send it back,
+        because it is never shown.
         """
 
-        def change(stored: Json) -> None:
+        def change(stored: StoredProviders) -> None:
             current = self._known(id, stored)
-            kept: Json = {}
+            kept: StoredProvider = {}
             if _same_server(values["base_url"], current.base_url):
-                kept = {key: value for key, value in stored.get(id, {}).items() if key in _OF_THE_SERVER}
+                kept = _only(stored.get(id, {}), _OF_THE_SERVER)
             shipped = self._shipped.get(id, {})
-            defaults = {"enabled": False, "model": shipped.get("model", ""), "kind": current.kind}
+            defaults: StoredProvider = {
+                "enabled": False,
+                "model": shipped.get("model", ""),
+                "kind": current.kind,
+            }
             stored[id] = {**kept, **defaults, **values}
 
         self._file.update(change)
@@ -184,13 +194,13 @@ class ProviderStore:
                 details={"provider": id},
             )
 
-        def change(stored: Json) -> None:
+        def change(stored: StoredProviders) -> None:
             self._known(id, stored)
             del stored[id]
 
         self._file.update(change)
 
-    def _known(self, id: str, stored: Json) -> Provider:
+    def _known(self, id: str, stored: StoredProviders) -> Provider:
         if id not in self._shipped and id not in stored:
             raise ProviderNotFound(
                 f"There is no provider '{id[:64]}'.",
@@ -199,24 +209,29 @@ class ProviderStore:
             )
         return self._merge(id, stored.get(id, {}))
 
-    def _merge(self, id: str, stored: Json) -> Provider:
-        for_this_run = {"enabled": True} if id in self._enable else {}
-        values = {**self._shipped.get(id, {}), **for_this_run, **stored}
-        values = {key: value for key, value in values.items() if key in _STORED}
+    def _merge(self, id: str, stored: StoredProvider) -> Provider:
+        shipped = self._shipped.get(id, {})
+        for_this_run: StoredProvider = {"enabled": True} if id in self._enable else {}
+        values = _only({**shipped, **for_this_run, **stored}, _STORED)
         source = "settings" if values.get("api_key") else ""
         variable = values.get("api_key_env", "")
-        at_home = _same_server(values.get("base_url", ""), self._shipped.get(id, {}).get("base_url", ""))
+        at_home = _same_server(values.get("base_url", ""), shipped.get("base_url", ""))
         if not source and at_home and (key := self._environ.get(variable)):
             source = variable
             values["api_key"] = key
         return Provider(id=id, custom=id not in self._shipped, api_key_source=source, **values)
 
 
+def _only(values: StoredProvider, names: Collection[str]) -> StoredProvider:
+    """Return those of *values* whose names are in *names*."""
+    return cast("StoredProvider", {name: value for name, value in values.items() if name in names})
+
+
 def _same_server(one: str, other: str) -> bool:
     return urlsplit(one)[:2] == urlsplit(other)[:2]
 
 
-def _check_stored(data: Json) -> None:
+def _check_stored(data: StoredProviders) -> None:
     try:
         for id, stored in data.items():
             StoredProviderSchema().load(stored)
