@@ -115,14 +115,6 @@ class Services:
             self.jobs.stopping,
             config.max_pulls,
         )
-        self.pulls = PullService(
-            self.pull_store,
-            config.allowed_registries,
-            self.jobs.enqueue,
-            PullFeeds(),
-            self.jobs.stopping,
-            self.worker.may_run,
-        )
         self.plans = PlanService(
             self.ollamas,
             self.folders,
@@ -130,6 +122,15 @@ class Services:
             self.hasty_registry,
             self.settings,
             config.allowed_registries,
+        )
+        self.pulls = PullService(
+            self.pull_store,
+            self.plans,
+            self.versions,
+            self.settings,
+            PullFeeds(),
+            self.jobs.enqueue,
+            self.jobs.stopping,
         )
         self.idempotency = IdempotencyService(self.database)
 

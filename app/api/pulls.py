@@ -49,7 +49,7 @@ def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] 
         plan = services.plans.plan(body["model"], insecure=body["insecure"], num_ctx=body.get("num_ctx"))
         return jsonify(PlanSchema().dump(plan))
     key = headers["idempotency_key"]
-    id = services.idempotency.once("pull", key, body, lambda: {"id": _start(body)})["id"]
+    id = services.idempotency.once("pull", key, body, lambda: _start(body))["id"]
     if body["background"]:
         return _accepted(services.pulls.get(id))
     if body["stream"]:
@@ -57,11 +57,9 @@ def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] 
     return last_event(services.pulls.wait(id, services.settings.timeouts.pull))
 
 
-def _start(body: dict[str, Any]) -> str:
-    if not body["force"]:
-        services.plans.check_disk(body["model"], insecure=body["insecure"])
-    id: str = services.pulls.start(body["model"], insecure=body["insecure"], now=body["now"])["id"]
-    return id
+def _start(body: dict[str, Any]) -> dict[str, Any]:
+    options = {name: body[name] for name in ("insecure", "now", "force")}
+    return {"id": services.pulls.start(body["model"], **options)["id"]}
 
 
 def _accepted(pull: dict[str, Any]) -> Response:
@@ -104,7 +102,7 @@ def watch_pull(headers: dict[str, Any], id: str) -> Response:
 @blp.alt_response(409, schema=ErrorSchema, description="It is over")
 def pause_pull(id: str) -> dict[str, Any]:
     """Pause a pull; what is here is kept"""
-    return services.pulls.change(id, "paused")
+    return services.pulls.pause(id)
 
 
 @blp.post("/pulls/<id>/resume")
@@ -112,7 +110,7 @@ def pause_pull(id: str) -> dict[str, Any]:
 @blp.alt_response(409, schema=ErrorSchema, description="It is done")
 def resume_pull(id: str) -> dict[str, Any]:
     """Go on with a pull that is paused, failed or was cancelled; of the latter two, a new one is made"""
-    return services.updates.resume(id)
+    return services.pulls.resume(id)
 
 
 @blp.post("/pulls/<id>/cancel")
@@ -120,7 +118,7 @@ def resume_pull(id: str) -> dict[str, Any]:
 @blp.alt_response(409, schema=ErrorSchema, description="It is over")
 def cancel_pull(id: str) -> dict[str, Any]:
     """Cancel a pull; installed models stay as they are"""
-    return services.pulls.change(id, "cancelled")
+    return services.pulls.cancel(id)
 
 
 @blp.delete("/pulls/<id>")

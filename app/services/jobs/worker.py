@@ -13,8 +13,8 @@ from app.services.ollama.registry import RegistryService
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.idempotency import IdempotencyService
 from app.services.pulls.run import PullRun, new_owner
+from app.services.pulls.schedule import may_run
 from app.services.pulls.store import PullStore
-from app.services.pulls.window import may_run
 from app.services.settings import SettingsStore
 from app.services.updates.daily import DailyUpdate
 from app.services.usage.log import UsageLog

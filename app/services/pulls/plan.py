@@ -87,13 +87,22 @@ class PlanService:
         ollama = self.ollamas.main(timeouts)
         return Destination(ollama, self.folders.find(ollama))
 
+    def allowed_name(self, model: str, *, insecure: bool) -> ModelName:
+        """Return the name of *model*.
+
+        :raises InvalidModelName: when Ollama does not accept it
+        :raises RegistryNotAllowed: when the model may not be pulled from its registry
+        """
+        name = check_name(model)
+        check_registry(name.host, insecure=insecure, allowed=self.allowed)
+        return name
+
     def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Json:
         """Return what pulling *model* would fetch and need.
 
         :raises ModelNotInRegistry: when the registry does not have it
         """
-        name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self.allowed)
+        name = self.allowed_name(model, insecure=insecure)
         destination = self.destination()
         installed = destination.installed(name)
         manifest = self.registry.manifest(name, insecure=insecure)
@@ -113,13 +122,11 @@ class PlanService:
             **_requirement(destination.ollama, fetch.text(manifest, "config")),
         }
 
-    def check_disk(self, model: str, *, insecure: bool) -> None:
-        """See to it that *model* fits on the disk; where that is not known in a moment, it is taken to.
+    def check_disk(self, name: ModelName, *, insecure: bool) -> None:
+        """Check that the model fits on the disk; a slow or failing registry counts as a yes.
 
-        :raises DiskFull: when it does not
+        :raises DiskFull: when the model does not fit
         """
-        name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self.allowed)
         try:
             destination = self.destination(self.settings.hasty_timeouts)
             if destination.folder is None:

@@ -1,4 +1,4 @@
-"""When something that is done once a day is due."""
+"""The times of the day: when daily work is due, and when pulls may run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from app.storage.database import Database, Occasion
+from app.services.settings import SettingsStore
+from app.storage.database import Database
+from app.storage.tables import Occasion, Pull
 
 Json = dict[str, Any]
 
@@ -32,6 +34,11 @@ def occasion(time: str, window: Json | None, now: datetime) -> datetime | None:
 def is_open(window: Json | None, now: datetime) -> bool:
     """Tell whether *now* is in the *window*; without one, it always is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
+
+
+def may_run(pull: Pull, settings: SettingsStore) -> bool:
+    """Tell whether *pull* may run at this time of the day."""
+    return pull.anytime or is_open(settings.all()["pulls"]["window"], datetime.now().astimezone())
 
 
 class Occasions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 from app.errors import (
     PullActive,
@@ -16,55 +16,109 @@ from app.errors import (
     UpstreamTimeout,
     restored,
 )
-from app.services.ollama.names import check_name
-from app.services.ollama.registry import check_registry
 from app.services.pulls.feed import PullFeeds
+from app.services.pulls.plan import PlanService
+from app.services.pulls.schedule import may_run
 from app.services.pulls.store import PullStore, is_finished, summary
-from app.storage.database import Pull
+from app.services.settings import SettingsStore
+from app.storage.tables import KeptVersion, Pull
 from app.upstream.reading import TICK
 
 Json = dict[str, Any]
 Event = tuple[str, Json, int]
 
 _NEVER = 2**62  # the number of no event
-_ASKED = {"paused": "pause", "running": "resume", "cancelled": "cancel"}
+
+
+class Versions(Protocol):
+    """Keeps the installed version of a model when a pull replaces it."""
+
+    def keep_installed(self, model: str) -> KeptVersion | None:
+        """Keep the installed version of *model*; None where it is not installed."""
+
+    def begun(self, row: KeptVersion, pull_id: str) -> None:
+        """Note which pull replaces the version of *row*."""
 
 
 class PullService:
     """The pulls of Ollama's models.
 
-    :param registries: the hosts, beside this machine's own, that models may come from
+    :param plans: says which registries models may come from, and whether a model fits on the disk
+    :param feeds: the events for all watchers in this process
     :param enqueue: gives a pull, by its id, to a worker
-    :param feeds: the events for all who watch in this process
     :param stopping: set when this process ends
-    :param may_run: tells whether a pull may run at this time of the day
     """
 
     def __init__(
         self,
         store: PullStore,
-        registries: tuple[str, ...],
-        enqueue: Callable[[str], None],
+        plans: PlanService,
+        versions: Versions,
+        settings: SettingsStore,
         feeds: PullFeeds,
+        enqueue: Callable[[str], None],
         stopping: threading.Event,
-        may_run: Callable[[Pull], bool],
     ) -> None:
         self._store = store
-        self._registries = registries
-        self._enqueue = enqueue
+        self._plans = plans
+        self._versions = versions
+        self._settings = settings
         self._feeds = feeds
+        self._enqueue = enqueue
         self._stopping = stopping
-        self._may_run = may_run
 
-    def start(self, model: str, *, insecure: bool, now: bool = False) -> Json:
-        """Start pulling *model*, or join the pull of it that is there.
+    def start(self, model: str, *, insecure: bool, now: bool = False, force: bool = False) -> Json:
+        """Start pulling *model*, or join its active pull.
 
-        :param now: also out of the window for pulls
-        :raises RegistryNotAllowed: before anything is sent
+        :param now: also outside the window for pulls
+        :param force: also when the model does not fit on the disk
+        :raises RegistryNotAllowed: before any request is sent
+        :raises DiskFull: when the model does not fit on the disk
         """
-        name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self._registries)
+        name = self._plans.allowed_name(model, insecure=insecure)
+        if not force:
+            self._plans.check_disk(name, insecure=insecure)
         pull = self._store.join(model, name.key.full, insecure=insecure, anytime=now)
+        self._enqueue(pull.id)
+        return summary(pull)
+
+    def pause(self, id: str) -> Json:
+        """Ask a pull to pause.
+
+        :raises PullFinished: when it is over
+        """
+        return self._want(self._store.get(id), "paused", "pause")
+
+    def cancel(self, id: str) -> Json:
+        """Cancel a pull; Ollama keeps what was downloaded.
+
+        :raises PullFinished: when it is over
+        """
+        return self._want(self._store.get(id), "cancelled", "cancel")
+
+    def resume(self, id: str) -> Json:
+        """Go on with a paused pull, or replace a failed or cancelled one by a new pull of the same model.
+
+        The version that is installed is kept before a new pull begins.
+
+        :raises PullFinished: when the pull is done
+        """
+        pull = self._store.get(id)
+        if pull.status not in {"failed", "cancelled"}:
+            return self._want(pull, "running", "resume")
+        kept = self._versions.keep_installed(pull.model)
+        resumed = self.start(pull.model, insecure=pull.insecure, now=pull.anytime, force=True)
+        if kept is not None:
+            self._versions.begun(kept, resumed["id"])
+        return resumed
+
+    def _want(self, pull: Pull, wanted: str, verb: str) -> Json:
+        if is_finished(pull):
+            raise PullFinished(
+                f"The pull of '{pull.model}' is {pull.status}: there is nothing to {verb}.",
+                details={"id": pull.id, "status": pull.status},
+            )
+        pull = self._store.want(pull.id, wanted)
         self._enqueue(pull.id)
         return summary(pull)
 
@@ -92,7 +146,7 @@ class PullService:
         yield [("done", self.result(id))]
 
     def _check_window(self, pull: Pull) -> None:
-        if pull.status == "queued" and not self._may_run(pull):
+        if pull.status == "queued" and not may_run(pull, self._settings):
             raise PullWaits(
                 f"The pull of '{pull.model}' waits in the background for the time of day when pulls may run.",
                 hint='Ask again with "now": true, or change `pulls` in PUT /api/settings.',
@@ -122,23 +176,6 @@ class PullService:
     def all(self) -> list[Json]:
         """Return all pulls, the newest first."""
         return [summary(pull) for pull in self._store.all()]
-
-    def change(self, id: str, wanted: str) -> Json:
-        """Ask a pull to be `paused`, `running` again, or `cancelled`.
-
-        :raises PullFinished: when it is over; a failed or cancelled one can be resumed
-        """
-        pull = self._store.get(id)
-        if is_finished(pull):
-            if wanted != "running" or pull.status == "done":
-                raise PullFinished(
-                    f"The pull of '{pull.model}' is {pull.status}: there is nothing to {_ASKED[wanted]}.",
-                    details={"id": id, "status": pull.status},
-                )
-            return self.start(pull.model, insecure=pull.insecure, now=pull.anytime)
-        pull = self._store.want(id, wanted)
-        self._enqueue(id)
-        return summary(pull)
 
     def delete(self, id: str) -> None:
         """Forget a pull that is over.

@@ -67,6 +67,6 @@ class DailyUpdate:
                 row.automatic = False
                 self.versions.save(row)
                 try:
-                    self.pulls.change(row.pull_id, "paused")
+                    self.pulls.pause(row.pull_id)
                 except (PullFinished, PullNotFound):
                     continue
