@@ -68,6 +68,7 @@ class Services:
     def close(self) -> None:
         """Stop the workers, write what waits to be written, and close all connections."""
         self.jobs.stop()
+        self.feeds.close()
         self.stops.close()
         self.heartbeats.close()
         self.model_uses.close()
@@ -123,12 +124,13 @@ class Services:
             self.settings,
             config.allowed_registries,
         )
+        self.feeds = PullFeeds(self.pull_store)
         self.pulls = PullService(
             self.pull_store,
             self.plans,
             self.versions,
             self.settings,
-            PullFeeds(),
+            self.feeds,
             self.jobs.enqueue,
             self.jobs.stopping,
         )

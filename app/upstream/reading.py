@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
+from app.threads import Threads
 from app.upstream.hanging_up import Register, hang_up
-from app.upstream.threads import Threads
 
 TICK = 0.5
 """Seconds after which a silent upstream gives the taker a turn."""

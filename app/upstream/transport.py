@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 import h11
 import httpx2
 
+from app.threads import Threads
 from app.upstream.connection import Line
 from app.upstream.hanging_up import announce
 from app.upstream.reading import TICK
-from app.upstream.threads import Threads
 
 # Connections that are kept for the next request, and for how many seconds. Not for long, as a request that
 # crosses its server's closing must not be sent twice: gunicorn closes what is idle after 2 s, Node after 5;

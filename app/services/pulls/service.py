@@ -132,7 +132,7 @@ class PullService:
         """
         deadline = time.monotonic() + timeout
         self._check_window(self._store.get(id))
-        with self._feeds.watch(self._store, id) as feed:
+        with self._feeds.watch(id) as feed:
             while not feed.after(_NEVER, TICK)[1]:
                 yield []
                 if self._stopping.is_set():
@@ -197,7 +197,7 @@ class PullService:
         An empty list is yielded while there is nothing new. The last event is `done` with the result,
         `error` with the error body, or `cancelled` with the pull.
         """
-        with self._feeds.watch(self._store, id) as feed:
+        with self._feeds.watch(id) as feed:
             while True:
                 events, is_over = feed.after(after, TICK)
                 if events:

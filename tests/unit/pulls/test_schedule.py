@@ -132,7 +132,7 @@ class Updates:
 def daily_update(database: Database, updates: Updates, now: datetime, **values: Any) -> DailyUpdate:
     store = PullStore(database)
     settings = SettingsStore(Path(tempfile.mkdtemp()) / "settings.json", Timeouts())
-    pulls = PullService(store, None, None, settings, PullFeeds(), lambda _: None, threading.Event())
+    pulls = PullService(store, None, None, settings, PullFeeds(store), lambda _: None, threading.Event())
     settings.update(updates={**ON, **values})
     versions = VersionStore(database)
     return DailyUpdate(settings, Occasions(database), versions, pulls, updates, clock=lambda: now)

@@ -66,7 +66,7 @@ def versions() -> Versions:
 def pulls(store: PullStore, versions: Versions, tmp_path: Path) -> PullService:
     settings = SettingsStore(tmp_path / "settings.json", Timeouts())
     enqueue = versions.done.append  # so that the order can be seen
-    return PullService(store, Plans(), versions, settings, PullFeeds(), enqueue, threading.Event())
+    return PullService(store, Plans(), versions, settings, PullFeeds(store), enqueue, threading.Event())
 
 
 def test_start_checks_the_disk_unless_it_is_forced(pulls: PullService, store: PullStore) -> None:
