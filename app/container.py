@@ -71,7 +71,6 @@ class Services:
         self.feeds.close()
         self.stops.close()
         self.heartbeats.close()
-        self.model_uses.close()
         self.usage.close()
         self.clients.close()
         self.session.close()
@@ -156,7 +155,6 @@ class Services:
             self.circuits,
             self.stops,
             self.settings,
-            self.model_uses,
             self.usage,
         )
         self.compare = CompareService(self.chat, self.stops, self.settings)
@@ -176,7 +174,6 @@ class Services:
             self.settings,
             self.clients,
             self.ollamas.of,
-            self.model_uses.touch,
             self.usage.record,
             self.circuits,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ class Database:
             except DatabaseError:  # no such table: the database is new
                 return None
         return found if isinstance(found, str) else None
+
+
+def upsert(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
+    """Insert *rows*; where a row of the same primary key exists, it gets the new row's other columns.
+
+    Other processes may write the same rows at the same time.
+    """
+    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")  # each has its own
+    statement = dialect.insert(table).values(rows)
+    primary = [column.name for column in table.__table__.primary_key]
+    others = {column.name: column for column in statement.excluded if column.name not in primary}
+    session.execute(statement.on_conflict_do_update(index_elements=primary, set_=others))
 
 
 def _make_engine(url: str) -> Engine:

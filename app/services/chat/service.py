@@ -21,7 +21,6 @@ from app.services.chat.context_window import Windows
 from app.services.chat.exchange import Exchange
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.stops import Stops
-from app.services.models.uses import ModelUses
 from app.services.providers.circuits import Circuits
 from app.services.settings import SettingsStore
 from app.services.usage.log import UsageLog
@@ -45,7 +44,6 @@ class ChatService:
         circuits: Circuits,
         stops: Stops,
         settings: SettingsStore,
-        uses: ModelUses,
         usage: UsageLog,
     ) -> None:
         self._calls = calls
@@ -54,7 +52,6 @@ class ChatService:
         self._circuits = circuits
         self._stops = stops
         self._settings = settings
-        self._uses = uses
         self._usage = usage
 
     def answer(self, body: Json, request_id: str) -> Events:
@@ -103,8 +100,6 @@ class ChatService:
 
     def _note(self, call: Call) -> None:
         """Keep what is to be known of a call that is over."""
-        if call.is_done:
-            self._uses.touch(call.provider.id, call.model)
         record = call.record()
         self._usage.record(record)
         log.info(

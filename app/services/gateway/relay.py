@@ -32,7 +32,6 @@ class RelayService:
     """Passes requests on.
 
     :param ollama_for: makes the service for an Ollama provider
-    :param used: is told the provider and the model of each answer
     :param record: is told once of each request that a provider could be asked, however it ended
     """
 
@@ -42,7 +41,6 @@ class RelayService:
         settings: SettingsStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
-        used: Callable[[str, str], None],
         record: Callable[[CallRecord], None],
         circuits: Circuits,
     ) -> None:
@@ -50,7 +48,6 @@ class RelayService:
         self._settings = settings
         self._clients = clients
         self._ollama_for = ollama_for
-        self._used = used
         self._record = record
         self._circuits = circuits
 
@@ -74,7 +71,6 @@ class RelayService:
                 self._circuits.failed(provider, exc, passage.seconds)
                 raise
             self._circuits.worked(provider)
-            self._used(provider.id, passage.model)
 
     @contextmanager
     def _recorded(self, passage: Passage) -> Iterator[None]:

@@ -447,7 +447,6 @@ def _relay(app: Flask, records: list[CallRecord]) -> RelayService:
         services.settings,
         services.clients,
         services.ollamas.of,
-        lambda *_: None,
         records.append,
         services.circuits,
     )
