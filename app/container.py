@@ -111,6 +111,7 @@ class Services:
             self.pull_store,
             self.ollamas,
             self.hasty_registry,
+            self.versions,
             self.settings,
             self.jobs.stopping,
             config.max_pulls,
@@ -195,9 +196,4 @@ class Services:
             self.versions,
             daily,
         )
-
-        def run(id: str) -> None:
-            if self.worker.run(id):
-                self.chores.look_after_updates()  # one may be over
-
-        self.jobs.assign(run, self.pull_store.waiting, self.chores.do)
+        self.jobs.assign(self.worker.run, self.pull_store.waiting, self.chores.do)
