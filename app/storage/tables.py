@@ -21,6 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from app.schemas.pulls import PullPart
+
 ACTIVE = ("queued", "running", "paused")
 FINISHED = ("done", "failed", "cancelled")
 
@@ -48,7 +50,7 @@ def utc_now() -> datetime:
 class Base(DeclarativeBase):
     """The tables."""
 
-    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[dict[str, Any]]: JSON, datetime: UtcTime}
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, datetime: UtcTime}
 
 
 class Pull(Base):
@@ -69,8 +71,8 @@ class Pull(Base):
         Double
     )  # kept, for it never falls although the total may grow
     bytes_per_second: Mapped[float] = mapped_column(Double, default=0.0)
-    layers: Mapped[dict[str, Any]] = mapped_column(default=dict)  # bytes that are here, by digest
-    status_log: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    layers: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)  # bytes that are here, by digest
+    status_log: Mapped[list[PullPart]] = mapped_column(JSON, default=list)
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(default=0)
     seq: Mapped[int] = mapped_column(default=0)  # of the newest event

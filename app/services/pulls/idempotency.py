@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import delete, null, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import IdempotencyKeyReused
-from app.storage.database import Database, IdempotencyKey, utc_now
-
-Json = dict[str, Any]
+from app.storage.database import Database
+from app.storage.tables import IdempotencyKey, utc_now
 
 KEPT_FOR = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
@@ -30,7 +28,9 @@ class IdempotencyService:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def once(self, scope: str, key: str | None, request: Json, do: Callable[[], Json]) -> Json:
+    def once(
+        self, scope: str, key: str | None, request: Mapping[str, object], do: Callable[[], dict[str, str]]
+    ) -> dict[str, str]:
         """Return what *do* returned for the first request with this *key*, doing it if this is the first.
 
         An equal request that comes meanwhile waits for the first one's answer. What *do* raises is not
@@ -85,7 +85,7 @@ class IdempotencyService:
         with self._database.session() as session:
             return session.get(IdempotencyKey, name)
 
-    def _keep(self, name: str, claimed: datetime, answer: Json) -> None:
+    def _keep(self, name: str, claimed: datetime, answer: dict[str, str]) -> None:
         with self._database.session() as session:
             mine = update(IdempotencyKey).where(
                 IdempotencyKey.key == name, IdempotencyKey.created_at == claimed
@@ -99,5 +99,5 @@ class IdempotencyService:
             )
 
 
-def _fingerprint(request: Json) -> str:
+def _fingerprint(request: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

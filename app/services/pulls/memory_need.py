@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from app.gguf import Header
 
@@ -42,7 +41,7 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
         return None
 
 
-def _sum(value: Any, layers: int) -> int:
+def _sum(value: object, layers: int) -> int:
     if isinstance(value, list):
         return sum(entry for entry in value if isinstance(entry, int))
     return value * layers if isinstance(value, int) else 0

@@ -6,21 +6,19 @@ import json
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from app import gguf
 from app.config import Timeouts, is_loopback
 from app.errors import DiskFull, ServiceError
 from app.model_name import ModelName
+from app.schemas.plan import Plan, PlanDisk, PlanLayer, PlanMemory
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import check_name
 from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry
 from app.services.ollama.service import OllamaServers, OllamaService
-from app.services.pulls import memory_need as estimate
+from app.services.pulls.memory_need import available_bytes, needed_bytes
 from app.services.settings import SettingsStore
-
-Json = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ class Destination:
         layers = {layer.digest: layer for layer in manifest.layers}
         return [layer for layer in layers.values() if not has_blob(layer.digest)]
 
-    def disk(self, missing: list[Layer]) -> Json | None:
+    def disk(self, missing: list[Layer]) -> PlanDisk | None:
         """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
         if self.folder is None:
             return None
@@ -64,7 +62,7 @@ class Destination:
     def available_memory(self) -> int | None:
         """The bytes that a model can have; None where Ollama runs on another machine."""
         is_here = is_loopback(urlsplit(self.ollama.provider.native_url).hostname or "")
-        return estimate.available_bytes() if is_here else None
+        return available_bytes() if is_here else None
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class PlanService:
         check_registry(name.host, insecure=insecure, allowed=self.allowed)
         return name
 
-    def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Json:
+    def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Plan:
         """Return what pulling *model* would fetch and need.
 
         :raises ModelNotInRegistry: when the registry does not have it
@@ -108,6 +106,7 @@ class PlanService:
         manifest = self.registry.manifest(name, insecure=insecure)
         fetch = _Fetch(self.registry, name, insecure)
         missing = destination.missing(manifest)
+        wanted = _required_version(fetch.text(manifest, "config"))
         return {
             "model": str(name),
             "digest": manifest.digest,
@@ -119,7 +118,8 @@ class PlanService:
             "disk": destination.disk(missing),
             "memory": _memory(manifest, fetch, num_ctx or DEFAULT_CONTEXT, destination.available_memory),
             "license": fetch.first_line(manifest, "license"),
-            **_requirement(destination.ollama, fetch.text(manifest, "config")),
+            "requires": wanted,
+            "version_ok": is_new_enough(destination.ollama.version(), wanted) if wanted else None,
         }
 
     def check_disk(self, name: ModelName, *, insecure: bool) -> None:
@@ -145,9 +145,9 @@ class PlanService:
             )
 
 
-def _memory(manifest: Manifest, fetch: _Fetch, num_ctx: int, available: int | None) -> Json:
+def _memory(manifest: Manifest, fetch: _Fetch, num_ctx: int, available: int | None) -> PlanMemory:
     weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
-    needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
+    needed, estimated = needed_bytes(weights, fetch.header(manifest), num_ctx)
     return {
         "needed_bytes": needed,
         "num_ctx": num_ctx,
@@ -157,15 +157,13 @@ def _memory(manifest: Manifest, fetch: _Fetch, num_ctx: int, available: int | No
     }
 
 
-def _requirement(ollama: OllamaService, config: str) -> Json:
-    """Return the Ollama version that the *config* asks for, and whether *ollama* is new enough."""
+def _required_version(config: str) -> str | None:
+    """Return the Ollama version that a model's *config* asks for."""
     try:
         wanted = json.loads(config).get("requires")
     except (ValueError, AttributeError):
-        wanted = None
-    if not isinstance(wanted, str) or not wanted:
-        return {"requires": None, "version_ok": None}
-    return {"requires": wanted, "version_ok": is_new_enough(ollama.version(), wanted)}
+        return None
+    return wanted if isinstance(wanted, str) and wanted else None
 
 
 @dataclass(frozen=True)
@@ -225,5 +223,5 @@ def _numbers(version: str) -> list[int]:
     return numbers + [0] * (4 - len(numbers)) if numbers else []
 
 
-def _layer(layer: Layer, *, present: bool) -> Json:
+def _layer(layer: Layer, *, present: bool) -> PlanLayer:
     return {"digest": layer.digest, "size": layer.size, "kind": layer.kind, "present": present}

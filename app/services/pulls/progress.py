@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
+from app.schemas.pulls import PullPart
 from app.schemas.registry import MAX_SIZE
-
-Json = dict[str, Any]
 
 WINDOW = 10.0  # seconds over which the speed is measured
 LIMITED_WINDOW = 60.0  # the same for a pull that runs and rests by turns
@@ -24,7 +22,7 @@ class Progress:
     """
 
     def __init__(
-        self, layers: dict[str, int], total: int | None, percent: float | None, log: list[Json]
+        self, layers: dict[str, int], total: int | None, percent: float | None, log: list[PullPart]
     ) -> None:
         self.layers = dict(layers)
         self.total = total
@@ -49,7 +47,7 @@ class Progress:
         return self._percent
 
     @property
-    def log(self) -> list[Json]:
+    def log(self) -> list[PullPart]:
         """The lines in order; of those of one layer, the last, where the first stood."""
         return list(self._log.values())
 
@@ -59,7 +57,7 @@ class Progress:
         is_whole = self.total is not None and self.completed >= self.total
         return self.step.startswith("pulling") and not is_whole
 
-    def feed(self, part: Json, now: float) -> None:
+    def feed(self, part: PullPart, now: float) -> None:
         """Take a line of Ollama's progress, read at *now* (seconds of a monotonic clock)."""
         self.step = part["status"]
         step = (part["status"], part["digest"])

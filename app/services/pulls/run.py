@@ -8,19 +8,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
 from app.model_name import ModelName
+from app.schemas.pulls import PullPart
 from app.services.ollama.registry import RegistryService
 from app.services.ollama.service import OllamaService
 from app.services.pulls.progress import LIMITED_WINDOW, WINDOW, Progress
 from app.services.pulls.store import PullStore
 from app.services.pulls.throttle import LEAD, Throttle
-from app.storage.database import Pull
+from app.storage.tables import Pull
 
 log = logging.getLogger(__name__)
 
@@ -131,13 +133,11 @@ class PullRun:
                 return
 
     def _attempt(self) -> None:
-        parts = self.ollama.pull(self.pull.model, insecure=self.pull.insecure)
-        try:
+        lines = self.ollama.pull(self.pull.model, insecure=self.pull.insecure)
+        with closing(cast("Generator[PullPart | None, None, None]", lines)) as parts:
             self._follow(parts)
-        finally:
-            parts.close()
 
-    def _follow(self, parts: Generator[dict[str, Any] | None, None, None]) -> None:
+    def _follow(self, parts: Generator[PullPart | None, None, None]) -> None:
         moved = time.monotonic()
         for part in parts:
             now = time.monotonic()

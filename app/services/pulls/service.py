@@ -16,6 +16,7 @@ from app.errors import (
     UpstreamTimeout,
     restored,
 )
+from app.schemas.pulls import PullResult, PullSummary, PullValues
 from app.services.pulls.feed import PullFeeds
 from app.services.pulls.plan import PlanService
 from app.services.pulls.schedule import may_run
@@ -24,8 +25,8 @@ from app.services.settings import SettingsStore
 from app.storage.tables import KeptVersion, Pull
 from app.upstream.reading import TICK
 
-Json = dict[str, Any]
-Event = tuple[str, Json, int]
+Event = tuple[str, dict[str, Any], int]
+"""A name, its data, and its number."""
 
 _NEVER = 2**62  # the number of no event
 
@@ -67,7 +68,7 @@ class PullService:
         self._enqueue = enqueue
         self._stopping = stopping
 
-    def start(self, model: str, *, insecure: bool, now: bool = False, force: bool = False) -> Json:
+    def start(self, model: str, *, insecure: bool, now: bool = False, force: bool = False) -> PullSummary:
         """Start pulling *model*, or join its active pull.
 
         :param now: also outside the window for pulls
@@ -82,21 +83,21 @@ class PullService:
         self._enqueue(pull.id)
         return summary(pull)
 
-    def pause(self, id: str) -> Json:
+    def pause(self, id: str) -> PullSummary:
         """Ask a pull to pause.
 
         :raises PullFinished: when it is over
         """
         return self._want(self._store.get(id), "paused", "pause")
 
-    def cancel(self, id: str) -> Json:
+    def cancel(self, id: str) -> PullSummary:
         """Cancel a pull; Ollama keeps what was downloaded.
 
         :raises PullFinished: when it is over
         """
         return self._want(self._store.get(id), "cancelled", "cancel")
 
-    def resume(self, id: str) -> Json:
+    def resume(self, id: str) -> PullSummary:
         """Go on with a paused pull, or replace a failed or cancelled one by a new pull of the same model.
 
         The version that is installed is kept before a new pull begins.
@@ -112,7 +113,7 @@ class PullService:
             self._versions.begun(kept, resumed["id"])
         return resumed
 
-    def _want(self, pull: Pull, wanted: str, verb: str) -> Json:
+    def _want(self, pull: Pull, wanted: str, verb: str) -> PullSummary:
         if is_finished(pull):
             raise PullFinished(
                 f"The pull of '{pull.model}' is {pull.status}: there is nothing to {verb}.",
@@ -122,7 +123,7 @@ class PullService:
         self._enqueue(pull.id)
         return summary(pull)
 
-    def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, Json]], None, None]:
+    def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, dict[str, Any]]], None, None]:
         """Wait for the end of a pull: an empty list for each look at it, then `done` with the result.
 
         :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
@@ -143,7 +144,7 @@ class PullService:
                     )
                 if time.monotonic() > deadline:
                     raise self._too_long(id, timeout)
-        yield [("done", self.result(id))]
+        yield [("done", {**self.result(id)})]
 
     def _check_window(self, pull: Pull) -> None:
         if pull.status == "queued" and not may_run(pull, self._settings):
@@ -161,19 +162,19 @@ class PullService:
             details={"model": model, "id": id},
         )
 
-    def get(self, id: str) -> Json:
+    def get(self, id: str) -> PullValues:
         """Return a pull, with its log."""
         pull = self._store.get(id)
         return {**summary(pull), "status_log": pull.status_log}
 
-    def result(self, id: str) -> Json:
+    def result(self, id: str) -> PullResult:
         """Return what a pull that is over answers with.
 
         :raises ServiceError: what made it fail
         """
         return _result(self._store.get(id))
 
-    def all(self) -> list[Json]:
+    def all(self) -> list[PullSummary]:
         """Return all pulls, the newest first."""
         return [summary(pull) for pull in self._store.all()]
 
@@ -208,7 +209,7 @@ class PullService:
                 if is_over or self._stopping.is_set():
                     return  # of a server that stops, the connection just ends: its client comes back
 
-    def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
+    def _event(self, id: str, name: str, data: dict[str, Any], seq: int, request_id: str) -> Event:
         """Return an event as it is told; the result and the error are kept in the pull's row."""
         if name == "done":
             data = {**data, **self.result(id)}
@@ -217,7 +218,7 @@ class PullService:
         return name, data, seq
 
 
-def _result(pull: Pull) -> Json:
+def _result(pull: Pull) -> PullResult:
     if pull.status == "failed" and pull.error:
         raise restored(pull.error)
     if pull.status == "cancelled":

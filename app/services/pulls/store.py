@@ -11,10 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.errors import PullNotFound
+from app.schemas.pulls import PullProgress, PullSummary
 from app.services.pulls.progress import Progress
-from app.storage.database import ACTIVE, FINISHED, Database, Pull, PullEvent, utc_now
-
-Json = dict[str, Any]
+from app.storage.database import Database
+from app.storage.tables import ACTIVE, FINISHED, Pull, PullEvent, utc_now
 
 STALE_AFTER = timedelta(seconds=6)
 """A running pull whose owner was silent for so long has lost it."""
@@ -134,7 +134,7 @@ class PullStore:
         owner: str,
         status: str,
         progress: Progress | None,
-        error: Json | None = None,
+        error: dict[str, Any] | None = None,
         *,
         attempts: int | None = None,
     ) -> None:
@@ -171,8 +171,17 @@ class PullStore:
             return [*session.scalars(query.order_by(PullEvent.seq))]
 
 
-def summary(pull: Pull) -> Json:
-    """Return a pull as it is answered."""
+def summary(pull: Pull) -> PullSummary:
+    """Return a pull as it is answered, without its log."""
+    return {
+        **_progress(pull),
+        "error": pull.error,
+        "created_at": pull.created_at,
+        "updated_at": pull.updated_at,
+    }
+
+
+def _progress(pull: Pull) -> PullProgress:
     left = None if pull.total is None else pull.total - pull.completed
     running = pull.status == "running"
     speed = pull.bytes_per_second if running else 0.0
@@ -187,9 +196,6 @@ def summary(pull: Pull) -> Json:
         "eta_seconds": round(left / speed) if left is not None and speed >= 1 else None,
         "step": pull.status_log[-1]["status"] if pull.status_log else "",
         "attempts": pull.attempts,
-        "error": pull.error,
-        "created_at": pull.created_at,
-        "updated_at": pull.updated_at,
     }
 
 
@@ -228,10 +234,7 @@ def _copy(pull: Pull, progress: Progress, speed: float, attempts: int) -> None:
 
 def _tell(session: Session, pull: Pull, name: str) -> None:
     pull.seq += 1
-    shown = summary(pull)
-    data = {key: shown[key] for key in ("id", "model", "status", "completed", "total", "percent")}
-    data |= {key: shown[key] for key in ("bytes_per_second", "eta_seconds", "step", "attempts")}
-    session.add(PullEvent(pull_id=pull.id, seq=pull.seq, name=name, data=data))
+    session.add(PullEvent(pull_id=pull.id, seq=pull.seq, name=name, data=_progress(pull)))
 
 
 def is_finished(pull: Pull) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete, insert
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from app.schemas.usage import UsageReport
 from app.services.usage import report as usage_report
 from app.services.usage.last_uses import LastUses, ModelUsed
 from app.storage.database import Database
@@ -81,8 +82,8 @@ class UsageLog:
         """Note, in a while, that *model* is used now without a call that is counted."""
         self._queue.put(ModelUsed(provider, model, _now()))
 
-    def report(self, **wanted: Any) -> dict[str, Any]:
-        """Return the calls summed up; see :func:`app.services.usage.report.report`."""
+    def report(self, **wanted: Any) -> UsageReport:
+        """Return sums of the calls; see :func:`app.services.usage.report.report`."""
         return usage_report.report(self._database, **wanted)
 
     def close(self) -> None:
