@@ -68,9 +68,9 @@ class Services:
     def close(self) -> None:
         """Stop the workers, write what waits to be written, and close all connections."""
         self.jobs.stop()
+        self.feeds.close()
         self.stops.close()
         self.heartbeats.close()
-        self.model_uses.close()
         self.usage.close()
         self.clients.close()
         self.session.close()
@@ -111,17 +111,10 @@ class Services:
             self.pull_store,
             self.ollamas,
             self.hasty_registry,
+            self.versions,
             self.settings,
             self.jobs.stopping,
             config.max_pulls,
-        )
-        self.pulls = PullService(
-            self.pull_store,
-            config.allowed_registries,
-            self.jobs.enqueue,
-            PullFeeds(),
-            self.jobs.stopping,
-            self.worker.may_run,
         )
         self.plans = PlanService(
             self.ollamas,
@@ -130,6 +123,16 @@ class Services:
             self.hasty_registry,
             self.settings,
             config.allowed_registries,
+        )
+        self.feeds = PullFeeds(self.pull_store)
+        self.pulls = PullService(
+            self.pull_store,
+            self.plans,
+            self.versions,
+            self.settings,
+            self.feeds,
+            self.jobs.enqueue,
+            self.jobs.stopping,
         )
         self.idempotency = IdempotencyService(self.database)
 
@@ -153,7 +156,6 @@ class Services:
             self.circuits,
             self.stops,
             self.settings,
-            self.model_uses,
             self.usage,
         )
         self.compare = CompareService(self.chat, self.stops, self.settings)
@@ -173,7 +175,6 @@ class Services:
             self.settings,
             self.clients,
             self.ollamas.of,
-            self.model_uses.touch,
             self.usage.record,
             self.circuits,
         )
@@ -193,9 +194,4 @@ class Services:
             self.versions,
             daily,
         )
-
-        def run(id: str) -> None:
-            if self.worker.run(id):
-                self.chores.look_after_updates()  # one may be over
-
-        self.jobs.assign(run, self.pull_store.waiting, self.chores.do)
+        self.jobs.assign(self.worker.run, self.pull_store.waiting, self.chores.do)

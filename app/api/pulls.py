@@ -12,10 +12,14 @@ from app.schemas.base import ErrorSchema, IdempotencySchema
 from app.schemas.plan import PlanSchema
 from app.schemas.pulls import (
     LastEventSchema,
+    PullList,
     PullListSchema,
+    PullRequest,
     PullRequestSchema,
     PullResultSchema,
     PullSchema,
+    PullSummary,
+    PullValues,
 )
 from app.streaming import event_stream, last_event
 
@@ -37,7 +41,7 @@ blp = Blueprint(
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 @blp.alt_response(504, schema=ErrorSchema, description="It takes longer; the pull goes on")
 @blp.alt_response(507, schema=ErrorSchema, description="It does not fit on the disk; nothing is begun")
-def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] | Response:
+def pull_model(body: PullRequest, headers: dict[str, Any]) -> Response | dict[str, Any]:
     """Download a model, and wait until it is there
 
     A model that is being pulled already is joined. The pull goes on whoever waits for it: a client that
@@ -49,7 +53,7 @@ def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] 
         plan = services.plans.plan(body["model"], insecure=body["insecure"], num_ctx=body.get("num_ctx"))
         return jsonify(PlanSchema().dump(plan))
     key = headers["idempotency_key"]
-    id = services.idempotency.once("pull", key, body, lambda: {"id": _start(body)})["id"]
+    id = services.idempotency.once("pull", key, body, lambda: _start(body))["id"]
     if body["background"]:
         return _accepted(services.pulls.get(id))
     if body["stream"]:
@@ -57,14 +61,14 @@ def pull_model(body: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] 
     return last_event(services.pulls.wait(id, services.settings.timeouts.pull))
 
 
-def _start(body: dict[str, Any]) -> str:
-    if not body["force"]:
-        services.plans.check_disk(body["model"], insecure=body["insecure"])
-    id: str = services.pulls.start(body["model"], insecure=body["insecure"], now=body["now"])["id"]
-    return id
+def _start(body: PullRequest) -> dict[str, str]:
+    pull = services.pulls.start(
+        body["model"], insecure=body["insecure"], now=body["now"], force=body["force"]
+    )
+    return {"id": pull["id"]}
 
 
-def _accepted(pull: dict[str, Any]) -> Response:
+def _accepted(pull: PullValues) -> Response:
     response = jsonify(PullSchema().dump(pull))
     response.status_code = 202
     response.headers["Location"] = url_for("pulls.get_pull", id=pull["id"])
@@ -73,7 +77,7 @@ def _accepted(pull: dict[str, Any]) -> Response:
 
 @blp.get("/pulls")
 @blp.response(200, PullListSchema)
-def list_pulls() -> dict[str, Any]:
+def list_pulls() -> PullList:
     """List the pulls, the newest first"""
     pulls = services.pulls.all()
     return {"pulls": pulls, "total": len(pulls)}
@@ -81,7 +85,7 @@ def list_pulls() -> dict[str, Any]:
 
 @blp.get("/pulls/<id>")
 @blp.response(200, PullSchema)
-def get_pull(id: str) -> dict[str, Any]:
+def get_pull(id: str) -> PullValues:
     """Get a pull, with its log"""
     return services.pulls.get(id)
 
@@ -102,25 +106,25 @@ def watch_pull(headers: dict[str, Any], id: str) -> Response:
 @blp.post("/pulls/<id>/pause")
 @blp.response(200, PullSchema)
 @blp.alt_response(409, schema=ErrorSchema, description="It is over")
-def pause_pull(id: str) -> dict[str, Any]:
+def pause_pull(id: str) -> PullSummary:
     """Pause a pull; what is here is kept"""
-    return services.pulls.change(id, "paused")
+    return services.pulls.pause(id)
 
 
 @blp.post("/pulls/<id>/resume")
 @blp.response(200, PullSchema)
 @blp.alt_response(409, schema=ErrorSchema, description="It is done")
-def resume_pull(id: str) -> dict[str, Any]:
+def resume_pull(id: str) -> PullSummary:
     """Go on with a pull that is paused, failed or was cancelled; of the latter two, a new one is made"""
-    return services.updates.resume(id)
+    return services.pulls.resume(id)
 
 
 @blp.post("/pulls/<id>/cancel")
 @blp.response(200, PullSchema)
 @blp.alt_response(409, schema=ErrorSchema, description="It is over")
-def cancel_pull(id: str) -> dict[str, Any]:
+def cancel_pull(id: str) -> PullSummary:
     """Cancel a pull; installed models stay as they are"""
-    return services.pulls.change(id, "cancelled")
+    return services.pulls.cancel(id)
 
 
 @blp.delete("/pulls/<id>")

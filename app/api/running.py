@@ -28,7 +28,7 @@ def list_running() -> dict[str, Any]:
 def load_model(body: dict[str, Any]) -> dict[str, Any]:
     """Load a model into memory, and wait until it is there"""
     loaded = services.memory.load(**body)
-    services.model_uses.touch("ollama", body["model"])
+    services.usage.touch("ollama", body["model"])
     return loaded
 
 

@@ -8,7 +8,7 @@ from marshmallow import RAISE
 
 from app.api.base import Blueprint
 from app.extensions import services
-from app.schemas.usage import UsageQuerySchema, UsageReportSchema
+from app.schemas.usage import UsageQuerySchema, UsageReport, UsageReportSchema
 
 blp = Blueprint("usage", __name__, url_prefix="/api/usage", description="Calls, tokens and speeds")
 
@@ -16,7 +16,7 @@ blp = Blueprint("usage", __name__, url_prefix="/api/usage", description="Calls, 
 @blp.get("")
 @blp.arguments(UsageQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, UsageReportSchema)
-def get_usage(query: dict[str, Any]) -> dict[str, Any]:
+def get_usage(query: dict[str, Any]) -> UsageReport:
     """Sum up the calls of some days, by day, provider and model
 
     Days are those of UTC. Percentiles are of the newest 100,000 calls of each day and model.

@@ -81,9 +81,7 @@ def show_model(model: str, as_json: bool) -> None:
 @click.option("--now", is_flag=True, help="Also out of the window that the settings have for pulls.")
 def pull_model(model: str, insecure: bool, force: bool, now: bool, as_json: bool) -> None:
     """Download a model. It goes on, in the backend, when this command is stopped."""
-    if not force:
-        services.plans.check_disk(model, insecure=insecure)
-    pull = services.pulls.start(model, insecure=insecure, now=now)
+    pull = services.pulls.start(model, insecure=insecure, now=now, force=force)
     follow_pull(services.pulls, pull["id"], as_json=as_json)
 
 

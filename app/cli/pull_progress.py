@@ -88,5 +88,5 @@ def _ask_what_becomes_of_it(pulls: PullService, id: str) -> None:
     if leave:
         click.echo("A running backend goes on with it within seconds, else the next one that is started.")
         return
-    pulls.change(id, "cancelled")
+    pulls.cancel(id)
     click.echo("Cancelled. What was downloaded is kept for the next pull.")

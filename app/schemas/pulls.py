@@ -2,12 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, not_blank
 from app.schemas.models import UtcDateTime
+
+
+class _PullRequest(TypedDict):
+    model: str
+    insecure: bool
+    background: bool
+    now: bool
+    stream: bool
+    dry_run: bool
+    force: bool
+
+
+class PullRequest(_PullRequest, total=False):
+    """A :class:`PullRequestSchema`, loaded."""
+
+    num_ctx: int
+
+
+class PullPart(TypedDict):
+    """A :class:`PullPartSchema`, loaded."""
+
+    status: str
+    digest: str | None
+    total: int | None
+    completed: int | None
+
+
+class PullResult(TypedDict):
+    """What :class:`PullResultSchema` dumps."""
+
+    success: bool
+    message: str
+    model: str
+    status_log: list[PullPart]
+
+
+class PullProgress(TypedDict):
+    """Where a pull stands: the data of its events."""
+
+    id: str
+    model: str
+    status: str
+    completed: int
+    total: int | None
+    percent: float | None
+    bytes_per_second: int
+    eta_seconds: int | None
+    step: str
+    attempts: int
+
+
+class PullSummary(PullProgress):
+    """What :class:`PullSchema` dumps of a pull in a list."""
+
+    error: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class PullValues(PullSummary):
+    """What :class:`PullSchema` dumps of one pull."""
+
+    status_log: list[PullPart]
+
+
+class PullList(TypedDict):
+    """What :class:`PullListSchema` dumps."""
+
+    pulls: list[PullSummary]
+    total: int
 
 
 class PullRequestSchema(RequestSchema):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
@@ -26,6 +26,37 @@ class GroupsField(fields.Str):
         if not set(names) <= set(GROUPS):
             raise ValidationError("Give some of day,provider,model, separated by commas.")
         return names
+
+
+class UsageSum(TypedDict):
+    """What :class:`UsageSumSchema` dumps."""
+
+    calls: int
+    failures: int
+    stopped: int
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: int
+    latency_p50: float | None
+    latency_p95: float | None
+    tokens_per_second_mean: float | None
+    tokens_per_second_p50: float | None
+    tokens_per_second_p95: float | None
+    time_to_first_token_p50: float | None
+
+
+class UsageGroup(UsageSum, total=False):
+    """What :class:`UsageGroupSchema` dumps: some of :data:`GROUPS`, and the sum."""
+
+    day: str
+    provider: str
+    model: str
+
+
+UsageReport = TypedDict(  # not a class statement: `from` is a keyword
+    "UsageReport", {"from": date, "to": date, "usage": list[UsageGroup], "totals": UsageSum}
+)
+"""What `UsageReportSchema` dumps."""
 
 
 class UsageQuerySchema(RequestSchema):

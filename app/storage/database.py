@@ -1,9 +1,10 @@
-"""The database: its sessions, its migrations; its tables are in :mod:`app.storage.tables`."""
+"""The database: its sessions and its migrations. The tables are in :mod:`app.storage.tables`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 REVISION = "0005"
-"""The newest migration; where the database has it, Alembic is not even imported."""
+"""The newest migration. A database that has it does not need Alembic, which takes long to import."""
 
 
 class Database:
@@ -64,11 +65,11 @@ class Database:
 
     @contextmanager
     def writing(self, lock: int | None = None) -> Iterator[Session]:
-        """Yield a session for changes that depend on what it reads first.
+        """Yield a session for changes that depend on the rows that it reads first.
 
-        SQLite knows no locked rows: there, nobody else writes until the session's end.
+        SQLite cannot lock rows: there, no other session writes until the end of this one.
 
-        :param lock: on PostgreSQL, the number of what only one session has at a time, beside its rows
+        :param lock: on PostgreSQL, the number of an advisory lock to take
         """
         with self.session() as session:
             if self.engine.dialect.name == "sqlite":
@@ -78,7 +79,7 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the tables up to this release."""
+        """Migrate the tables to this release."""
         if self._revision() == REVISION:
             return
         with FileLock(self._lock_file):
@@ -98,6 +99,18 @@ class Database:
         return found if isinstance(found, str) else None
 
 
+def upsert(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
+    """Insert *rows*; where a row of the same primary key exists, it gets the new row's other columns.
+
+    Other processes may write the same rows at the same time.
+    """
+    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")  # each has its own
+    statement = dialect.insert(table).values(rows)
+    primary = [column.name for column in table.__table__.primary_key]
+    others = {column.name: column for column in statement.excluded if column.name not in primary}
+    session.execute(statement.on_conflict_do_update(index_elements=primary, set_=others))
+
+
 def _make_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.drivername in {"postgres", "postgresql"}:
@@ -110,7 +123,7 @@ def _make_engine(url: str) -> Engine:
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    """Set up a connection to SQLite, whose own lower() knows ASCII alone."""
+    """Set up a connection to SQLite; its own ``lower()`` only knows ASCII."""
     connection.create_function("casefold", 1, str.casefold, deterministic=True)
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
@@ -123,7 +136,7 @@ def _upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":  # other machines may start at the same time
+        if engine.dialect.name == "postgresql":  # other machines may migrate at the same time
             connection.execute(text("select pg_advisory_xact_lock(7301143)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

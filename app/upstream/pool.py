@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Iterable
 
+from app.threads import Threads
 from app.upstream.connection import Line
-from app.upstream.threads import Threads
 
 _threads = Threads("idle connections")
 

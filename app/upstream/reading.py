@@ -17,7 +17,7 @@ from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
-from app.upstream.threads import Threads
+from app.threads import Threads
 
 TICK = 0.5
 """Seconds that reading waits for a silent upstream."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Generator
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -15,11 +16,14 @@ from app.services.chat.attempts import Event
 from app.services.chat.service import ChatService
 from app.services.chat.stops import Stops
 from app.services.settings import SettingsStore
+from app.threads import Threads
 from app.upstream.reading import take
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+
+_threads = Threads("compare")
 
 _NAMES = {"done": "answer", "error": "failed", "delta": "delta", "loading": "loading"}
 
@@ -46,8 +50,7 @@ class CompareService:
         over = threading.Event()
         for number, target in enumerate(targets):
             asked = cast("ChatBody", {**question, **target, "fallback_provider": None})
-            arguments = (asked, request_id, number, queue, over)
-            threading.Thread(target=self._ask, args=arguments, name="compare", daemon=True).start()
+            _threads.run(partial(self._ask, asked, request_id, number, queue, over))
         try:
             if body["stream"]:
                 yield [("start", {"request_id": request_id, "targets": targets})]

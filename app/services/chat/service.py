@@ -22,7 +22,6 @@ from app.services.chat.exchange import Exchange
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import record
 from app.services.chat.stops import Stops
-from app.services.models.uses import ModelUses
 from app.services.providers.circuits import Circuits
 from app.services.settings import SettingsStore
 from app.services.usage.log import UsageLog
@@ -46,7 +45,6 @@ class ChatService:
         circuits: Circuits,
         stops: Stops,
         settings: SettingsStore,
-        uses: ModelUses,
         usage: UsageLog,
     ) -> None:
         self._attempts = attempts
@@ -55,7 +53,6 @@ class ChatService:
         self._circuits = circuits
         self._stops = stops
         self._settings = settings
-        self._uses = uses
         self._usage = usage
 
     def answer(
@@ -122,8 +119,6 @@ class ChatService:
             self._keep(attempt)
 
     def _keep(self, attempt: Attempt) -> None:
-        if attempt.is_done:
-            self._uses.touch(attempt.provider.id, attempt.model)
         call = record(attempt)
         self._usage.record(call)
         log.info(

@@ -14,8 +14,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ChatNotRunning
-from app.services.chat.while_busy import WhileBusy
 from app.storage.database import ChatStop, Database, utc_now
+from app.threads import Recurring
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Stops:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._is_away = False  # the database, at the last look
-        self._looks = WhileBusy("chat stops", _INTERVAL, self._look)
+        self._looks = Recurring("chat stops", _INTERVAL, self._look)
 
     @contextmanager
     def running(self, request_id: str) -> Iterator[threading.Event]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from app.services.chat.while_busy import WhileBusy
 from app.services.conversations.store import HEARTBEAT, ConversationStore, Ticket
+from app.threads import Recurring
 
 
 class Heartbeats:
@@ -15,7 +15,7 @@ class Heartbeats:
     def __init__(self, store: ConversationStore) -> None:
         self._store = store
         self._open: dict[int, tuple[Ticket, Callable[[], str]]] = {}
-        self._signs = WhileBusy("chat heartbeats", HEARTBEAT, self._beat)
+        self._signs = Recurring("chat heartbeats", HEARTBEAT, self._beat)
 
     @contextmanager
     def of(self, ticket: Ticket, so_far: Callable[[], str]) -> Iterator[None]:

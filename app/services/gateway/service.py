@@ -93,7 +93,6 @@ class GatewayService:
     """Passes requests on.
 
     :param ollama_for: makes the service for an Ollama provider
-    :param used: called with the provider and the model of each answer
     :param record: called once for each request that was sent to a provider, however it ended
     """
 
@@ -103,7 +102,6 @@ class GatewayService:
         settings: SettingsStore,
         clients: OpenAIClients,
         ollama_for: Callable[[Provider], OllamaService],
-        used: Callable[[str, str], None],
         record: Callable[[CallRecord], None],
         circuits: Circuits,
     ) -> None:
@@ -111,7 +109,6 @@ class GatewayService:
         self._settings = settings
         self._clients = clients
         self._ollama_for = ollama_for
-        self._used = used
         self._record = record
         self._circuits = circuits
 
@@ -144,7 +141,6 @@ class GatewayService:
         try:
             yield
             self._circuits.worked(provider)
-            self._used(provider.id, request.model)
         except GeneratorExit:
             request.outcome = "client_left"
             raise

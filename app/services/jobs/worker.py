@@ -1,4 +1,4 @@
-"""What the workers do: they run pulls, and look after what goes on by itself."""
+"""What the workers do: they run pulls, and the chores that recur beside them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.services.ollama.registry import RegistryService
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.idempotency import IdempotencyService
 from app.services.pulls.run import PullRun, new_owner
+from app.services.pulls.schedule import may_run
 from app.services.pulls.store import PullStore
-from app.services.pulls.window import may_run
 from app.services.settings import SettingsStore
 from app.services.updates.daily import DailyUpdate
 from app.services.usage.log import UsageLog
-from app.storage.database import Pull
+from app.storage.tables import Pull
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 class PullWorker:
     """Runs pulls, when and as fast as the settings allow.
 
+    :param versions: is told to end the updates when a pull is over
     :param stopping: set when the process ends
     :param max_pulls: how many may run at once, in all processes
     """
@@ -34,21 +35,17 @@ class PullWorker:
     store: PullStore
     ollamas: OllamaServers
     registry: RegistryService
+    versions: VersionService
     settings: SettingsStore
     stopping: threading.Event
     max_pulls: int
 
-    def run(self, id: str) -> bool:
-        """Run a pull, unless it has to wait or another worker has it; tell whether it was run."""
-        try:
-            if not self.may_run(self.store.get(id)):
-                return False
-        except PullNotFound:  # it was over and was forgotten
-            return False
+    def run(self, id: str) -> None:
+        """Run a pull, unless it has to wait or another worker runs it."""
         owner = new_owner()
-        pull = self.store.claim(id, owner, self.max_pulls)
+        pull = self._claim(id, owner)
         if pull is None:
-            return False
+            return
         PullRun(
             self.store,
             self.ollamas.main(),
@@ -56,13 +53,22 @@ class PullWorker:
             pull,
             owner,
             self.stopping,
-            self.may_run,
+            self._may_run,
             self._limit,
         ).run()
-        return True
+        try:
+            self.versions.settle()
+        except ServiceError as exc:  # Ollama is away; the chores try again
+            log.info("updates are left for later: %s", exc.message)
 
-    def may_run(self, pull: Pull) -> bool:
-        """Tell whether *pull* may run at this time of the day."""
+    def _claim(self, id: str, owner: str) -> Pull | None:
+        try:
+            may_run = self._may_run(self.store.get(id))
+        except PullNotFound:  # it was over, and was deleted
+            return None
+        return self.store.claim(id, owner, self.max_pulls) if may_run else None
+
+    def _may_run(self, pull: Pull) -> bool:
         return may_run(pull, self.settings)
 
     def _limit(self) -> float | None:
@@ -72,7 +78,7 @@ class PullWorker:
 
 @dataclass(frozen=True)
 class Chores:
-    """What is looked after now and then."""
+    """What is done now and then: ending and beginning updates, and deleting what is old."""
 
     settings: SettingsStore
     uses: ModelUses
@@ -83,15 +89,15 @@ class Chores:
     updates: DailyUpdate
 
     def do(self) -> None:
-        """End the updates that are over, begin those that are due, and forget what is old."""
+        """Do all of it."""
         settings = self.settings.all()
         self.uses.since()
         self.keys.prune()
         self.pulls.prune(settings["pulls"]["keep_days"])
-        self.look_after_updates()
+        self._look_after_updates()
         self.calls.prune(settings["usage"]["keep_days"])
 
-    def look_after_updates(self) -> None:
+    def _look_after_updates(self) -> None:
         """End the updates whose pulls are over, and begin those that are due."""
         try:
             self.versions.settle()

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
-from app.services.ollama.names import check_name, full_name
+from app.services.ollama.names import check_name, find_model, full_name
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
@@ -84,6 +84,11 @@ class VersionService:
         self._store.save(row)  # first, so that no copy is ever left that nobody knows of
         self._ollamas.main().copy(model, row.name)
         return row
+
+    def keep_installed(self, model: str) -> KeptVersion | None:
+        """Keep the installed version of *model* until its pull is over; None where it is not installed."""
+        installed = find_model(self._ollamas.main().list()["models"], check_name(model))
+        return self.keep(installed["name"], installed["digest"]) if installed else None
 
     def begun(self, row: KeptVersion, pull_id: str) -> None:
         """Note which pull is the update that *row* was kept for."""

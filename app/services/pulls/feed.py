@@ -8,19 +8,17 @@ from bisect import bisect_right
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from app.errors import ServiceError
 from app.services.pulls.store import PullStore
-from app.storage.database import PullEvent
+from app.storage.tables import PullEvent
+from app.threads import Recurring
 
 log = logging.getLogger(__name__)
 
-POLL = 0.25  # seconds between two looks at a pull
+POLL = 0.25  # seconds between two looks at the pulls that are watched
 
 
 class _Feed:
-    """The events of one pull, kept up to date by a thread for as long as somebody watches."""
+    """The events of one pull, as far as they were read."""
 
     def __init__(self, store: PullStore, id: str) -> None:
         self.watchers = 0
@@ -28,48 +26,44 @@ class _Feed:
         self._store = store
         self._id = id
         self._events: list[PullEvent] = []
+        self._reading = threading.Lock()  # two readers at once would append the same events
         self._changed = threading.Condition()
-        self._stop = threading.Event()
-
-    def start(self) -> None:
-        """Read what there is, and go on reading."""
-        self._read()
-        if not self.is_over:
-            threading.Thread(target=self._follow, name=f"feed {self._id}", daemon=True).start()
-
-    def stop(self) -> None:
-        """Stop reading."""
-        self._stop.set()
 
     def after(self, seq: int, timeout: float) -> tuple[list[PullEvent], bool]:
-        """Return the events after the one numbered *seq*, and whether no more will come."""
+        """Wait for events after the one numbered *seq*; return them, and whether no more will come.
+
+        :param timeout: seconds to wait at most
+        """
         with self._changed:
             self._changed.wait_for(lambda: self.is_over or self._newest > seq, timeout)
             return self._events[bisect_right(self._events, seq, key=_number) :], self.is_over
+
+    def read(self) -> None:
+        """Read the new events; what the store raises ends the feed."""
+        try:
+            with self._reading:
+                is_finished = self._store.is_finished(self._id)  # asked first: its last event is then there
+                found = self._store.events(self._id, self._newest)
+                with self._changed:
+                    self._events += found
+                    self.is_over = is_finished
+                    self._changed.notify_all()
+        except BaseException:
+            self._end()
+            raise
+
+    def read_on(self) -> None:
+        """Read the new events; a failure ends the feed, and only the log tells."""
+        try:
+            self.read()
+        except Exception as exc:  # noqa: BLE001 - the pull was deleted, or the database is away
+            log.warning("the pull %s cannot be watched: %s", self._id, type(exc).__name__)
 
     @property
     def _newest(self) -> int:
         return self._events[-1].seq if self._events else 0
 
-    def _follow(self) -> None:
-        try:
-            while not self.is_over and not self._stop.wait(POLL):
-                self._read()
-        except (ServiceError, SQLAlchemyError) as exc:  # the pull was deleted, or the database is away
-            log.warning("the pull %s cannot be watched: %s", self._id, type(exc).__name__)
-        finally:
-            self.end()
-
-    def _read(self) -> None:
-        is_finished = self._store.is_finished(self._id)  # asked first: its last event is then there
-        found = self._store.events(self._id, self._newest)
-        with self._changed:
-            self._events += found
-            self.is_over = is_finished
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        """Tell the watchers that no more will come."""
+    def _end(self) -> None:
         with self._changed:
             self.is_over = True
             self._changed.notify_all()
@@ -79,41 +73,44 @@ def _number(event: PullEvent) -> int:
     return event.seq
 
 
-def _start(feed: _Feed) -> None:
-    try:
-        feed.start()
-    except BaseException:
-        feed.end()  # for those who came meanwhile
-        raise
-
-
 class PullFeeds:
     """The feeds of a process; a feed lives as long as it is watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: PullStore) -> None:
+        self._store = store
         self._feeds: dict[str, _Feed] = {}
         self._lock = threading.Lock()
+        self._reads = Recurring("pull feeds", POLL, self._read)
 
     @contextmanager
-    def watch(self, store: PullStore, id: str) -> Generator[_Feed, None, None]:
+    def watch(self, id: str) -> Generator[_Feed, None, None]:
         """Yield the feed of a pull.
 
-        :raises PullNotFound: when there is none of that id
+        :raises PullNotFound: when there is no pull of that id
         """
         with self._lock:
             feed = self._feeds.get(id)
             if feed is None or feed.is_over:
-                feed = self._feeds[id] = _Feed(store, id)
+                feed = self._feeds[id] = _Feed(self._store, id)
             feed.watchers += 1
             is_first = feed.watchers == 1
         try:
             if is_first:
-                _start(feed)
-            yield feed
+                feed.read()
+            with self._reads.busy():
+                yield feed
         finally:
             with self._lock:
                 feed.watchers -= 1
-                if feed.watchers == 0:
-                    feed.stop()
-                    if self._feeds.get(id) is feed:
-                        del self._feeds[id]
+                if feed.watchers == 0 and self._feeds.get(id) is feed:
+                    del self._feeds[id]
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._reads.close()
+
+    def _read(self) -> None:
+        with self._lock:
+            feeds = [feed for feed in self._feeds.values() if not feed.is_over]
+        for feed in feeds:
+            feed.read_on()

@@ -1,4 +1,4 @@
-"""What a pull would do, before it does it: from the registry's manifest, and what is here already."""
+"""What a pull would download and need: from the registry's manifest and the installed layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from app import gguf
@@ -14,38 +13,37 @@ from app.config import Timeouts, is_loopback
 from app.errors import DiskFull, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
+from app.schemas.plan import Plan, PlanDisk, PlanLayer, PlanMemory
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import check_name
 from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry
 from app.services.ollama.service import OllamaServers, OllamaService
-from app.services.pulls import memory_need as estimate
+from app.services.pulls.memory_need import available_bytes, needed_bytes
 from app.services.settings import SettingsStore
-
-Json = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096  # Ollama's own with less than 24 GiB of graphics memory
-_HEADER_LIMIT = 256 << 10  # bytes of the weights, whose beginning tells what they are
-_TEXT_LIMIT = 64 << 10  # bytes of a licence or configuration that is worth fetching
+_HEADER_LIMIT = 256 << 10  # bytes from the start of the weights, which hold the metadata
+_TEXT_LIMIT = 64 << 10  # bytes; a larger licence or configuration is not fetched
 _LOADED_KINDS = {"model", "projector", "adapter"}
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where pulls go to: an Ollama server, and its models folder where that is on this machine."""
+    """The Ollama server that pulls, and its models folder where that is on this machine."""
 
     ollama: OllamaService
     folder: LocalStore | None
 
     def missing(self, manifest: ManifestSummary) -> list[Layer]:
-        """Return the layers of *manifest* that are not here, each once."""
+        """Return the layers of *manifest* that the server does not have, each once."""
         has_blob = self.folder.has_blob if self.folder else self.ollama.has_blob
         layers = {layer.digest: layer for layer in manifest.layers}
         return [layer for layer in layers.values() if not has_blob(layer.digest)]
 
-    def disk(self, missing: list[Layer]) -> Json | None:
-        """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
+    def disk(self, missing: list[Layer]) -> PlanDisk | None:
+        """Return whether the *missing* layers fit on the disk; None where it is another machine's."""
         if self.folder is None:
             return None
         blobs = self.folder.path / "blobs"
@@ -54,7 +52,7 @@ class Destination:
         return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
 
     def installed(self, name: ModelName) -> str | None:
-        """Return the digest of *name* as it is installed; None where it is not."""
+        """Return the digest of the installed model *name*; None where it is not installed."""
         for model in self.ollama.list()["models"]:
             if check_name(model["name"]).key == name.key:
                 digest: str = model["digest"]
@@ -63,14 +61,14 @@ class Destination:
 
     @property
     def available_memory(self) -> int | None:
-        """The bytes that a model can have; None where Ollama runs on another machine."""
+        """The free memory in bytes; None where Ollama runs on another machine."""
         is_here = is_loopback(urlsplit(self.ollama.provider.native_url).hostname or "")
-        return estimate.available_bytes() if is_here else None
+        return available_bytes() if is_here else None
 
 
 @dataclass(frozen=True)
 class PlanService:
-    """Plans pulls.
+    """Tells what a pull would download and need.
 
     :param hasty_registry: the same as *registry*, with short timeouts
     :param allowed: the hosts, beside this machine's own, that models may come from
@@ -84,22 +82,32 @@ class PlanService:
     allowed: tuple[str, ...]
 
     def destination(self, timeouts: Timeouts | None = None) -> Destination:
-        """Return where pulls go to."""
+        """Return the server that pulls."""
         ollama = self.ollamas.main(timeouts)
         return Destination(ollama, self.folders.find(ollama))
 
-    def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Json:
-        """Return what pulling *model* would fetch and need.
+    def allowed_name(self, model: str, *, insecure: bool) -> ModelName:
+        """Return the name of *model*.
 
-        :raises ModelNotInRegistry: when the registry does not have it
+        :raises InvalidModelName: when Ollama does not accept it
+        :raises RegistryNotAllowed: when the model may not be pulled from its registry
         """
         name = check_name(model)
         check_registry(name.host, insecure=insecure, allowed=self.allowed)
+        return name
+
+    def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Plan:
+        """Return what pulling *model* would download and need.
+
+        :raises ModelNotInRegistry: when the registry does not have it
+        """
+        name = self.allowed_name(model, insecure=insecure)
         destination = self.destination()
         installed = destination.installed(name)
         manifest = self.registry.manifest(name, insecure=insecure)
         fetch = _Fetch(self.registry, name, insecure)
         missing = destination.missing(manifest)
+        wanted = _required_version(fetch.text(manifest, "config"))
         return {
             "model": str(name),
             "digest": manifest.digest,
@@ -111,16 +119,15 @@ class PlanService:
             "disk": destination.disk(missing),
             "memory": _memory(manifest, fetch, num_ctx or DEFAULT_CONTEXT, destination.available_memory),
             "license": fetch.first_line(manifest, "license"),
-            **_requirement(destination.ollama, fetch.text(manifest, "config")),
+            "requires": wanted,
+            "version_ok": is_new_enough(destination.ollama.version(), wanted) if wanted else None,
         }
 
-    def check_disk(self, model: str, *, insecure: bool) -> None:
-        """See to it that *model* fits on the disk; where that is not known in a moment, it is taken to.
+    def check_disk(self, name: ModelName, *, insecure: bool) -> None:
+        """Check that the model fits on the disk; a slow or failing registry counts as a yes.
 
-        :raises DiskFull: when it does not
+        :raises DiskFull: when the model does not fit
         """
-        name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self.allowed)
         try:
             destination = self.destination(self.settings.hasty_timeouts)
             if destination.folder is None:
@@ -139,9 +146,9 @@ class PlanService:
             )
 
 
-def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: int | None) -> Json:
+def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: int | None) -> PlanMemory:
     weights = total([layer for layer in manifest.layers if layer.kind in _LOADED_KINDS])
-    needed, estimated = estimate.needed_bytes(weights, fetch.header(manifest), num_ctx)
+    needed, estimated = needed_bytes(weights, fetch.header(manifest), num_ctx)
     return {
         "needed_bytes": needed,
         "num_ctx": num_ctx,
@@ -151,27 +158,25 @@ def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: i
     }
 
 
-def _requirement(ollama: OllamaService, config: str) -> Json:
-    """Return the Ollama version that the *config* asks for, and whether *ollama* is new enough."""
+def _required_version(config: str) -> str | None:
+    """Return the Ollama version that a model's *config* asks for."""
     try:
         wanted = json.loads(config).get("requires")
     except (ValueError, AttributeError):
-        wanted = None
-    if not isinstance(wanted, str) or not wanted:
-        return {"requires": None, "version_ok": None}
-    return {"requires": wanted, "version_ok": is_new_enough(ollama.version(), wanted)}
+        return None
+    return wanted if isinstance(wanted, str) and wanted else None
 
 
 @dataclass(frozen=True)
 class _Fetch:
-    """Reads the small parts of a model from its registry; what cannot be had reads as nothing."""
+    """Reads the small parts of a model from its registry; a part that cannot be read is empty."""
 
     registry: RegistryService
     name: ModelName
     insecure: bool
 
     def header(self, manifest: ManifestSummary) -> gguf.Header | None:
-        """Return the header of the weights, as far as it lies in their first part."""
+        """Return the header of the weights, as far as the first 256 KiB hold it."""
         weights = next((layer for layer in manifest.layers if layer.kind == "model"), None)
         try:
             return gguf.parse_start(self._start(weights, _HEADER_LIMIT)) if weights else None
@@ -179,14 +184,14 @@ class _Fetch:
             return None
 
     def text(self, manifest: ManifestSummary, kind: str) -> str:
-        """Return the small layer of *kind*."""
+        """Return the text of the layer of *kind*; empty for a large one."""
         layer = next((layer for layer in manifest.layers if layer.kind == kind), None)
         if layer is None or layer.size > _TEXT_LIMIT:
             return ""
         return self._start(layer, layer.size).decode("utf-8", "replace")
 
     def first_line(self, manifest: ManifestSummary, kind: str) -> str | None:
-        """Return the first line with something in it of the small layer of *kind*."""
+        """Return the first line of the layer of *kind* that is not blank."""
         lines = (line.strip() for line in self.text(manifest, kind).splitlines())
         return next((line[:200] for line in lines if line), None)
 
@@ -203,7 +208,7 @@ def total(layers: list[Layer]) -> int:
 
 
 def is_new_enough(version: str, wanted: str) -> bool | None:
-    """Tell whether *version* is *wanted* or newer; None where one of them is no version."""
+    """Tell whether *version* is *wanted* or newer; None where one of them is not a version."""
     have, want = _numbers(version), _numbers(wanted)
     return have >= want if have and want else None
 
@@ -219,5 +224,5 @@ def _numbers(version: str) -> list[int]:
     return numbers + [0] * (4 - len(numbers)) if numbers else []
 
 
-def _layer(layer: Layer, *, present: bool) -> Json:
+def _layer(layer: Layer, *, present: bool) -> PlanLayer:
     return {"digest": layer.digest, "size": layer.size, "kind": layer.kind, "present": present}

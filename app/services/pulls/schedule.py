@@ -1,24 +1,27 @@
-"""When something that is done once a day is due."""
+"""The times of the day: when daily work is due, and when pulls may run."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from app.storage.database import Database, Occasion
+from app.services.settings import SettingsStore
+from app.storage.database import Database
+from app.storage.tables import Occasion, Pull
 
-Json = dict[str, Any]
+Window = TypedDict("Window", {"from": str, "to": str})  # not a class statement: `from` is a keyword
+"""A part of each day, in local time (``HH:MM``), as the settings have it; it may include midnight."""
 
 _DAY = timedelta(days=1)
 
 
-def occasion(time: str, window: Json | None, now: datetime) -> datetime | None:
-    """Return when what is due daily at *time* was due last; None when its *window* is over by *now*.
+def occasion(time: str, window: Window | None, now: datetime) -> datetime | None:
+    """Return the last time when daily work of *time* was due; None when *now* is outside its *window*.
 
-    A *time* outside of the window counts as the window's beginning.
+    A *time* outside the window counts as the window's beginning.
     """
     if window is None:
         return _latest(time, now)
@@ -29,19 +32,24 @@ def occasion(time: str, window: Json | None, now: datetime) -> datetime | None:
     return due if due <= now < end else None
 
 
-def is_open(window: Json | None, now: datetime) -> bool:
-    """Tell whether *now* is in the *window*; without one, it always is."""
+def is_open(window: Window | None, now: datetime) -> bool:
+    """Tell whether *now* is in the *window*; without a window, it is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
 
 
+def may_run(pull: Pull, settings: SettingsStore) -> bool:
+    """Tell whether *pull* may run at this time of the day."""
+    return pull.anytime or is_open(settings.all()["pulls"]["window"], datetime.now().astimezone())
+
+
 class Occasions:
-    """What was done when, by whichever process came first."""
+    """The times of recurring work: of all processes, the first one that claims a time does the work."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def claim(self, name: str, at: datetime) -> bool:
-        """Take the occasion of *at* for this process; False when it was taken, by any."""
+        """Claim the time *at* for this process; False when a process has claimed it already."""
         earlier = update(Occasion).where(Occasion.name == name, Occasion.at < at).values(at=at)
         with self._database.session() as session:
             if session.execute(earlier).rowcount:  # type: ignore[attr-defined]
@@ -56,7 +64,7 @@ class Occasions:
         return True
 
     def release(self, name: str, at: datetime) -> None:
-        """Give the occasion of *at* back: what was to be done could not even begin."""
+        """Give the time *at* back, as the work could not begin."""
         again = update(Occasion).where(Occasion.name == name, Occasion.at == at)
         with self._database.session() as session:
             session.execute(again.values(at=at - _DAY))

@@ -1,11 +1,11 @@
-"""Pulls: downloads that go on whoever waits for them."""
+"""Pulls: downloads that do not depend on the client that started them."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 from app.errors import (
     PullActive,
@@ -16,69 +16,124 @@ from app.errors import (
     UpstreamTimeout,
     restored,
 )
-from app.services.ollama.names import check_name
-from app.services.ollama.registry import check_registry
+from app.schemas.pulls import PullResult, PullSummary, PullValues
 from app.services.pulls.feed import PullFeeds
+from app.services.pulls.plan import PlanService
+from app.services.pulls.schedule import may_run
 from app.services.pulls.store import PullStore, is_finished, summary
-from app.storage.database import Pull
+from app.services.settings import SettingsStore
+from app.storage.tables import KeptVersion, Pull
 from app.upstream.reading import TICK
 
-Json = dict[str, Any]
-Event = tuple[str, Json, int]
+Event = tuple[str, dict[str, Any], int]
+"""A name, its data, and its number."""
 
-_NEVER = 2**62  # the number of no event
-_ASKED = {"paused": "pause", "running": "resume", "cancelled": "cancel"}
+_NEVER = 2**62  # above the number of any event
+
+
+class Versions(Protocol):
+    """Keeps the installed version of a model when a pull replaces it."""
+
+    def keep_installed(self, model: str) -> KeptVersion | None:
+        """Keep the installed version of *model*; None where it is not installed."""
+
+    def begun(self, row: KeptVersion, pull_id: str) -> None:
+        """Note which pull replaces the version of *row*."""
 
 
 class PullService:
     """The pulls of Ollama's models.
 
-    :param registries: the hosts, beside this machine's own, that models may come from
+    :param plans: says which registries models may come from, and whether a model fits on the disk
+    :param feeds: the events for all watchers in this process
     :param enqueue: gives a pull, by its id, to a worker
-    :param feeds: the events for all who watch in this process
     :param stopping: set when this process ends
-    :param may_run: tells whether a pull may run at this time of the day
     """
 
     def __init__(
         self,
         store: PullStore,
-        registries: tuple[str, ...],
-        enqueue: Callable[[str], None],
+        plans: PlanService,
+        versions: Versions,
+        settings: SettingsStore,
         feeds: PullFeeds,
+        enqueue: Callable[[str], None],
         stopping: threading.Event,
-        may_run: Callable[[Pull], bool],
     ) -> None:
         self._store = store
-        self._registries = registries
-        self._enqueue = enqueue
+        self._plans = plans
+        self._versions = versions
+        self._settings = settings
         self._feeds = feeds
+        self._enqueue = enqueue
         self._stopping = stopping
-        self._may_run = may_run
 
-    def start(self, model: str, *, insecure: bool, now: bool = False) -> Json:
-        """Start pulling *model*, or join the pull of it that is there.
+    def start(self, model: str, *, insecure: bool, now: bool = False, force: bool = False) -> PullSummary:
+        """Start pulling *model*, or join its active pull.
 
-        :param now: also out of the window for pulls
-        :raises RegistryNotAllowed: before anything is sent
+        :param now: also outside the window for pulls
+        :param force: also when the model does not fit on the disk
+        :raises RegistryNotAllowed: before any request is sent
+        :raises DiskFull: when the model does not fit on the disk
         """
-        name = check_name(model)
-        check_registry(name.host, insecure=insecure, allowed=self._registries)
+        name = self._plans.allowed_name(model, insecure=insecure)
+        if not force:
+            self._plans.check_disk(name, insecure=insecure)
         pull = self._store.join(model, name.key.full, insecure=insecure, anytime=now)
         self._enqueue(pull.id)
         return summary(pull)
 
-    def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, Json]], None, None]:
-        """Wait for the end of a pull: an empty list for each look at it, then `done` with the result.
+    def pause(self, id: str) -> PullSummary:
+        """Ask a pull to pause.
 
-        :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
-        :raises PullWaits: when it may not run at this time of the day
-        :raises ServerStopping: when this process ends first; the pull goes on with the next one
-        :raises PullFailed: or whatever else ended it
+        :raises PullFinished: when it is over
+        """
+        return self._want(self._store.get(id), "paused", "pause")
+
+    def cancel(self, id: str) -> PullSummary:
+        """Cancel a pull; Ollama keeps what was downloaded.
+
+        :raises PullFinished: when it is over
+        """
+        return self._want(self._store.get(id), "cancelled", "cancel")
+
+    def resume(self, id: str) -> PullSummary:
+        """Go on with a paused pull, or replace a failed or cancelled one by a new pull of the same model.
+
+        The version that is installed is kept before a new pull begins.
+
+        :raises PullFinished: when the pull is done
+        """
+        pull = self._store.get(id)
+        if pull.status not in {"failed", "cancelled"}:
+            return self._want(pull, "running", "resume")
+        kept = self._versions.keep_installed(pull.model)
+        resumed = self.start(pull.model, insecure=pull.insecure, now=pull.anytime, force=True)
+        if kept is not None:
+            self._versions.begun(kept, resumed["id"])
+        return resumed
+
+    def _want(self, pull: Pull, wanted: str, verb: str) -> PullSummary:
+        if is_finished(pull):
+            raise PullFinished(
+                f"The pull of '{pull.model}' is {pull.status}: there is nothing to {verb}.",
+                details={"id": pull.id, "status": pull.status},
+            )
+        pull = self._store.want(pull.id, wanted)
+        self._enqueue(pull.id)
+        return summary(pull)
+
+    def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, dict[str, Any]]], None, None]:
+        """Wait for the end of a pull: yield an empty list now and then, and at last `done` with the result.
+
+        :raises UpstreamTimeout: after *timeout* seconds; the pull goes on
+        :raises PullWaits: when the pull may not run at this time of the day
+        :raises ServerStopping: when this process ends first; the pull goes on in the next one
+        :raises ServiceError: the error that made the pull fail
         """
         deadline = time.monotonic() + timeout
         self._check_window(self._store.get(id))
-        with self._feeds.watch(self._store, id) as feed:
+        with self._feeds.watch(id) as feed:
             while not feed.after(_NEVER, TICK)[1]:
                 yield []
                 if self._stopping.is_set():
@@ -89,10 +144,10 @@ class PullService:
                     )
                 if time.monotonic() > deadline:
                     raise self._too_long(id, timeout)
-        yield [("done", self.result(id))]
+        yield [("done", {**self.result(id)})]
 
     def _check_window(self, pull: Pull) -> None:
-        if pull.status == "queued" and not self._may_run(pull):
+        if pull.status == "queued" and not may_run(pull, self._settings):
             raise PullWaits(
                 f"The pull of '{pull.model}' waits in the background for the time of day when pulls may run.",
                 hint='Ask again with "now": true, or change `pulls` in PUT /api/settings.',
@@ -107,43 +162,26 @@ class PullService:
             details={"model": model, "id": id},
         )
 
-    def get(self, id: str) -> Json:
+    def get(self, id: str) -> PullValues:
         """Return a pull, with its log."""
         pull = self._store.get(id)
         return {**summary(pull), "status_log": pull.status_log}
 
-    def result(self, id: str) -> Json:
-        """Return what a pull that is over answers with.
+    def result(self, id: str) -> PullResult:
+        """Return the result of a finished pull.
 
-        :raises ServiceError: what made it fail
+        :raises ServiceError: the error that made it fail
         """
         return _result(self._store.get(id))
 
-    def all(self) -> list[Json]:
+    def all(self) -> list[PullSummary]:
         """Return all pulls, the newest first."""
         return [summary(pull) for pull in self._store.all()]
 
-    def change(self, id: str, wanted: str) -> Json:
-        """Ask a pull to be `paused`, `running` again, or `cancelled`.
-
-        :raises PullFinished: when it is over; a failed or cancelled one can be resumed
-        """
-        pull = self._store.get(id)
-        if is_finished(pull):
-            if wanted != "running" or pull.status == "done":
-                raise PullFinished(
-                    f"The pull of '{pull.model}' is {pull.status}: there is nothing to {_ASKED[wanted]}.",
-                    details={"id": id, "status": pull.status},
-                )
-            return self.start(pull.model, insecure=pull.insecure, now=pull.anytime)
-        pull = self._store.want(id, wanted)
-        self._enqueue(id)
-        return summary(pull)
-
     def delete(self, id: str) -> None:
-        """Forget a pull that is over.
+        """Delete a finished pull.
 
-        :raises PullActive: for one that is not
+        :raises PullActive: when it is not finished
         """
         pull = self._store.get(id)
         if not is_finished(pull):
@@ -157,10 +195,10 @@ class PullService:
     def watch(self, id: str, after: int, request_id: str) -> Generator[list[Event], None, None]:
         """Yield the events of a pull after the one numbered *after*, until it is over.
 
-        An empty list is yielded while there is nothing new. The last event is `done` with the result,
-        `error` with the error body, or `cancelled` with the pull.
+        Yields an empty list now and then while nothing is new. The last event is `done` with the result,
+        `error` with the error body, or `cancelled`.
         """
-        with self._feeds.watch(self._store, id) as feed:
+        with self._feeds.watch(id) as feed:
             while True:
                 events, is_over = feed.after(after, TICK)
                 if events:
@@ -169,10 +207,10 @@ class PullService:
                 elif not is_over:
                     yield []
                 if is_over or self._stopping.is_set():
-                    return  # of a server that stops, the connection just ends: its client comes back
+                    return  # a server that stops sends no last event: the client comes back
 
-    def _event(self, id: str, name: str, data: Json, seq: int, request_id: str) -> Event:
-        """Return an event as it is told; the result and the error are kept in the pull's row."""
+    def _event(self, id: str, name: str, data: dict[str, Any], seq: int, request_id: str) -> Event:
+        """Return an event as it is sent, with the result or the error from the pull's row."""
         if name == "done":
             data = {**data, **self.result(id)}
         elif name == "error":
@@ -180,7 +218,7 @@ class PullService:
         return name, data, seq
 
 
-def _result(pull: Pull) -> Json:
+def _result(pull: Pull) -> PullResult:
     if pull.status == "failed" and pull.error:
         raise restored(pull.error)
     if pull.status == "cancelled":

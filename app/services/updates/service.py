@@ -8,7 +8,7 @@ from typing import Any
 
 from app.manifest import Layer
 from app.services.models.versions import VersionService
-from app.services.ollama.names import check_name, find_model, full_name
+from app.services.ollama.names import check_name, full_name
 from app.services.ollama.registry import ManifestSummary, is_plain
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.plan import Destination, PlanService, total
@@ -88,26 +88,11 @@ class UpdateService:
             "dry_run": dry_run,
         }
 
-    def resume(self, id: str) -> Json:
-        """Go on with a pull that is paused, or that failed or was cancelled.
-
-        Of the latter two, the version that is installed is kept first.
-        """
-        pull = self.pulls.get(id)
-        if pull["status"] not in {"failed", "cancelled"}:
-            return self.pulls.change(id, "running")
-        installed = find_model(self.ollamas.main().list()["models"], check_name(pull["model"]))
-        if installed is None:
-            return self.pulls.change(id, "running")
-        kept = self.versions.keep(installed["name"], installed["digest"])
-        resumed = self.pulls.change(id, "running")
-        self.versions.begun(kept, resumed["id"])
-        return resumed
-
     def _start(self, item: Json, *, automatic: bool) -> Json:
         """Keep the installed version, then begin the pull that replaces it."""
         kept = self.versions.keep(item["model"], item["digest"], automatic=automatic)
-        pull = self.pulls.start(item["model"], insecure=is_plain(check_name(item["model"])))
+        insecure = is_plain(check_name(item["model"]))
+        pull = self.pulls.start(item["model"], insecure=insecure, force=True)  # choose() looked at the disk
         self.versions.begun(kept, pull["id"])
         return {"pull": pull, "kept_as": kept.name}
 

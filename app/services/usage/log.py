@@ -1,38 +1,36 @@
-"""What the calls to providers took: written beside them, summed up when asked."""
+"""The log of the calls to providers."""
 
 from __future__ import annotations
 
-import atexit
-import logging
-import threading
-from collections import deque
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import delete, insert
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from app.schemas.usage import UsageReport
 from app.services.usage import report as usage_report
+from app.services.usage.last_uses import LastUses, ModelUsed
 from app.storage.database import Database
-from app.storage.tables import CallRow, utc_now
+from app.storage.tables import CallRow
+from app.threads import WriteBehind
 
-log = logging.getLogger(__name__)
+_AWAY = (OperationalError, InterfaceError)  # the database is away or busy: another try may succeed
 
-_PAUSE = 0.5  # seconds in which calls gather before they are written
-_BATCH = 200
-_AWAY = (OperationalError, InterfaceError)  # the database is away, or busy: another try may do
-_CLOSING = 10.0  # seconds that the last write may take
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A call to a provider that is over.
+    """A finished call to a provider.
 
-    :param latency: seconds from request to full answer, or until it failed
+    :param latency: seconds from the request to the whole answer or the failure
     :param outcome: `ok`, `stopped`, `client_left`, or the error's slug
-    :param estimated: whether the tokens were guessed
-    :param load_time: seconds in which the model was loaded, where the provider tells
+    :param estimated: whether the tokens are an estimate
+    :param load_time: seconds that loading the model took, where the provider says
     """
 
     provider: str
@@ -49,111 +47,73 @@ class CallRecord:
     fallback: bool = False
     streamed: bool = False
     request_id: str = ""
-    at: datetime = field(default_factory=utc_now)
+    at: datetime = field(default_factory=_now)
 
 
 class UsageLog:
-    """Keeps calls; those who make them never wait for it, nor hear of its failures.
+    """Keeps calls, and with those that succeeded the last use of their model; recording one never waits.
 
-    A thread writes what has gathered. While the database is away, calls wait for it; of more than *limit*,
-    the newest are lost and counted: those before them are as good, and none is moved.
+    :param limit: how many calls may wait while the database is away
     """
 
     def __init__(self, database: Database, limit: int = 10_000) -> None:
         self._database = database
-        self._limit = limit
-        self._waiting: deque[CallRecord] = deque()
-        self._changed = threading.Condition()
-        self._writer: threading.Thread | None = None
-        self._closing = False
-        self._failing = False
+        self._uses = LastUses()
         self._pruned_on: date | None = None
-        self.lost = 0
+        self._queue = WriteBehind[CallRecord | ModelUsed](
+            "usage",
+            self._write,
+            passing=_AWAY,
+            failing="calls cannot be counted for now",
+            losing="%d calls could not be counted, and the last uses of their models could not be kept",
+            limit=limit,
+        )
+
+    @property
+    def lost(self) -> int:
+        """How many calls could not be kept."""
+        return self._queue.lost
 
     def record(self, call: CallRecord) -> None:
         """Keep *call*, in a while."""
-        with self._changed:
-            if self._closing or len(self._waiting) >= self._limit:
-                self.lost += 1
-                return
-            self._waiting.append(call)
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._run, name="usage", daemon=True)
-                self._writer.start()
-                atexit.register(self.close)  # where nobody else closes it, as under gunicorn
-            if len(self._waiting) in {1, _BATCH}:
-                self._changed.notify()
+        self._queue.put(call)
 
-    def report(self, **wanted: Any) -> dict[str, Any]:
-        """Return the calls summed up; see :func:`app.services.usage.report.report`."""
+    def touch(self, provider: str, model: str) -> None:
+        """Note, in a while, that *model* is used now without a call that is counted."""
+        self._queue.put(ModelUsed(provider, model, _now()))
+
+    def report(self, **wanted: Any) -> UsageReport:
+        """Return sums of the calls; see :func:`app.services.usage.report.report`."""
         return usage_report.report(self._database, **wanted)
 
     def close(self) -> None:
         """Write what is still to be written."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-            writer = self._writer
-        if writer is not None:
-            writer.join(_CLOSING)
-            atexit.unregister(self.close)
-        with self._changed:
-            self.lost += len(self._waiting)
-            self._waiting.clear()
-        if self.lost:
-            log.warning("%d calls could not be counted", self.lost)
+        self._queue.close()
 
     def prune(self, keep_days: int) -> None:
-        """Forget the calls that are older than *keep_days* days; looks once a day."""
-        today = utc_now().date()
+        """Delete the calls that are older than *keep_days* days, once a day."""
+        today = _now().date()
         if self._pruned_on == today:
             return
         with self._database.session() as session:
-            session.execute(delete(CallRow).where(CallRow.at < utc_now() - timedelta(days=keep_days)))
+            session.execute(delete(CallRow).where(CallRow.at < _now() - timedelta(days=keep_days)))
         self._pruned_on = today
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                self._changed.wait_for(self._is_due, _PAUSE)
-                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-                closing = self._closing
-            if not batch:
-                return
-            if left := self._write(batch):
-                with self._changed:
-                    self._waiting.extendleft(reversed(left))
-                if closing:
-                    return
+    def _write(self, batch: list[CallRecord | ModelUsed]) -> None:
+        """Write *batch* in one transaction."""
+        calls = [item for item in batch if isinstance(item, CallRecord)]
+        due = self._uses.due(use for item in batch if (use := _use(item)))
+        with self._database.session() as session:
+            if calls:
+                session.execute(insert(CallRow), [_row(call) for call in calls])
+            self._uses.write(session, due)
+        self._uses.written(due)
 
-    def _is_due(self) -> bool:
-        return self._closing or (len(self._waiting) >= _BATCH and not self._failing)
 
-    def _write(self, batch: list[CallRecord]) -> list[CallRecord]:
-        """Write *batch*, call by call where the whole fails; return those that are to be tried again."""
-        try:
-            with self._database.session() as session:
-                session.execute(insert(CallRow), [_row(call) for call in batch])
-        except Exception as exc:  # noqa: BLE001 - the thread's outermost edge: it must not end
-            self._give_up(exc)
-            if isinstance(exc, _AWAY):
-                return batch
-            if len(batch) == 1:
-                self.lost += 1
-                return []
-        else:
-            self._failing = False
-            return []
-        for number, call in enumerate(batch):
-            if self._write([call]):
-                return batch[number:]
-        return []
-
-    def _give_up(self, exc: Exception) -> None:
-        if not self._failing:  # once, however long it lasts
-            log.warning("calls cannot be counted for now: %s", type(exc).__name__, exc_info=exc)
-        self._failing = True
+def _use(item: CallRecord | ModelUsed) -> ModelUsed | None:
+    if isinstance(item, ModelUsed):
+        return item
+    return ModelUsed(item.provider, item.model, item.at) if item.outcome == "ok" else None
 
 
 def _row(call: CallRecord) -> dict[str, Any]:

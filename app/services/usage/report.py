@@ -1,4 +1,4 @@
-"""The calls, summed up by day, provider and model."""
+"""Sums of the calls, by day, provider and model."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta, timezone
 from statistics import fmean
-from typing import Any
+from typing import cast
 
 from sqlalchemy import DateTime, select, type_coerce
 
-from app.schemas.usage import GROUPS
+from app.schemas.usage import GROUPS, UsageGroup, UsageReport, UsageSum
 from app.storage.database import Database
 from app.storage.tables import CallRow
 
-Json = dict[str, Any]
-
 SAMPLES = 100_000
-"""Times are those of the newest calls of each day, provider and model, at most so many; sums are of all."""
+"""How many calls of each day, provider and model count for the times: the newest ones. For sums all count."""
 
 _STOPPED = {"stopped", "client_left"}
 _COLUMNS = (
-    type_coerce(CallRow.at, DateTime),  # in UTC: a time with its zone costs more than all the rest
+    type_coerce(CallRow.at, DateTime),  # without its zone, which would cost more than all the rest
     CallRow.provider,
     CallRow.model,
     CallRow.outcome,
@@ -43,8 +41,8 @@ def report(
     by: Iterable[str] = GROUPS,
     provider: str | None = None,
     model: str | None = None,
-) -> Json:
-    """Return the calls from *since* to *until*, both days in UTC and counted in, summed up.
+) -> UsageReport:
+    """Return the sums of the calls from *since* to *until*; both days are in UTC, and included.
 
     :param by: some of :data:`GROUPS`
     """
@@ -58,12 +56,16 @@ def report(
         for at, its_provider, its_model, *rest in session.execute(query.execution_options(yield_per=5000)):
             sums[str(at.date()), its_provider, its_model].add(*rest)
     lines = _merged(sums, [GROUPS.index(name) for name in names])
-    usage = [{**dict(zip(names, key, strict=True)), **lines[key].shown()} for key in sorted(lines)]
+    usage = [_group(names, key, lines[key].shown()) for key in sorted(lines)]
     return {"from": since, "to": until, "usage": usage, "totals": _merged(sums, [])[()].shown()}
 
 
+def _group(names: list[str], key: tuple[str, ...], total: UsageSum) -> UsageGroup:
+    return cast("UsageGroup", {**dict(zip(names, key, strict=True)), **total})
+
+
 class _Sum:
-    """The sum of some calls."""
+    """The sums of some calls, and the times of which percentiles are made."""
 
     def __init__(self) -> None:
         self.calls = self.failures = self.stopped = self.estimated = 0
@@ -90,7 +92,7 @@ class _Sum:
         self.estimated += estimated and not has_failed
         if self.calls > SAMPLES:
             return
-        if outcome == "ok":  # how long a failure took says nothing of the model
+        if outcome == "ok":  # the time of a failure says nothing of the model
             self.latencies.append(latency)
         if speed is not None:
             self.speeds.append(speed)
@@ -102,12 +104,16 @@ class _Sum:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
-    def shown(self) -> Json:
+    def shown(self) -> UsageSum:
         """Return the sum as it is answered."""
         latencies, speeds = sorted(self.latencies), sorted(self.speeds)
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         return {
-            **counts,
+            "calls": self.calls,
+            "failures": self.failures,
+            "stopped": self.stopped,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "estimated": self.estimated,
             "latency_p50": percentile(latencies, 50),
             "latency_p95": percentile(latencies, 95),
             "tokens_per_second_mean": fmean(speeds) if speeds else None,
@@ -118,7 +124,7 @@ class _Sum:
 
 
 def _merged(sums: dict[tuple[str, ...], _Sum], positions: list[int]) -> defaultdict[tuple[str, ...], _Sum]:
-    """Return *sums* by those parts of their keys that are at *positions*."""
+    """Merge the *sums* whose keys are equal at *positions*."""
     merged: defaultdict[tuple[str, ...], _Sum] = defaultdict(_Sum)
     for key, found in sums.items():
         merged[tuple(key[position] for position in positions)].merge(found)
@@ -126,7 +132,7 @@ def _merged(sums: dict[tuple[str, ...], _Sum], positions: list[int]) -> defaultd
 
 
 def percentile(ordered: list[float], percent: float) -> float | None:
-    """Return a percentile of values in ascending order, between two of them where it falls there."""
+    """Return a percentile of values in ascending order, interpolated between two of them."""
     if not ordered:
         return None
     position = (len(ordered) - 1) * percent / 100

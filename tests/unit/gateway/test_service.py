@@ -447,7 +447,6 @@ def _gateway(app: Flask, records: list[CallRecord]) -> GatewayService:
         services.settings,
         services.clients,
         services.ollamas.of,
-        lambda *_: None,
         records.append,
         services.circuits,
     )

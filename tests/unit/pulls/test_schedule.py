@@ -131,8 +131,8 @@ class Updates:
 
 def daily_update(database: Database, updates: Updates, now: datetime, **values: Any) -> DailyUpdate:
     store = PullStore(database)
-    pulls = PullService(store, (), lambda _: None, PullFeeds(), threading.Event(), lambda _: True)
     settings = SettingsStore(Path(tempfile.mkdtemp()) / "settings.json", Timeouts())
+    pulls = PullService(store, None, None, settings, PullFeeds(store), lambda _: None, threading.Event())
     settings.update(updates={**ON, **values})
     versions = VersionStore(database)
     return DailyUpdate(settings, Occasions(database), versions, pulls, updates, clock=lambda: now)

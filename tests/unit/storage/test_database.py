@@ -1,4 +1,4 @@
-"""The database: migrations, and what is written beside the calls."""
+"""The database and its migrations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, text
 
 from app.config import ROOT
-from app.services.models import uses as model_uses
-from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
 from app.services.pulls.store import PullStore
 from app.storage.database import REVISION, Database
@@ -110,51 +108,3 @@ def test_migrations_can_be_taken_back(database: Database) -> None:
         tables = inspect(connection).get_table_names()
     assert "pulls" in tables
     assert not [name for name in tables if name.startswith(("conversation", "calls"))]
-
-
-def test_use_of_a_model_is_written_once_a_minute_whatever_its_spelling(database: Database) -> None:
-    database.migrate()
-    uses = ModelUses(database)
-
-    for model in ("Llama3.2", "llama3.2:latest", "registry.ollama.ai/library/llama3.2", "not a name"):
-        uses.touch("ollama", model)
-    uses.close()
-
-    assert list(uses.all("ollama")) == ["registry.ollama.ai/library/llama3.2:latest"]
-    assert uses.all("other") == {}
-
-
-def test_use_of_a_model_is_written_over_the_one_before(database: Database) -> None:
-    database.migrate()
-    for _ in range(2):  # another process knows nothing of the first one's
-        uses = ModelUses(database)
-        uses.touch("ollama", "a:1")
-        uses.close()
-
-    assert len(uses.all("ollama")) == 1
-
-
-def test_of_ever_new_names_only_the_last_ones_are_remembered(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database.migrate()
-    monkeypatch.setattr(model_uses, "_REMEMBERED", 3)
-    uses = ModelUses(database)
-
-    for number in range(10):
-        uses.touch("ollama", f"a:{number}")
-    uses.close()
-
-    assert [key.rpartition(":")[2] for _, key in uses._written] == ["7", "8", "9"]
-    assert len(uses.all("ollama")) == 10
-
-
-def test_use_that_cannot_be_written_is_only_logged(
-    database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
-    uses = ModelUses(database)  # has no tables yet
-
-    uses.touch("ollama", "a:1")
-    uses.close()
-
-    assert "could not be kept" in caplog.text

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
+from app import threads
 from app.config import ROOT
 from app.services.usage import log as usage
 from app.services.usage.log import CallRecord, UsageLog
 from app.services.usage.report import percentile, report
 from app.storage.database import Database
 from app.storage.tables import CallRow, utc_now
+from app.threads import WriteBehind
 from tests.postgres import database_url
 
 Json = dict[str, Any]
@@ -94,14 +96,14 @@ def test_call_is_kept_with_all_that_is_known(database: Database) -> None:
 
 def test_writer_writes_without_being_closed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     written = threading.Event()
-    write = UsageLog._write
+    write = WriteBehind._write
 
-    def note(self: UsageLog, batch: list[CallRecord]) -> bool:
+    def note(self: WriteBehind[Any], batch: list[Any]) -> list[Any]:
         done = write(self, batch)
         written.set()
         return done
 
-    monkeypatch.setattr(UsageLog, "_write", note)
+    monkeypatch.setattr(WriteBehind, "_write", note)
     usage_log = UsageLog(database)
 
     usage_log.record(call())
@@ -128,7 +130,7 @@ log.record(CallRecord("ollama", "a:1", "chat", 1.0))
 def test_calls_beyond_the_limit_are_lost_and_counted(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "_PAUSE", 60)
+    monkeypatch.setattr(threads, "_PAUSE", 60)
     usage_log = UsageLog(database, limit=3)
 
     for number in range(5):
@@ -143,15 +145,15 @@ def test_calls_beyond_the_limit_are_lost_and_counted(
 def test_calls_wait_while_the_database_is_away(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "_PAUSE", 0.01)
+    monkeypatch.setattr(threads, "_PAUSE", 0.01)
     tried = threading.Semaphore(0)
-    give_up = UsageLog._give_up
+    give_up = WriteBehind._give_up
 
-    def note(self: UsageLog, exc: Exception) -> None:
+    def note(self: WriteBehind[Any], exc: Exception) -> None:
         give_up(self, exc)
         tried.release()
 
-    monkeypatch.setattr(UsageLog, "_give_up", note)
+    monkeypatch.setattr(WriteBehind, "_give_up", note)
     monkeypatch.setattr(usage, "_AWAY", (DBAPIError,))  # whatever a missing table is called
     usage_log = UsageLog(database)
     with database.session() as session:
@@ -199,7 +201,7 @@ def test_failed_calls_are_not_among_those_whose_tokens_were_guessed(database: Da
 def test_call_that_no_database_takes_loses_only_itself(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, bad: Json
 ) -> None:
-    monkeypatch.setattr(usage, "_PAUSE", 60)
+    monkeypatch.setattr(threads, "_PAUSE", 60)
     usage_log = UsageLog(database)
 
     for one in (call(), call(**bad), call()):

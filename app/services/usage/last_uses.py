@@ -1,0 +1,64 @@
+"""The last use of each model, written with the calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from app.model_name import ModelName
+from app.storage.database import upsert
+from app.storage.tables import ModelUse
+
+_INTERVAL = 60.0  # seconds between two writes for one model
+_REMEMBERED = 1000  # models; clients can think of any number of names
+
+_Key = tuple[str, str]  # the provider, and the model's full name in lower case
+
+
+@dataclass(frozen=True)
+class ModelUsed:
+    """A model was used."""
+
+    provider: str
+    model: str
+    at: datetime
+
+    @property
+    def key(self) -> _Key | None:
+        """What the use is noted under; None for a name that Ollama does not accept."""
+        try:
+            return self.provider[:80], ModelName.parse(self.model).key.full
+        except ValueError:
+            return None
+
+
+class LastUses:
+    """Writes the last use of each model, once a minute at most."""
+
+    def __init__(self) -> None:
+        self._written: dict[_Key, float] = {}  # when it was, by a monotonic clock; the newest is the last
+
+    def due(self, uses: Iterable[ModelUsed]) -> dict[_Key, datetime]:
+        """Return which of *uses* are to be written: of each model the last one."""
+        last = {key: use.at for use in uses if (key := use.key)}
+        now = time.monotonic()
+        return {key: at for key, at in last.items() if now - self._written.get(key, -_INTERVAL) >= _INTERVAL}
+
+    def write(self, session: Session, due: dict[_Key, datetime]) -> None:
+        """Write what is *due*; always in the same order, so that no two processes wait for each other."""
+        rows = [{"provider": key[0], "key": key[1], "used_at": due[key]} for key in sorted(due)]
+        if rows:
+            upsert(session, ModelUse, rows)
+
+    def written(self, keys: Iterable[_Key]) -> None:
+        """Remember that the uses of *keys* are in the database."""
+        now = time.monotonic()
+        for key in keys:
+            self._written.pop(key, None)
+            self._written[key] = now
+        while len(self._written) > _REMEMBERED:
+            del self._written[next(iter(self._written))]
