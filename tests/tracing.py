@@ -29,6 +29,8 @@ _APP = str(ROOT / "app") + "/"
 _WORKERS = ("MainThread", "upstream reader", "Worker")
 _DIGEST = "sha256:" + "0" * 64
 _TOKENS = ("The", " sky", " scatters")
+_turns = threading.Semaphore(1)
+"""The upstream sends a part when the client has the one before, or after a moment: each is read by itself."""
 
 
 @dataclass
@@ -108,6 +110,7 @@ class _Upstream(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.end_headers()
         for part in (*parts, ""):
+            _turns.acquire(timeout=0.2)
             self.wfile.write(f"{len(part):x}\r\n{part}\r\n".encode())
             self.wfile.flush()
 
@@ -132,8 +135,7 @@ def _events() -> list[str]:
 def streamed_chat(client: FlaskClient, _: int) -> None:
     """Ask for a streamed answer."""
     body = {"message": "Why is the sky blue?", "model": "m", "stream": True}
-    response = client.post("/api/chat", json=body)
-    assert "event: done" in response.text, response.text
+    assert b"event: done" in _read(client, "/api/chat", body)
 
 
 def background_pull(client: FlaskClient, port: int) -> None:
@@ -150,8 +152,16 @@ def background_pull(client: FlaskClient, port: int) -> None:
 def v1_chat(client: FlaskClient, _: int) -> None:
     """Ask for a streamed answer by OpenAI's API."""
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
-    response = client.post("/v1/chat/completions", json=body)
-    assert "[DONE]" in response.text, response.text
+    assert b"[DONE]" in _read(client, "/v1/chat/completions", body)
+
+
+def _read(client: FlaskClient, path: str, body: dict[str, Any]) -> bytes:
+    """Return the stream that is answered, read part by part."""
+    data = b""
+    for part in client.post(path, json=body).response:
+        data += part
+        _turns.release()
+    return data
 
 
 REQUESTS: dict[str, Callable[[FlaskClient, int], None]] = {
