@@ -1,25 +1,28 @@
-"""A connection to a server, and HTTP/1.1 over it."""
+"""A connection to a server, HTTP/1.1 over it, and the body of an answer, which can be polled."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import h11
 import httpx2
 
+from app.upstream.reading import TICK
+
 _READ = 65536  # bytes
 _HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
 
 
 @dataclass
-class Line:
+class Connection:
     """A connection and its HTTP: one request and its answer at a time."""
 
-    connection: socket.socket
+    sock: socket.socket
     protocol: h11.Connection = field(
         default_factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
     )
@@ -35,9 +38,9 @@ class Line:
     @property
     def is_alive(self) -> bool:
         """Whether the server has neither closed an idle connection nor sent anything over it."""
-        self.connection.settimeout(0)
+        self.sock.settimeout(0)
         try:  # the plain socket's method, as bytes of TLS count too
-            socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
+            socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
@@ -45,7 +48,7 @@ class Line:
         return False
 
     @classmethod
-    def to(cls, url: httpx2.URL, timeout: float, tls: ssl.SSLContext | None) -> Line:
+    def to(cls, url: httpx2.URL, timeout: float, tls: ssl.SSLContext | None) -> Connection:
         """Connect to the server of *url* within *timeout* seconds.
 
         :raises httpx2.TransportError: when there is no connection
@@ -65,7 +68,7 @@ class Line:
 
         :raises httpx2.TransportError: when that fails
         """
-        self.connection.settimeout(timeout)
+        self.sock.settimeout(timeout)
         method, target, headers = request.method, request.url.raw_path, request.headers.raw
         with _translated(httpx2.WriteTimeout, httpx2.WriteError):
             head = h11.Request(method=method, target=target, headers=headers)
@@ -73,14 +76,14 @@ class Line:
             data = b"".join(self.protocol.send(event) or b"" for event in events)
             # A server that refuses a long request may answer and close before it has read all of it.
             with suppress(ConnectionError, ssl.SSLEOFError):
-                self.connection.sendall(data)
+                self.sock.sendall(data)
 
     def head(self, timeout: float) -> h11.Response:
         """Return the head of the answer; each read may take *timeout* seconds.
 
         :raises httpx2.TransportError: when no head comes
         """
-        self.connection.settimeout(timeout)
+        self.sock.settimeout(timeout)
         with _translated(httpx2.ReadTimeout, httpx2.ReadError):
             while True:
                 event = self.protocol.next_event()
@@ -91,11 +94,89 @@ class Line:
 
     def receive(self) -> None:
         """Hand the bytes that came to the protocol; wait for them as long as the socket's timeout says."""
-        self.protocol.receive_data(self.connection.recv(_READ))
+        self.protocol.receive_data(self.sock.recv(_READ))
 
     def close(self) -> None:
         """Close the connection."""
-        self.connection.close()
+        self.sock.close()
+
+
+class DirectBody(httpx2.SyncByteStream):
+    """The body of an answer, which can be polled; see :class:`app.upstream.reading.Body`.
+
+    :param limit: seconds of silence after which iterating fails
+    :param ended: called once, when the body is closed
+    """
+
+    def __init__(self, connection: Connection, limit: float, ended: Callable[[], None]) -> None:
+        self.sock = connection.sock
+        self._connection = connection
+        self._limit = limit
+        self._ended = ended
+        self._is_first = True
+        self._is_over = False
+        self._is_closed = False
+        connection.sock.settimeout(TICK)
+
+    def receive(self) -> bytes | None:
+        """Return the bytes that came; ``b""`` when none came within a tick, None at the end.
+
+        :raises httpx2.TransportError: when the answer ends before its end
+        """
+        parts = self._parts()
+        if not (parts or self._is_over):
+            self._receive()
+            parts = self._parts()
+        return b"".join(parts) if parts or not self._is_over else None
+
+    def _parts(self) -> list[bytes]:
+        """Return the parts of the body in the bytes that were received; the very first part alone."""
+        parts: list[bytes] = []
+        while not self._is_over:
+            try:
+                event = self._connection.protocol.next_event()
+            except h11.RemoteProtocolError as exc:
+                if parts:
+                    break  # it raises again after these were returned
+                raise httpx2.RemoteProtocolError(str(exc)) from exc
+            if event is h11.NEED_DATA:
+                break
+            if not isinstance(event, h11.Data):
+                self._is_over = True
+                break
+            parts.append(bytes(event.data))
+            if self._is_first:  # the first token does not wait for those that came with it
+                self._is_first = False
+                break
+        return parts
+
+    def _receive(self) -> None:
+        try:
+            self._connection.receive()
+        except TimeoutError as exc:
+            if exc.errno is not None:  # the system's, which has lost the other end; a tick's has no number
+                raise httpx2.ReadError(str(exc)) from exc
+        except OSError as exc:
+            raise httpx2.ReadError(str(exc)) from exc
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes as they come, which is how httpx2 reads the body of an error.
+
+        :raises httpx2.ReadTimeout: when none come for too long
+        """
+        deadline = time.monotonic() + self._limit
+        while (data := self.receive()) is not None:
+            if data:
+                yield data
+                deadline = time.monotonic() + self._limit
+            elif time.monotonic() > deadline:
+                raise httpx2.ReadTimeout("nothing came")
+
+    def close(self) -> None:
+        """Give the connection back, or close it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._ended()
 
 
 @contextmanager

@@ -15,16 +15,16 @@ time to first token    1.7 ms         3.5 ms
 from __future__ import annotations
 
 import ssl
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
-import h11
 import httpx2
 
-from app.upstream.connection import Line
-from app.upstream.pool import Pool
-from app.upstream.reading import TICK, announce
+from app.threads import Threads
+from app.upstream.connection import Connection, DirectBody
+from app.upstream.reading import announce
 
 # How many idle connections are kept, and for how many seconds. For a few seconds only, because a request that
 # crosses its server's closing must not be sent twice: gunicorn closes an idle connection after 2 s, Node
@@ -33,6 +33,8 @@ from app.upstream.reading import TICK, announce
 _KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
 
 _ERROR_LIMIT = 1_000_000  # bytes
+
+_threads = Threads("idle connections")
 
 
 class DirectTransport(httpx2.BaseTransport):
@@ -53,19 +55,21 @@ class DirectTransport(httpx2.BaseTransport):
         :raises httpx2.TransportError: when there is none
         """
         timeouts = request.extensions["timeout"]
-        line = self._pool.take()
+        connection = self._pool.take()
         try:
-            line = line or Line.to(request.url, timeouts["connect"], self._tls)
-            announce(line.connection)
-            line.send(request, timeouts["write"])
-            head = line.head(timeouts["read"])
+            connection = connection or Connection.to(request.url, timeouts["connect"], self._tls)
+            announce(connection.sock)
+            connection.send(request, timeouts["write"])
+            head = connection.head(timeouts["read"])
         except BaseException:
-            self._pool.give_back(line, may_be_kept=False)
+            self._pool.give_back(connection, may_be_kept=False)
             raise
         # The body of a refusal is read while the answer is still being opened: whoever hangs up then must
         # not meet another request.
         is_success = head.status_code < 300
-        body = DirectBody(line, timeouts["read"], lambda: self._pool.give_back(line, may_be_kept=is_success))
+        body = DirectBody(
+            connection, timeouts["read"], lambda: self._pool.give_back(connection, may_be_kept=is_success)
+        )
         return httpx2.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -78,82 +82,83 @@ class DirectTransport(httpx2.BaseTransport):
         self._pool.close()
 
 
-class DirectBody(httpx2.SyncByteStream):
-    """The body of an answer, which can be polled; see :class:`app.upstream.reading.Body`.
+class Pool:
+    """Keeps connections between requests, and counts the requests under way.
 
-    :param limit: seconds of silence after which iterating fails
-    :param ended: called once, when the body is closed
+    :param most: how many connections are kept
+    :param longest: seconds for which one is kept
+    :param beside_others: whether one is kept while other requests are under way
     """
 
-    def __init__(self, line: Line, limit: float, ended: Callable[[], None]) -> None:
-        self.connection = line.connection
-        self._line = line
-        self._limit = limit
-        self._ended = ended
-        self._is_first = True
-        self._is_over = False
-        self._is_closed = False
-        line.connection.settimeout(TICK)
+    def __init__(self, most: int, longest: float, *, beside_others: bool) -> None:
+        self._most = most
+        self._longest = longest
+        self._beside_others = beside_others
+        self._idle: list[Connection] = []  # the one that has been idle for longest comes first
+        self._under_way = 0
+        self._is_swept = False
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
 
-    def receive(self) -> bytes | None:
-        """Return the bytes that came; ``b""`` when none came within a tick, None at the end.
+    def take(self) -> Connection | None:
+        """Return a connection for a request; None when a new one has to be made.
 
-        :raises httpx2.TransportError: when the answer ends before its end
+        :meth:`give_back` has to follow in each case.
         """
-        parts = self._parts()
-        if not (parts or self._is_over):
-            self._receive()
-            parts = self._parts()
-        return b"".join(parts) if parts or not self._is_over else None
+        with self._lock:
+            self._under_way += 1
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None or (self._is_fresh(connection) and connection.is_alive):
+                return connection
+            connection.close()
 
-    def _parts(self) -> list[bytes]:
-        """Return the parts of the body in the bytes that were received; the very first part alone."""
-        parts: list[bytes] = []
-        while not self._is_over:
-            try:
-                event = self._line.protocol.next_event()
-            except h11.RemoteProtocolError as exc:
-                if parts:
-                    break  # it raises again after these were returned
-                raise httpx2.RemoteProtocolError(str(exc)) from exc
-            if event is h11.NEED_DATA:
-                break
-            if not isinstance(event, h11.Data):
-                self._is_over = True
-                break
-            parts.append(bytes(event.data))
-            if self._is_first:  # the first token does not wait for those that came with it
-                self._is_first = False
-                break
-        return parts
+    def give_back(self, connection: Connection | None, *, may_be_kept: bool) -> None:
+        """Keep the connection of a request that is over, or close it.
 
-    def _receive(self) -> None:
-        try:
-            self._line.receive()
-        except TimeoutError as exc:
-            if exc.errno is not None:  # the system's, which has lost the other end; a tick's has no number
-                raise httpx2.ReadError(str(exc)) from exc
-        except OSError as exc:
-            raise httpx2.ReadError(str(exc)) from exc
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes as they come, which is how httpx2 reads the body of an error.
-
-        :raises httpx2.ReadTimeout: when none come for too long
+        :param connection: None when no connection was made
         """
-        deadline = time.monotonic() + self._limit
-        while (data := self.receive()) is not None:
-            if data:
-                yield data
-                deadline = time.monotonic() + self._limit
-            elif time.monotonic() > deadline:
-                raise httpx2.ReadTimeout("nothing came")
+        with self._lock:
+            self._under_way -= 1
+            if connection is not None and may_be_kept and self._has_room() and connection.is_at_rest:
+                self._keep(connection)
+                connection = None
+        if connection is not None:
+            connection.close()
 
     def close(self) -> None:
-        """Give the connection back, or close it."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._ended()
+        """Close what is idle, and from now on each connection that is given back."""
+        with self._lock:
+            self._closed.set()
+            idle, self._idle = self._idle, []
+        _close(idle)
+
+    def _has_room(self) -> bool:
+        is_welcome = self._beside_others or not self._under_way
+        return is_welcome and len(self._idle) < self._most and not self._closed.is_set()
+
+    def _keep(self, connection: Connection) -> None:
+        connection.protocol.start_next_cycle()
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if not self._is_swept:
+            self._is_swept = True
+            _threads.run(self._sweep)
+
+    def _is_fresh(self, connection: Connection) -> bool:
+        return time.monotonic() - connection.idle_since < self._longest
+
+    def _sweep(self) -> None:
+        """Close what is idle for too long, until nothing is idle any more."""
+        due: float | None = 0.0
+        while due is not None and not self._closed.wait(max(0.0, due - time.monotonic())):
+            with self._lock:
+                old = [connection for connection in self._idle if not self._is_fresh(connection)]
+                self._idle = self._idle[len(old) :]
+                self._is_swept = bool(self._idle)
+                due = self._idle[0].idle_since + self._longest if self._idle else None
+            _close(old)
 
 
 def bound_error(response: httpx2.Response) -> None:
@@ -176,3 +181,8 @@ class _BoundedStream(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._whole.close()
+
+
+def _close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-    from app.upstream.transport import DirectBody
+    from app.upstream.connection import DirectBody
 
 _LONGEST_WAIT = 86400.0  # seconds
 

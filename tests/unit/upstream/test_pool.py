@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import h11
 import pytest
 
-from app.upstream.connection import Line
-from app.upstream.pool import Pool
+from app.upstream.connection import Connection
+from app.upstream.transport import Pool
 
-MakeLine = Callable[[], Line]
+MakeLine = Callable[[], Connection]
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ def make_line() -> Iterator[MakeLine]:
     """Make a connection whose last answer is complete."""
     with ExitStack() as stack:
 
-        def make() -> Line:
+        def make() -> Connection:
             near, far = socket.socketpair()
             stack.enter_context(near)
             stack.enter_context(far)
-            line = Line(near)
+            line = Connection(near)
             line.protocol.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
             line.protocol.send(h11.EndOfMessage())
             line.protocol.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -35,8 +35,8 @@ def make_line() -> Iterator[MakeLine]:
         yield make
 
 
-def _is_open(line: Line) -> bool:
-    return line.connection.fileno() != -1
+def _is_open(line: Connection) -> bool:
+    return line.sock.fileno() != -1
 
 
 def test_connection_that_was_given_back_is_taken_next(make_line: MakeLine) -> None:

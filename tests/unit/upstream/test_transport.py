@@ -11,10 +11,11 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from app.upstream import transport as direct
-from app.upstream.pool import Pool
+from app.upstream import connection as wire
+from app.upstream import transport as transport_module
+from app.upstream.connection import DirectBody
 from app.upstream.reading import announcing, hang_up
-from app.upstream.transport import DirectBody, DirectTransport
+from app.upstream.transport import DirectTransport, Pool
 from tests.certificates import Tls
 from tests.raw_server import Connection, RawServer, Script, raw_server
 
@@ -24,7 +25,7 @@ TIMEOUTS = {"connect": 5.0, "write": 5.0, "read": 5.0, "pool": 5.0}
 @pytest.fixture
 def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[DirectTransport]:
     """A transport whose idle connections stay for longer than a busy machine may take for a test."""
-    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, 60.0))
+    monkeypatch.setattr(transport_module, "_KEPT_PLAIN", (1, 60.0))
     transport = DirectTransport()
     yield transport
     transport.close()
@@ -134,7 +135,7 @@ def test_first_token_does_not_wait_for_those_that_came_with_it(transport: Direct
 def test_bytes_that_bring_nothing_give_the_taker_a_turn_too(
     transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "TICK", 60.0)
+    monkeypatch.setattr(wire, "TICK", 60.0)
 
     def script(connection: Connection) -> None:
         connection.send(CHUNKED)
@@ -157,7 +158,7 @@ def test_bytes_that_bring_nothing_give_the_taker_a_turn_too(
 
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_silence_gives_the_taker_a_turn(tls: Tls, monkeypatch: pytest.MonkeyPatch, encrypted: bool) -> None:
-    monkeypatch.setattr(direct, "TICK", 0.01)
+    monkeypatch.setattr(wire, "TICK", 0.01)
     go_on = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -180,7 +181,7 @@ def test_silence_gives_the_taker_a_turn(tls: Tls, monkeypatch: pytest.MonkeyPatc
 def test_iterating_ends_after_the_limit_of_silence(
     transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "TICK", 0.01)
+    monkeypatch.setattr(wire, "TICK", 0.01)
 
     def script(connection: Connection) -> None:
         connection.send_head()
@@ -288,7 +289,7 @@ def test_connection_is_used_again(transport: DirectTransport, counting: Counting
 
 
 def test_connection_that_rests_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, 0.05))
+    monkeypatch.setattr(transport_module, "_KEPT_PLAIN", (1, 0.05))
     closed = threading.Semaphore(0)
 
     def script(connection: Connection) -> None:
@@ -309,7 +310,7 @@ def test_connection_that_rests_too_long_is_closed(monkeypatch: pytest.MonkeyPatc
 def test_connection_that_rests_too_long_is_not_used_again(
     counting: CountingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "_KEPT_PLAIN", (1, -1.0))
+    monkeypatch.setattr(transport_module, "_KEPT_PLAIN", (1, -1.0))
     monkeypatch.setattr(Pool, "_sweep", lambda self: None)  # it comes too late
     transport = DirectTransport()
     for _ in range(2):
@@ -396,7 +397,7 @@ def _kept(transport: DirectTransport, url: str, count: int) -> list[int]:
     for response in responses:
         assert b"".join(_body(response)) == b"ok"
         response.close()
-    connections = [_body(response).connection for response in responses]
+    connections = [_body(response).sock for response in responses]
     return [number for number, connection in enumerate(connections) if connection.fileno() != -1]
 
 
@@ -407,7 +408,7 @@ def test_plain_connection_is_kept_when_no_other_request_waits_for_a_thread_of_th
 
 
 def test_of_tls_some_connections_are_kept(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_KEPT_TLS", (3, 60.0))
+    monkeypatch.setattr(transport_module, "_KEPT_TLS", (3, 60.0))
     server, transport = CountingServer(_counts, tls.server), DirectTransport(tls.client)
 
     assert _kept(transport, server.url, 5) == [0, 1, 2]
@@ -423,11 +424,11 @@ def test_close_closes_idle_connections_and_those_that_come_back(counting: Counti
     idle.close()
 
     transport.close()
-    assert _body(idle).connection.fileno() == -1
+    assert _body(idle).sock.fileno() == -1
     assert b"".join(_body(busy)) == b"ok"
     busy.close()
 
-    assert _body(busy).connection.fileno() == -1
+    assert _body(busy).sock.fileno() == -1
 
 
 def test_closing_twice_gives_a_connection_back_once(
@@ -440,7 +441,7 @@ def test_closing_twice_gives_a_connection_back_once(
 
     one, other = _ask(transport, counting.url), _ask(transport, counting.url)
 
-    assert _body(one).connection is not _body(other).connection
+    assert _body(one).sock is not _body(other).sock
     one.close()
     other.close()
 
@@ -478,7 +479,7 @@ def test_requests_at_once_get_their_own_answers(transport: DirectTransport) -> N
 
 
 def test_tls_is_spoken_and_its_connections_are_used_again(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_KEPT_TLS", (32, 60.0))
+    monkeypatch.setattr(transport_module, "_KEPT_TLS", (32, 60.0))
     server, transport = CountingServer(_counts, tls.server), DirectTransport(tls.client)
     try:
         for _ in range(3):
