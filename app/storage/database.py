@@ -1,4 +1,4 @@
-"""The database: its sessions, its migrations; its tables are in :mod:`app.storage.tables`."""
+"""The database: its sessions and its migrations. The tables are in :mod:`app.storage.tables`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 REVISION = "0005"
-"""The newest migration; where the database has it, Alembic is not even imported."""
+"""The newest migration. A database that has it does not need Alembic, which takes long to import."""
 
 
 class Database:
@@ -65,11 +65,11 @@ class Database:
 
     @contextmanager
     def writing(self, lock: int | None = None) -> Iterator[Session]:
-        """Yield a session for changes that depend on what it reads first.
+        """Yield a session for changes that depend on the rows that it reads first.
 
-        SQLite knows no locked rows: there, nobody else writes until the session's end.
+        SQLite cannot lock rows: there, no other session writes until the end of this one.
 
-        :param lock: on PostgreSQL, the number of what only one session has at a time, beside its rows
+        :param lock: on PostgreSQL, the number of an advisory lock to take
         """
         with self.session() as session:
             if self.engine.dialect.name == "sqlite":
@@ -79,7 +79,7 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the tables up to this release."""
+        """Migrate the tables to this release."""
         if self._revision() == REVISION:
             return
         with FileLock(self._lock_file):
@@ -123,7 +123,7 @@ def _make_engine(url: str) -> Engine:
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    """Set up a connection to SQLite, whose own lower() knows ASCII alone."""
+    """Set up a connection to SQLite; its own ``lower()`` only knows ASCII."""
     connection.create_function("casefold", 1, str.casefold, deterministic=True)
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
@@ -136,7 +136,7 @@ def _upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":  # other machines may start at the same time
+        if engine.dialect.name == "postgresql":  # other machines may migrate at the same time
             connection.execute(text("select pg_advisory_xact_lock(7301143)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -1,4 +1,4 @@
-"""A JSON object in a file that several processes read and change."""
+"""A JSON object in a file, which several processes read and change."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _LOCK_LIMIT = 10.0  # seconds
 class JsonFile:
     """The JSON object kept at *path*, mode 0600.
 
-    A change is written to a temporary file, synced and renamed under a lock, so that a reader sees the old
-    object or the new one. A damaged file is never overwritten: it reads as empty, :attr:`damage` says so,
-    and the first change sets it aside under another name.
+    A change is written to a temporary file, synced, and renamed under a lock, so that a reader sees the old
+    object or the new one. A damaged file is never overwritten: it reads as an empty object,
+    :attr:`damage` says so, and the first change renames the damaged file.
     """
 
     def __init__(self, path: Path, check: Callable[[Json], object]) -> None:
@@ -40,7 +40,7 @@ class JsonFile:
         self._reading = threading.Lock()
 
     def read(self) -> Json:
-        """Return the object; not to be changed by the caller."""
+        """Return the object, which the caller must not change."""
         with self._reading:
             try:
                 stat = self.path.stat()
@@ -55,11 +55,9 @@ class JsonFile:
             return self._cached[1]
 
     def update(self, change: Callable[[Json], None]) -> Json:
-        """Apply *change* to the object and keep the result.
+        """Apply *change* to the object and write the result; when *change* raises, nothing is written.
 
-        What *change* raises leaves the file as it was.
-
-        :raises StorageFailed: when it cannot be kept
+        :raises StorageFailed: when the file cannot be read or written
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +73,7 @@ class JsonFile:
     def _parse(self) -> Json:
         try:
             content = self.path.read_bytes()
-        except OSError as exc:  # it may pass: the file is not damaged for it
+        except OSError as exc:  # it may pass, and does not mean damage
             raise _storage_failed(self.path, exc) from exc
         try:
             data: Json = json.loads(content)

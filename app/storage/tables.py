@@ -28,7 +28,7 @@ FINISHED = ("done", "failed", "cancelled")
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time with its zone; SQLite keeps none, so it is kept in UTC."""
+    """A time with its zone, kept in UTC: SQLite keeps no zones."""
 
     impl = DateTime
     cache_ok = True
@@ -43,7 +43,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 def utc_now() -> datetime:
-    """Return the time, with its zone."""
+    """Return the time in UTC, with its zone."""
     return datetime.now(timezone.utc)
 
 
@@ -54,24 +54,22 @@ class Base(DeclarativeBase):
 
 
 class Pull(Base):
-    """A download of a model. `wanted` is what the user asks of it, `status` what it is."""
+    """A download of a model: `status` says what it is, `wanted` what the user wants it to be."""
 
     __tablename__ = "pulls"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     model: Mapped[str] = mapped_column(String(700))
-    key: Mapped[str] = mapped_column(String(700))  # the full name in lower case: names ignore case
+    key: Mapped[str] = mapped_column(String(700))  # the full name in lower case, as names ignore case
     insecure: Mapped[bool] = mapped_column(default=False)
-    anytime: Mapped[bool] = mapped_column(default=False, server_default=false())  # also out of the window
+    anytime: Mapped[bool] = mapped_column(default=False, server_default=false())  # also outside the window
     status: Mapped[str] = mapped_column(String(16), default="queued")
     wanted: Mapped[str] = mapped_column(String(16), default="running")
     completed: Mapped[int] = mapped_column(BigInteger, default=0)
     total: Mapped[int | None] = mapped_column(BigInteger)
-    percent: Mapped[float | None] = mapped_column(
-        Double
-    )  # kept, for it never falls although the total may grow
+    percent: Mapped[float | None] = mapped_column(Double)  # it never falls, although the total may grow
     bytes_per_second: Mapped[float] = mapped_column(Double, default=0.0)
-    layers: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)  # bytes that are here, by digest
+    layers: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)  # downloaded bytes by digest
     status_log: Mapped[list[PullPart]] = mapped_column(JSON, default=list)
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(default=0)
@@ -93,7 +91,7 @@ class Pull(Base):
 
 
 class PullEvent(Base):
-    """What a watcher of a pull is told; kept so that one who comes back misses nothing."""
+    """An event of a pull, kept so that a client that comes back misses none."""
 
     __tablename__ = "pull_events"
 
@@ -104,9 +102,9 @@ class PullEvent(Base):
 
 
 class KeptVersion(Base):
-    """A version of a model, kept under another name so that one can go back to it.
+    """A version of a model that an update replaces, kept under another name for a rollback.
 
-    It is `pending` while the update it was made for runs, then `kept`.
+    It is `pending` while the update runs, then `kept`.
     """
 
     __tablename__ = "kept_versions"
@@ -132,7 +130,7 @@ class ModelUse(Base):
 
 
 class Occasion(Base):
-    """The last time that something recurring was done, by whichever process came first."""
+    """The last time that recurring work was claimed by a process."""
 
     __tablename__ = "occasions"
 
@@ -141,18 +139,18 @@ class Occasion(Base):
 
 
 class IdempotencyKey(Base):
-    """A request that a client may send again without its being done twice; `answer` once there is one."""
+    """A request with an `Idempotency-Key`, and its `answer` when it is done."""
 
     __tablename__ = "idempotency_keys"
 
     key: Mapped[str] = mapped_column(String(300), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))  # of the request: the same key, the same request
+    fingerprint: Mapped[str] = mapped_column(String(64))  # of the body: an equal key needs an equal body
     answer: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ChatStop(Base):
-    """A wish that a running answer be stopped, for whichever process gives it; `is_done` once it did."""
+    """A request to stop a running answer, for the process that makes it; `is_done` when it has."""
 
     __tablename__ = "chat_stops"
 
@@ -162,7 +160,7 @@ class ChatStop(Base):
 
 
 class Conversation(Base):
-    """What a person and a model say to each other; what to say it with is null where the settings decide."""
+    """A conversation of a user with a model; null columns mean that the settings decide."""
 
     __tablename__ = "conversations"
 
@@ -176,11 +174,11 @@ class Conversation(Base):
 
 
 class ConversationMessage(Base):
-    """A message of a conversation; `owner` is who makes an answer that is `pending`."""
+    """A message of a conversation; `owner` is the process that makes a `pending` answer."""
 
     __tablename__ = "conversation_messages"
 
-    id: Mapped[int] = mapped_column(primary_key=True)  # the search refers to it
+    id: Mapped[int] = mapped_column(primary_key=True)  # the index of the search refers to it
     conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
     seq: Mapped[int]  # from 1, without gaps
     role: Mapped[str] = mapped_column(String(16))
@@ -199,7 +197,7 @@ class ConversationMessage(Base):
 
 
 class CallRow(Base):
-    """A call to a provider: what it took, and how it ended."""
+    """A finished call to a provider."""
 
     __tablename__ = "calls"
 

@@ -1,4 +1,4 @@
-"""Background work: huey's queue, the workers that take from it, and what is done now and then beside them."""
+"""Background work: huey's queue, its workers, and the recurring work beside them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _POLL = 0.5  # seconds between two looks of an idle worker at a queue that canno
 class Jobs:
     """The queue, and this process's workers where it has some.
 
-    What is to be done is kept in the database; the queue only wakes a worker, and losing it loses nothing.
+    The pulls are kept in the database. The queue only wakes a worker: when it is lost, no pull is lost.
 
-    :param redis_url: the queue that several machines share; else it is a file in *data_dir*
+    :param redis_url: of the queue that several machines share; without it, the queue is a file in *data_dir*
     """
 
     def __init__(self, redis_url: str, data_dir: Path, workers: int) -> None:
@@ -35,11 +35,11 @@ class Jobs:
     def assign(
         self, run: Callable[[str], None], waiting: Callable[[], list[str]], chores: Callable[[], None]
     ) -> None:
-        """Say what the workers do; before anything is given to them.
+        """Say what the workers do; to be called before all other methods.
 
         :param run: runs a pull, by its id
-        :param waiting: returns the ids of the pulls that want a worker
-        :param chores: what is to be looked after now and then
+        :param waiting: returns the ids of the pulls that need a worker
+        :param chores: is called every few seconds
         """
         self._task = self._huey.task(name="run_pull")(run)
         self._waiting = waiting
@@ -52,7 +52,7 @@ class Jobs:
         self._task(id)
 
     def start(self) -> None:
-        """Start this process's workers, once; what the last run left unfinished goes on."""
+        """Start this process's workers, once; unfinished pulls go on."""
         with self._lock:
             if self._workers is None and not self.stopping.is_set():
                 recovery = Recurring("recovery of pulls", _RECOVERY_INTERVAL, self._recover)
@@ -60,7 +60,7 @@ class Jobs:
                 self._workers = _Workers(self._huey, self._number_of_workers, recovery, chores)
 
     def stop(self) -> None:
-        """Stop the workers; what they do goes back to the queue."""
+        """Stop the workers; their pulls go back to the queue."""
         self.stopping.set()
         with self._lock:
             if self._workers is not None:
@@ -69,7 +69,7 @@ class Jobs:
         self._huey.storage.close()
 
     def _recover(self) -> None:
-        if self._huey.pending_count() == 0:  # else the workers have enough to do
+        if self._huey.pending_count() == 0:  # else the workers are busy
             for id in self._waiting():
                 self._task(id)
 

@@ -1,4 +1,4 @@
-"""Requests that a client may send again without their being done twice."""
+"""Idempotency keys: a request that a client sends again is not done again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from app.storage.tables import IdempotencyKey, utc_now
 
 KEPT_FOR = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
-"""How long doing a request may take; then whoever did it is thought dead, and the next one does it."""
+"""How long a request may take; then its process is taken for dead, and the next request is done instead."""
 
-_POLL = 0.05  # seconds between two looks at what another request does
+_POLL = 0.05  # seconds between two looks for the answer of another request
 
 
 class IdempotencyService:
-    """The keys that clients gave, and what was answered; they are good for all processes."""
+    """The keys that clients sent, and the answers; all processes share them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,16 +31,16 @@ class IdempotencyService:
     def once(
         self, scope: str, key: str | None, request: Mapping[str, object], do: Callable[[], dict[str, str]]
     ) -> dict[str, str]:
-        """Return what *do* returned for the first request with this *key*, doing it if this is the first.
+        """Call *do* for the first request with this *key*; return the first request's answer for all others.
 
-        An equal request that comes meanwhile waits for the first one's answer. What *do* raises is not
-        kept: the next request tries again.
+        An equal request that comes meanwhile waits for that answer. When *do* raises, nothing is kept: the
+        next request calls it again.
 
-        :param scope: what the key is for: the same key for something else is another one
-        :param key: None to do it whatever was done before
-        :param request: what is asked, in JSON
+        :param scope: the operation: keys of different operations are different keys
+        :param key: None to call *do* in any case
+        :param request: the body, which can be written as JSON
         :param do: takes less than :data:`LEASE`
-        :raises IdempotencyKeyReused: when the first request with this key was another one
+        :raises IdempotencyKeyReused: when the first request with this key had another body
         """
         if key is None:
             return do()
@@ -64,12 +64,12 @@ class IdempotencyService:
         return answer
 
     def prune(self) -> None:
-        """Forget the keys that are too old."""
+        """Delete the keys that are too old."""
         with self._database.session() as session:
             session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEPT_FOR))
 
     def _claim(self, name: str, fingerprint: str) -> datetime | None:
-        """Take the key for this request, and return when; None when another one has it."""
+        """Take the key for this request, and return the time; None when another request has it."""
         now = utc_now()
         is_dead = IdempotencyKey.answer.is_(null()) & (IdempotencyKey.created_at < now - LEASE)
         is_over = is_dead | (IdempotencyKey.created_at < now - KEPT_FOR)

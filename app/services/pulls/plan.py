@@ -1,4 +1,4 @@
-"""What a pull would do, before it does it: from the registry's manifest, and what is here already."""
+"""What a pull would download and need: from the registry's manifest and the installed layers."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from app.services.settings import SettingsStore
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096  # Ollama's own with less than 24 GiB of graphics memory
-_HEADER_LIMIT = 256 << 10  # bytes of the weights, whose beginning tells what they are
-_TEXT_LIMIT = 64 << 10  # bytes of a licence or configuration that is worth fetching
+_HEADER_LIMIT = 256 << 10  # bytes from the start of the weights, which hold the metadata
+_TEXT_LIMIT = 64 << 10  # bytes; a larger licence or configuration is not fetched
 _LOADED_KINDS = {"model", "projector", "adapter"}
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where pulls go to: an Ollama server, and its models folder where that is on this machine."""
+    """The Ollama server that pulls, and its models folder where that is on this machine."""
 
     ollama: OllamaService
     folder: LocalStore | None
 
     def missing(self, manifest: Manifest) -> list[Layer]:
-        """Return the layers of *manifest* that are not here, each once."""
+        """Return the layers of *manifest* that the server does not have, each once."""
         has_blob = self.folder.has_blob if self.folder else self.ollama.has_blob
         layers = {layer.digest: layer for layer in manifest.layers}
         return [layer for layer in layers.values() if not has_blob(layer.digest)]
 
     def disk(self, missing: list[Layer]) -> PlanDisk | None:
-        """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
+        """Return whether the *missing* layers fit on the disk; None where it is another machine's."""
         if self.folder is None:
             return None
         blobs = self.folder.path / "blobs"
@@ -51,7 +51,7 @@ class Destination:
         return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
 
     def installed(self, name: ModelName) -> str | None:
-        """Return the digest of *name* as it is installed; None where it is not."""
+        """Return the digest of the installed model *name*; None where it is not installed."""
         for model in self.ollama.list()["models"]:
             if check_name(model["name"]).key == name.key:
                 digest: str = model["digest"]
@@ -60,14 +60,14 @@ class Destination:
 
     @property
     def available_memory(self) -> int | None:
-        """The bytes that a model can have; None where Ollama runs on another machine."""
+        """The free memory in bytes; None where Ollama runs on another machine."""
         is_here = is_loopback(urlsplit(self.ollama.provider.native_url).hostname or "")
         return available_bytes() if is_here else None
 
 
 @dataclass(frozen=True)
 class PlanService:
-    """Plans pulls.
+    """Tells what a pull would download and need.
 
     :param hasty_registry: the same as *registry*, with short timeouts
     :param allowed: the hosts, beside this machine's own, that models may come from
@@ -81,7 +81,7 @@ class PlanService:
     allowed: tuple[str, ...]
 
     def destination(self, timeouts: Timeouts | None = None) -> Destination:
-        """Return where pulls go to."""
+        """Return the server that pulls."""
         ollama = self.ollamas.main(timeouts)
         return Destination(ollama, self.folders.find(ollama))
 
@@ -96,7 +96,7 @@ class PlanService:
         return name
 
     def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Plan:
-        """Return what pulling *model* would fetch and need.
+        """Return what pulling *model* would download and need.
 
         :raises ModelNotInRegistry: when the registry does not have it
         """
@@ -168,14 +168,14 @@ def _required_version(config: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Fetch:
-    """Reads the small parts of a model from its registry; what cannot be had reads as nothing."""
+    """Reads the small parts of a model from its registry; a part that cannot be read is empty."""
 
     registry: RegistryService
     name: ModelName
     insecure: bool
 
     def header(self, manifest: Manifest) -> gguf.Header | None:
-        """Return the header of the weights, as far as it lies in their first part."""
+        """Return the header of the weights, as far as the first 256 KiB hold it."""
         weights = next((layer for layer in manifest.layers if layer.kind == "model"), None)
         try:
             return gguf.parse_start(self._start(weights, _HEADER_LIMIT)) if weights else None
@@ -183,14 +183,14 @@ class _Fetch:
             return None
 
     def text(self, manifest: Manifest, kind: str) -> str:
-        """Return the small layer of *kind*."""
+        """Return the text of the layer of *kind*; empty for a large one."""
         layer = next((layer for layer in manifest.layers if layer.kind == kind), None)
         if layer is None or layer.size > _TEXT_LIMIT:
             return ""
         return self._start(layer, layer.size).decode("utf-8", "replace")
 
     def first_line(self, manifest: Manifest, kind: str) -> str | None:
-        """Return the first line with something in it of the small layer of *kind*."""
+        """Return the first line of the layer of *kind* that is not blank."""
         lines = (line.strip() for line in self.text(manifest, kind).splitlines())
         return next((line[:200] for line in lines if line), None)
 
@@ -207,7 +207,7 @@ def total(layers: list[Layer]) -> int:
 
 
 def is_new_enough(version: str, wanted: str) -> bool | None:
-    """Tell whether *version* is *wanted* or newer; None where one of them is no version."""
+    """Tell whether *version* is *wanted* or newer; None where one of them is not a version."""
     have, want = _numbers(version), _numbers(wanted)
     return have >= want if have and want else None
 

@@ -1,4 +1,4 @@
-"""How far a pull is, over all its layers."""
+"""The progress of a pull, over all its layers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from app.schemas.pulls import PullPart
 from app.schemas.registry import MAX_SIZE
 
 WINDOW = 10.0  # seconds over which the speed is measured
-LIMITED_WINDOW = 60.0  # the same for a pull that runs and rests by turns
+LIMITED_WINDOW = 60.0  # the same for a pull that pauses now and then to keep a limit
 _LOG_LIMIT = 200
 
 
 class Progress:
     """The progress of a pull; ``completed`` never falls, whatever Ollama sends.
 
-    :param layers: bytes that are known to be here, by digest
-    :param total: bytes of all layers, where the registry's manifest told them
-    :param percent: what was reported last
+    :param layers: bytes that were downloaded, by digest
+    :param total: bytes of all layers, where they are known from the registry's manifest
+    :param percent: the last reported one
     :param log: the compacted log so far
     """
 
@@ -35,30 +35,30 @@ class Progress:
 
     @property
     def completed(self) -> int:
-        """Bytes that are here."""
+        """The downloaded bytes."""
         completed = sum(self.layers.values())
         return completed if self.total is None else min(completed, self.total)
 
     @property
     def percent(self) -> float | None:
-        """How much is here, in percent; None while the total is not known. It never falls."""
+        """The downloaded part in percent, which never falls; None while the total is not known."""
         if self.total:
             self._percent = max(self._percent or 0.0, round(100 * self.completed / self.total, 1))
         return self._percent
 
     @property
     def log(self) -> list[PullPart]:
-        """The lines in order; of those of one layer, the last, where the first stood."""
+        """The lines in order; of one layer only the last line, in the place of the first."""
         return list(self._log.values())
 
     @property
     def is_downloading(self) -> bool:
-        """Whether Ollama says that it fetches layers, and not all is here."""
+        """Whether Ollama says that it downloads layers, and some bytes are missing."""
         is_whole = self.total is not None and self.completed >= self.total
         return self.step.startswith("pulling") and not is_whole
 
     def feed(self, part: PullPart, now: float) -> None:
-        """Take a line of Ollama's progress, read at *now* (seconds of a monotonic clock)."""
+        """Add a line of Ollama's progress, read at *now* (seconds of a monotonic clock)."""
         self.step = part["status"]
         step = (part["status"], part["digest"])
         if step in self._log or len(self._log) < _LOG_LIMIT:
@@ -75,16 +75,16 @@ class Progress:
         self._sample(now)
 
     def finish(self) -> None:
-        """Take note that everything is here: Ollama sends no line of 100 %."""
+        """Count all layers as downloaded: Ollama sends no line of 100 %."""
         for digest, total in self._totals.items():
             self.layers[digest] = total
         if self.total is None:
             self.total = self.completed
-        elif self.completed < self.total:  # small layers come without a line
+        elif self.completed < self.total:  # Ollama sends no lines for small layers
             self.layers["rest"] = self.total - self.completed
 
     def bytes_per_second(self, now: float) -> float:
-        """Return the speed over the last seconds."""
+        """Return the speed over the last :attr:`window` seconds."""
         self._sample(now)
         (began, before), (_, after) = self._samples[0], self._samples[-1]
         return (after - before) / (now - began) if now > began else 0.0

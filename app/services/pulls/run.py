@@ -1,4 +1,4 @@
-"""Running a pull to its end, through whatever happens on the way."""
+"""A worker's run of a pull: Ollama is asked again after stalls and passing failures."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ log = logging.getLogger(__name__)
 
 REPORT_INTERVAL = 0.5  # seconds between two reports of a pull
 STALL_LIMIT = 60.0  # seconds without a byte after which Ollama is asked again
-GIVE_UP_AFTER = 600.0  # seconds of failures without a new byte
+GIVE_UP_AFTER = 600.0  # seconds of failures without a new byte after which the pull fails
 _LONGEST_PAUSE = 15.0
 
-_FINAL = re.compile(  # what Ollama says when asking again is no use
+_FINAL = re.compile(  # Ollama's messages after which another try cannot succeed
     "does not exist|invalid model|no space left|mismatch|than its manifest says|TLS handshake"
     r"|unauthorized|pull model manifest: 40[0-9]"
 )
 
 
 class _TooFast(Exception):
-    """The pull is ahead of the bytes per second that it may fetch: Ollama is to rest."""
+    """The pull is ahead of its limit of bytes per second: it has to wait."""
 
 
 class _Stopped(Exception):
-    """The pull is to run no further: paused, cancelled, lost to another worker, or this one ends."""
+    """The pull has to stop here; the argument is its new status, or `lost` when another worker has it."""
 
 
 @dataclass
@@ -50,8 +50,8 @@ class PullRun:
     """One worker's run of one pull.
 
     :param stopping: set when the process ends: the pull goes back to the queue
-    :param may_run: tells whether it may run at this time of the day; when not, it goes back there too
-    :param limit: tells the bytes per second for all pulls that run, which share them; None for no limit
+    :param may_run: tells whether the pull may run at this time of the day; else it goes back to the queue
+    :param limit: returns the bytes per second that all running pulls share; None for no limit
     """
 
     store: PullStore
@@ -65,7 +65,7 @@ class PullRun:
     attempts: int = 0
     progress: Progress = field(init=False)
     _reported: float = 0.0
-    _grew: float = 0.0  # when the last byte came that was not here before
+    _grew: float = 0.0  # when the last new byte came
     _share: float | None = None  # of the limit
 
     def __post_init__(self) -> None:
@@ -89,9 +89,9 @@ class PullRun:
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
             self._settle("failed", kept(exc))
-        except SQLAlchemyError:  # it may pass: the pull is taken up again when the database is back
+        except SQLAlchemyError:  # another worker takes it up when the database is back
             log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
-        except Exception:  # the job's outermost edge: nobody must wait for ever for a pull that is gone
+        except Exception:  # the outermost edge: no client must wait for ever for this pull
             log.exception("pull of %s failed", self.pull.model)
             fault = ServiceError("The server failed. Its log says more.")
             self.store.settle(self.pull.id, self.owner, "failed", None, kept(fault))
@@ -105,7 +105,7 @@ class PullRun:
         self.store.settle(id, owner, status, self.progress, error, attempts=self.attempts)
 
     def _learn_total(self) -> None:
-        """Ask the registry for the sizes; where it does not tell, they are learned on the way."""
+        """Ask the registry for the size; if that fails, Ollama's progress lines tell it."""
         if self.progress.total is None:
             try:
                 name = ModelName.parse(self.pull.model)
@@ -114,7 +114,7 @@ class PullRun:
                 log.info("no manifest of %s: %s", self.pull.model, exc.message)
 
     def _pull_on(self) -> None:
-        """Ask Ollama again, after what ends by itself or stalls, as long as it makes sense."""
+        """Ask Ollama to pull, again and again, until it succeeds or the failure is final."""
         failures = 0
         while True:
             before = self.progress.completed
@@ -176,10 +176,10 @@ class PullRun:
         return limit / max(1, self.store.running()) if limit else None
 
     def _rest(self) -> None:
-        """Wait, hung up, until the pull is no longer ahead of the limit; that is no stall."""
+        """Wait, without a connection to Ollama, until the pull is no longer ahead of its limit."""
         while self._throttle.lead(self._share, time.monotonic()) > 0:
             self._pause(0.1)
-        self._grew = time.monotonic()
+        self._grew = time.monotonic()  # the wait was no failure
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -188,7 +188,7 @@ class PullRun:
             self.stopping.wait(0.1)
 
     def _is_final(self, exc: ServiceError) -> bool:
-        """Tell whether asking again is no use: it is the name's or the disk's fault, or nothing ever came."""
+        """Tell whether another try cannot succeed, or nothing new came for too long."""
         said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
         if isinstance(exc, InvalidModelName) or _FINAL.search(said):
             return True
@@ -196,5 +196,5 @@ class PullRun:
 
 
 def new_owner() -> str:
-    """Return a name for a run that no other has."""
+    """Return a unique name for a run."""
     return uuid.uuid4().hex

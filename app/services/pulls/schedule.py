@@ -19,9 +19,9 @@ _DAY = timedelta(days=1)
 
 
 def occasion(time: str, window: Window | None, now: datetime) -> datetime | None:
-    """Return when what is due daily at *time* was due last; None when its *window* is over by *now*.
+    """Return the last time when daily work of *time* was due; None when *now* is outside its *window*.
 
-    A *time* outside of the window counts as the window's beginning.
+    A *time* outside the window counts as the window's beginning.
     """
     if window is None:
         return _latest(time, now)
@@ -33,7 +33,7 @@ def occasion(time: str, window: Window | None, now: datetime) -> datetime | None
 
 
 def is_open(window: Window | None, now: datetime) -> bool:
-    """Tell whether *now* is in the *window*; without one, it always is."""
+    """Tell whether *now* is in the *window*; without a window, it is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
 
 
@@ -43,13 +43,13 @@ def may_run(pull: Pull, settings: SettingsStore) -> bool:
 
 
 class Occasions:
-    """What was done when, by whichever process came first."""
+    """The times of recurring work: of all processes, the first one that claims a time does the work."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def claim(self, name: str, at: datetime) -> bool:
-        """Take the occasion of *at* for this process; False when it was taken, by any."""
+        """Claim the time *at* for this process; False when a process has claimed it already."""
         earlier = update(Occasion).where(Occasion.name == name, Occasion.at < at).values(at=at)
         with self._database.session() as session:
             if session.execute(earlier).rowcount:  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ class Occasions:
         return True
 
     def release(self, name: str, at: datetime) -> None:
-        """Give the occasion of *at* back: what was to be done could not even begin."""
+        """Give the time *at* back, as the work could not begin."""
         again = update(Occasion).where(Occasion.name == name, Occasion.at == at)
         with self._database.session() as session:
             session.execute(again.values(at=at - _DAY))

@@ -1,4 +1,4 @@
-"""Pulls: downloads that go on whoever waits for them."""
+"""Pulls: downloads that do not depend on the client that started them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from app.upstream.reading import TICK
 Event = tuple[str, dict[str, Any], int]
 """A name, its data, and its number."""
 
-_NEVER = 2**62  # the number of no event
+_NEVER = 2**62  # above the number of any event
 
 
 class Versions(Protocol):
@@ -124,12 +124,12 @@ class PullService:
         return summary(pull)
 
     def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, dict[str, Any]]], None, None]:
-        """Wait for the end of a pull: an empty list for each look at it, then `done` with the result.
+        """Wait for the end of a pull: yield an empty list now and then, and at last `done` with the result.
 
-        :raises UpstreamTimeout: when that takes more than *timeout* seconds; the pull goes on
-        :raises PullWaits: when it may not run at this time of the day
-        :raises ServerStopping: when this process ends first; the pull goes on with the next one
-        :raises PullFailed: or whatever else ended it
+        :raises UpstreamTimeout: after *timeout* seconds; the pull goes on
+        :raises PullWaits: when the pull may not run at this time of the day
+        :raises ServerStopping: when this process ends first; the pull goes on in the next one
+        :raises ServiceError: the error that made the pull fail
         """
         deadline = time.monotonic() + timeout
         self._check_window(self._store.get(id))
@@ -168,9 +168,9 @@ class PullService:
         return {**summary(pull), "status_log": pull.status_log}
 
     def result(self, id: str) -> PullResult:
-        """Return what a pull that is over answers with.
+        """Return the result of a finished pull.
 
-        :raises ServiceError: what made it fail
+        :raises ServiceError: the error that made it fail
         """
         return _result(self._store.get(id))
 
@@ -179,9 +179,9 @@ class PullService:
         return [summary(pull) for pull in self._store.all()]
 
     def delete(self, id: str) -> None:
-        """Forget a pull that is over.
+        """Delete a finished pull.
 
-        :raises PullActive: for one that is not
+        :raises PullActive: when it is not finished
         """
         pull = self._store.get(id)
         if not is_finished(pull):
@@ -195,8 +195,8 @@ class PullService:
     def watch(self, id: str, after: int, request_id: str) -> Generator[list[Event], None, None]:
         """Yield the events of a pull after the one numbered *after*, until it is over.
 
-        An empty list is yielded while there is nothing new. The last event is `done` with the result,
-        `error` with the error body, or `cancelled` with the pull.
+        Yields an empty list now and then while nothing is new. The last event is `done` with the result,
+        `error` with the error body, or `cancelled`.
         """
         with self._feeds.watch(id) as feed:
             while True:
@@ -207,10 +207,10 @@ class PullService:
                 elif not is_over:
                     yield []
                 if is_over or self._stopping.is_set():
-                    return  # of a server that stops, the connection just ends: its client comes back
+                    return  # a server that stops sends no last event: the client comes back
 
     def _event(self, id: str, name: str, data: dict[str, Any], seq: int, request_id: str) -> Event:
-        """Return an event as it is told; the result and the error are kept in the pull's row."""
+        """Return an event as it is sent, with the result or the error from the pull's row."""
         if name == "done":
             data = {**data, **self.result(id)}
         elif name == "error":

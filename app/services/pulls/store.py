@@ -1,4 +1,4 @@
-"""The pulls, as they are kept: every change is a row that any process can read."""
+"""The rows of the pulls: every change is in the database, where any process can read it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from app.storage.database import Database
 from app.storage.tables import ACTIVE, FINISHED, Pull, PullEvent, utc_now
 
 STALE_AFTER = timedelta(seconds=6)
-"""A running pull whose owner was silent for so long has lost it."""
+"""How long a worker may be silent; then another one may take its pull."""
 
-_CLAIM_LOCK = 7301144  # of PostgreSQL: those who claim at once must see each other's pulls running
+_CLAIM_LOCK = 7301144  # on PostgreSQL one claim at a time, so that each counts the pulls of the others
 
 
 class PullStore:
@@ -31,7 +31,7 @@ class PullStore:
     def get(self, id: str) -> Pull:
         """Return a pull.
 
-        :raises PullNotFound: when there is none of that id
+        :raises PullNotFound: when there is no pull of that id
         """
         with self._database.session() as session:
             return _get(session, id)
@@ -42,9 +42,9 @@ class PullStore:
             return [*session.scalars(select(Pull).order_by(Pull.created_at.desc(), Pull.id))]
 
     def join(self, model: str, key: str, *, insecure: bool, anytime: bool = False) -> Pull:
-        """Return the active pull of *key*, going on if it was paused; else a new one.
+        """Return the active pull of *key*, resumed if it was paused; else a new pull.
 
-        :param anytime: it may run out of the window for pulls too
+        :param anytime: the pull may run outside the window for pulls
         """
         while True:
             with self._database.writing() as session:
@@ -64,10 +64,10 @@ class PullStore:
                     _tell(session, pull, "progress")
                     return pull
             except IntegrityError:
-                continue  # another caller was quicker: join that one's
+                continue  # another request was quicker: join its pull
 
     def want(self, id: str, wanted: str) -> Pull:
-        """Ask a pull to be `running`, `paused` or `cancelled`; a pull that no worker has obeys at once."""
+        """Note the status that the user wants; without a worker, the pull takes it at once."""
         with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.status in ACTIVE:
@@ -75,20 +75,20 @@ class PullStore:
             return pull
 
     def delete(self, id: str) -> None:
-        """Forget a pull."""
+        """Delete a pull."""
         with self._database.session() as session:
             session.execute(delete(PullEvent).where(PullEvent.pull_id == id))
             session.delete(_get(session, id))
 
     def prune(self, days: int) -> None:
-        """Forget the pulls that have been over for so many *days*."""
+        """Delete the pulls that finished more than *days* days ago."""
         old = (Pull.status.in_(FINISHED)) & (Pull.updated_at < utc_now() - timedelta(days=days))
         with self._database.session() as session:
             session.execute(delete(PullEvent).where(PullEvent.pull_id.in_(select(Pull.id).where(old))))
             session.execute(delete(Pull).where(old))
 
     def waiting(self) -> list[str]:
-        """Return the ids of the pulls that want a worker: queued, or left by one that died."""
+        """Return the ids of the pulls that need a worker: the queued ones, and those of workers that died."""
         lost = (Pull.status == "running") & (Pull.heartbeat_at < utc_now() - STALE_AFTER)
         with self._database.session() as session:
             query = select(Pull.id).where((Pull.status == "queued") | lost)
@@ -101,7 +101,7 @@ class PullStore:
             return session.scalar(select(func.count()).select_from(Pull).where(alive)) or 0
 
     def claim(self, id: str, owner: str, limit: int) -> Pull | None:
-        """Make *owner* the one that runs the pull; None when it needs no one, or *limit* pulls run."""
+        """Let *owner* run the pull; None when it needs no worker, or *limit* pulls run already."""
         now = utc_now()
         alive = (Pull.status == "running") & (Pull.heartbeat_at >= now - STALE_AFTER)
         free = (Pull.status == "queued") | (
@@ -117,7 +117,7 @@ class PullStore:
             return _get(session, id) if claimed.rowcount else None  # type: ignore[attr-defined]
 
     def report(self, id: str, owner: str, progress: Progress, speed: float, attempts: int) -> str:
-        """Keep how far *owner* is; return what the user wants of the pull, `lost` when it is another's."""
+        """Keep the progress of *owner*; return the wanted status, `lost` when another worker has the pull."""
         with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.owner != owner or pull.status != "running":
@@ -138,9 +138,9 @@ class PullStore:
         *,
         attempts: int | None = None,
     ) -> None:
-        """Let *owner* give the pull up as *status*, with its last progress.
+        """End *owner*'s run of the pull with *status* and its last progress.
 
-        A pull that stops goes where it is wanted: the user may have changed that since the last report.
+        A pull that is not finished gets the wanted status, which may have changed since the last report.
         """
         with self._database.writing() as session:
             pull = _get(session, id, lock=True)
@@ -154,9 +154,9 @@ class PullStore:
             _settle(session, pull, status)
 
     def is_finished(self, id: str) -> bool:
-        """Tell whether nothing more will happen to a pull.
+        """Tell whether a pull is finished.
 
-        :raises PullNotFound: when there is none of that id
+        :raises PullNotFound: when there is no pull of that id
         """
         with self._database.session() as session:
             status = session.scalar(select(Pull.status).where(Pull.id == id))
@@ -218,7 +218,7 @@ def _want(session: Session, pull: Pull, wanted: str) -> None:
 
 
 def _settle(session: Session, pull: Pull, status: str) -> None:
-    """Change the status of a pull that no worker has, and tell its watchers."""
+    """Change the status of a pull that has no worker any more, and add the event."""
     pull.status, pull.owner, pull.bytes_per_second = status, "", 0.0
     pull.updated_at = utc_now()
     names = {"done": "done", "failed": "error", "cancelled": "cancelled"}
@@ -238,5 +238,5 @@ def _tell(session: Session, pull: Pull, name: str) -> None:
 
 
 def is_finished(pull: Pull) -> bool:
-    """Tell whether nothing more will happen to a pull."""
+    """Tell whether a pull is done, failed or cancelled."""
     return pull.status in FINISHED

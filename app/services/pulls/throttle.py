@@ -1,19 +1,20 @@
-"""How far a pull is ahead of the bytes per second that it may fetch.
+"""A limit of bytes per second for a pull.
 
-Ollama fetches as fast as it can. So a pull that is too far ahead hangs up on it, waits until the average is
-right again, and goes on from what is here: like an engine that is run for a while and rests for a while.
+Ollama downloads as fast as it can, and has no such limit. So a pull that is too far ahead of its limit closes
+the connection, which stops Ollama, waits until the average is right again, and asks Ollama to go on.
 """
 
 from __future__ import annotations
 
 LEAD = 10.0
-"""Seconds that a pull may be ahead before it rests: so it rests for as long, and asks no more often."""
+"""Seconds that a pull may be ahead before it waits; it then waits as long, so Ollama is seldom asked."""
 
 
 class Throttle:
-    """A bucket that what is fetched runs into, and that leaks at the speed of the limit.
+    """How far a pull is ahead of its limit: a leaky bucket.
 
-    It does not fill up with what was not fetched in slow times: a pull never makes up for them.
+    Downloaded bytes are added, and the limit takes bytes away with time, down to none: a pull does not catch
+    up on slow times.
 
     :param now: seconds of a monotonic clock, here and below
     """
@@ -24,7 +25,7 @@ class Throttle:
         self._here: dict[str, int] = {}
 
     def take(self, digest: str, here: int) -> None:
-        """Note that *here* bytes of a layer are there; those that were at the first sight cost nothing."""
+        """Note that *here* bytes of a layer are downloaded; the first note of a layer adds nothing."""
         known = self._here.get(digest, here)
         self._bytes += max(0, here - known)
         self._here[digest] = max(here, known)

@@ -1,1 +1,4 @@
-"""What calls to providers took: written beside the calls, summed up when somebody asks."""
+"""The calls to providers: how long they took, how many tokens, and when each model was last used.
+
+:class:`~app.services.usage.log.UsageLog` keeps them without any call waiting for it.
+"""

@@ -1,4 +1,4 @@
-"""What the calls to providers took: written beside them, and summed up on request."""
+"""The log of the calls to providers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.storage.tables import CallRow
 from app.threads import WriteBehind
 
-_AWAY = (OperationalError, InterfaceError)  # the database is away, or busy: another try may do
+_AWAY = (OperationalError, InterfaceError)  # the database is away or busy: another try may succeed
 
 
 def _now() -> datetime:
@@ -25,12 +25,12 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A call to a provider that is over.
+    """A finished call to a provider.
 
-    :param latency: seconds from request to full answer, or until it failed
+    :param latency: seconds from the request to the whole answer or the failure
     :param outcome: `ok`, `stopped`, `client_left`, or the error's slug
-    :param estimated: whether the tokens were guessed
-    :param load_time: seconds in which the model was loaded, where the provider tells
+    :param estimated: whether the tokens are an estimate
+    :param load_time: seconds that loading the model took, where the provider says
     """
 
     provider: str
@@ -91,7 +91,7 @@ class UsageLog:
         self._queue.close()
 
     def prune(self, keep_days: int) -> None:
-        """Forget the calls that are older than *keep_days* days; looks once a day."""
+        """Delete the calls that are older than *keep_days* days, once a day."""
         today = _now().date()
         if self._pruned_on == today:
             return
