@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from app.config import Timeouts
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
-from app.services.ollama.names import check_name, find_model
+from app.services.ollama.names import find_model
 from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.store import Provider
@@ -35,7 +35,7 @@ def own_model(provider: Provider, ollama: OllamaService | None, endpoint: str) -
         if not found:
             raise cannot_embed(ollama)
         return found[0]
-    if provider.model and find_model(ollama.list()["models"], check_name(provider.model)):
+    if provider.model and find_model(ollama.list()["models"], provider.model):
         return provider.model
     return ollama.first_chat_model()
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import ServiceError
-from app.model_name import ModelName
 from app.services.chat.tokens import estimate
-from app.services.ollama.names import find_model
+from app.services.ollama.names import find_model, key_of
 from app.services.ollama.service import OllamaServers
 from app.services.providers.store import Provider
 from app.services.settings import SettingsStore
@@ -59,8 +58,8 @@ class Windows:
         """Ask whether *model* is loaded, and with which window; None for what is not known."""
         try:
             ollama = self._ollamas.of(provider, self._settings.hasty_timeouts)  # not worth a wait
-            found = find_model(ollama.ps()["models"], ModelName.parse(model))
-        except (ServiceError, ValueError):
+            found = find_model(ollama.ps()["models"], model)
+        except ServiceError:
             self._keep(provider, model, None, is_seen=True)
             return None, None
         if found is None:  # it may be loaded the next moment
@@ -119,8 +118,4 @@ def _truncated(messages: list[Json], seen: int | None, window: int | None) -> bo
 
 
 def _key(provider: Provider, model: str) -> tuple[str, str]:
-    try:
-        name = ModelName.parse(model).key.full
-    except ValueError:  # the server will say so
-        name = model.lower()
-    return provider.native_url, name
+    return provider.native_url, key_of(model)

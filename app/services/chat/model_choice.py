@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from app.errors import CapabilityMissing, InvalidUpstreamResponse, ModelNotFound, ServiceError
-from app.model_name import ModelName
 from app.services.catalog.absent import absent
 from app.services.chat.attempt import Call
 from app.services.ollama.names import find_model
@@ -49,7 +48,7 @@ class ModelChoice:
             return
         ollama = self._ollamas.of(call.provider)
         models = ollama.list()["models"]
-        found = find_model(models, ModelName.parse(call.model)) if call.model else None
+        found = find_model(models, call.model) if call.model else None
         if found is None:  # the provider itself says that it is not there
             return
         abilities = found.get("capabilities") or ollama.show(call.model)["capabilities"]

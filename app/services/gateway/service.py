@@ -10,11 +10,11 @@ from typing import Any
 
 from app.config import Timeouts
 from app.errors import ServiceError
-from app.model_name import ModelName
+from app.model_name import DEFAULT_NAMESPACE
 from app.services.catalog.absent import absent
 from app.services.gateway.relay import RelayService
 from app.services.gateway.relayed import Passage
-from app.services.ollama.names import check_name, find_model
+from app.services.ollama.names import check_name, find_model, parse_listed
 from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.openai_api import OpenAIClients
@@ -91,7 +91,7 @@ class FrontDoorService:
         timeouts = self._settings.timeouts
         if provider.is_ollama:
             ollama = self._ollama_for(provider, timeouts)
-            found = find_model(ollama.list()["models"], check_name(model))
+            found = find_model(ollama.list()["models"], str(check_name(model)))
             if found is None:
                 raise ollama.model_not_found(model)
             return _ollama_entry(name, found)
@@ -147,10 +147,8 @@ def _each(providers: Iterable[Provider], entries: Callable[[Provider], list[Json
 
 
 def _ollama_entry(id: str, model: Json) -> Json:
-    try:
-        owner = ModelName.parse(model["name"]).namespace
-    except ValueError:  # Ollama's business
-        owner = "library"
+    name = parse_listed(model["name"])
+    owner = name.namespace if name else DEFAULT_NAMESPACE
     created = int(model["modified_at"].timestamp())
     return {"id": id, "object": "model", "created": created, "owned_by": owner}
 

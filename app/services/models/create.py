@@ -37,7 +37,7 @@ class CreationService:
         origin = check_name(wanted["origin"])
         ollama = self._ollamas.main()
         listed = ollama.list()["models"]
-        if find_model(listed, origin) is None:
+        if find_model(listed, str(origin)) is None:
             raise ollama.model_not_found(str(origin))
         self._check_free(wanted, listed)
         return {**order, "from": str(origin)}

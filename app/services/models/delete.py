@@ -11,7 +11,7 @@ from app.services.models.memory import MemoryService
 from app.services.models.protection import Protection
 from app.services.models.versions import VersionStore
 from app.services.ollama.folder import LocalStore, ModelFolders
-from app.services.ollama.names import check_name, find_model, full_name
+from app.services.ollama.names import check_name, find_model, key_of
 from app.services.ollama.registry import Layer
 from app.services.ollama.service import OllamaServers, OllamaService
 
@@ -40,7 +40,7 @@ class RemovalService:
         self.protection.check(str(name))
         ollama = self.ollamas.main()
         listed = ollama.list()["models"]
-        entry = find_model(listed, name)
+        entry = find_model(listed, str(name))
         if entry is None:
             raise ollama.model_not_found(str(name))
         former = self._former(name, listed)
@@ -61,8 +61,8 @@ class RemovalService:
         }
 
     def _former(self, name: ModelName, listed: list[Json]) -> list[Json]:
-        rows = self.versions.kept(full_name(str(name)))
-        found = [find_model(listed, ModelName.parse(row.name)) for row in rows]
+        rows = self.versions.kept(key_of(str(name)))
+        found = [find_model(listed, row.name) for row in rows]
         return [entry for entry in found if entry is not None]
 
     def _delete(self, ollama: OllamaService, model: str) -> None:

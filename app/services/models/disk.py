@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,13 +12,15 @@ from app.services.models.removable import Known, verdicts
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.services.ollama.registry import Manifest
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import utc_now
 
 Json = dict[str, Any]
+Parts = Mapping[str, Mapping[str, int]]
+"""The bytes of each part of each model, by the model's name and the part's digest."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class DiskService:
         listed = ollama.list()["models"]
         folder = self.folders.find(ollama, listed)
         uses = self.uses.all(ollama.provider.id)
-        found = usage(listed, folder, uses)
+        parts = parts_of(listed, folder.models() if folder else {})
+        found = usage(listed, folder, parts, uses)
         known = Known(
             uses=uses,
             watched_since=self.uses.since(),
@@ -49,82 +52,71 @@ class DiskService:
         )
         judged = verdicts(listed, known)
         for model in found["models"]:
-            key = full_name(model["model"])
+            key = key_of(model["model"])
             is_safe, reason = judged.get(key, (False, "Ollama does not list it."))
             model.update(protected=key in known.protected, safe_to_remove=is_safe, reason=reason)
         safe = {model["model"] for model in found["models"] if model["safe_to_remove"]}
-        return {**found, "safe_to_remove_bytes": freed_together(safe, _sizes(folder, listed))}
+        return {**found, "safe_to_remove_bytes": freed_together(safe, parts)}
 
     def _named(self, setting: str) -> frozenset[str]:
-        return frozenset(full_name(name) for name in self.settings.all()[setting])
+        return frozenset(key_of(name) for name in self.settings.all()[setting])
 
 
-def _sizes(folder: LocalStore | None, listed: list[Json]) -> dict[str, dict[str, int]]:
-    """Return the sizes of the parts of each model, by what tells the parts from each other."""
-    if folder is None:
-        return {model["name"]: {model["digest"]: model["size"]} for model in listed}
-    return {name: _layers([manifest]) for name, manifest in folder.models().items()}
+def parts_of(listed: list[Json], manifests: Mapping[str, Manifest]) -> Parts:
+    """Return the parts of each model: its layers, or all of a *listed* model that has no manifest here.
 
-
-def freed_together(names: Collection[str], sizes: Mapping[str, Mapping[str, int]]) -> int:
-    """Return what deleting all the models in *names* would free.
-
-    :param sizes: of the parts of every model, by their digest
+    :param manifests: what Ollama's folder holds, by name; empty where it is not on this machine
     """
-    staying = {digest for name, parts in sizes.items() if name not in names for digest in parts}
-    going = {digest: size for name in names for digest, size in sizes.get(name, {}).items()}
+    measured = {
+        name: {layer.digest: layer.size for layer in manifest.layers} for name, manifest in manifests.items()
+    }
+    known = {key_of(name) for name in measured}
+    others = {
+        model["name"]: {model["digest"]: model["size"]}
+        for model in listed
+        if key_of(model["name"]) not in known
+    }
+    return {**measured, **others}
+
+
+def freed_together(names: Collection[str], parts: Parts) -> int:
+    """Return the bytes that deleting all the models in *names* would free."""
+    staying = {digest for name, sizes in parts.items() if name not in names for digest in sizes}
+    going = {digest: size for name in names for digest, size in parts.get(name, {}).items()}
     return sum(size for digest, size in going.items() if digest not in staying)
 
 
-def usage(listed: list[Json], store: LocalStore | None, uses: Mapping[str, datetime]) -> Json:
-    """Return what the *listed* models take, the largest first.
+def usage(listed: list[Json], folder: LocalStore | None, parts: Parts, uses: Mapping[str, datetime]) -> Json:
+    """Return what the models take, the largest first.
 
-    :param store: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
-    :param uses: when each model was last used, by its full name in lower case
+    :param folder: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
+    :param uses: when each model was last used, by its key
     """
-    models = measured(store.models()) if store else estimated(listed)
-    total = sum(_layers(store.models().values()).values()) if store else _listed_total(listed)
+    models = sizes_of(parts)
     for model in models:
-        model["last_used_at"] = uses.get(full_name(model["model"]))
+        model["last_used_at"] = uses.get(key_of(model["model"]))
     return {
-        "path": str(store.path) if store else None,
+        "path": str(folder.path) if folder else None,
         "models": sorted(models, key=lambda model: (-model["size"], model["model"])),
-        "total_bytes": total,
-        "free_bytes": store.free_bytes() if store else None,
+        "total_bytes": freed_together(parts, parts),
+        "free_bytes": folder.free_bytes() if folder else None,
         "duplicates": duplicates({m["name"]: m["digest"] for m in listed}),
-        "partial_bytes": partial_bytes(store.path / "blobs") if store else None,
-        "estimated": store is None,
+        "partial_bytes": partial_bytes(folder.path / "blobs") if folder else None,
+        "estimated": folder is None,
     }
 
 
-def measured(manifests: Mapping[str, Manifest]) -> list[Json]:
-    """Return what each of *manifests* takes: what it shares, and what deleting it would free."""
-    users: defaultdict[str, int] = defaultdict(int)
-    for manifest in manifests.values():
-        for digest in _layers([manifest]):
-            users[digest] += 1
+def sizes_of(parts: Parts) -> list[Json]:
+    """Return the size of each model: the bytes that other models share, and what deleting it would free."""
+    users = Counter(digest for sizes in parts.values() for digest in sizes)
     found = []
-    for name, manifest in manifests.items():
-        layers = _layers([manifest])
-        shared = sum(size for digest, size in layers.items() if users[digest] > 1)
-        sizes = {"size": manifest.size, "shared_bytes": shared, "reclaimable_bytes": manifest.size - shared}
-        found.append({"model": name, **sizes})
+    for name, sizes in parts.items():
+        size = sum(sizes.values())
+        shared = sum(size for digest, size in sizes.items() if users[digest] > 1)
+        found.append(
+            {"model": name, "size": size, "shared_bytes": shared, "reclaimable_bytes": size - shared}
+        )
     return found
-
-
-def estimated(listed: list[Json]) -> list[Json]:
-    """Return what each of the *listed* models takes, where only those with the same digest share."""
-    names = {model["name"]: model["digest"] for model in listed}
-    same = {name for group in duplicates(names) for name in group}
-    return [
-        {
-            "model": model["name"],
-            "size": model["size"],
-            "shared_bytes": model["size"] if model["name"] in same else 0,
-            "reclaimable_bytes": 0 if model["name"] in same else model["size"],
-        }
-        for model in listed
-    ]
 
 
 def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
@@ -133,11 +125,3 @@ def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
     for name, digest in sorted(digests.items()):
         groups[digest].append(name)
     return sorted(group for group in groups.values() if len(group) > 1)
-
-
-def _layers(manifests: Iterable[Manifest]) -> dict[str, int]:
-    return {layer.digest: layer.size for manifest in manifests for layer in manifest.layers}
-
-
-def _listed_total(listed: list[Json]) -> int:
-    return sum({model["digest"]: model["size"] for model in listed}.values())

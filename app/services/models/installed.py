@@ -119,7 +119,7 @@ class InstalledModels:
 
 
 def _find(ollama: OllamaService, listed: Sequence[Json], name: ModelName) -> Json:
-    found = find_model(listed, name)
+    found = find_model(listed, str(name))
     if found is None:
         raise ollama.model_not_found(str(name))
     return found

@@ -43,21 +43,21 @@ class MemoryService:
 
     def release(self, name: ModelName) -> None:
         """Unload a model that is to be deleted, if it is loaded under this *name*."""
-        if find_model(self._ollamas.main().ps()["models"], name):
+        if find_model(self._ollamas.main().ps()["models"], str(name)):
             self.unload(str(name))
 
 
 def _entry(ollama: OllamaService, name: ModelName) -> Json | None:
     running: Sequence[Json] = ollama.ps()["models"]
-    if found := find_model(running, name):
+    if found := find_model(running, str(name)):
         return found
-    installed = find_model(ollama.list()["models"], name)
+    installed = find_model(ollama.list()["models"], str(name))
     return in_memory(running, installed) if installed else None
 
 
 def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
     for _ in range(_POLLS):
-        if find_model(ollama.ps()["models"], name) is None:
+        if find_model(ollama.ps()["models"], str(name)) is None:
             return True
         time.sleep(_POLL_SECONDS)
     return False
@@ -65,6 +65,5 @@ def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
 
 def in_memory(running: Sequence[Json], model: Json) -> Json | None:
     """Return the one of *running* that is *model*, maybe under another of its names."""
-    same_name = [entry for entry in running if entry["name"].lower() == model["name"].lower()]
-    same_digest = [entry for entry in running if entry["digest"] == model["digest"]]
-    return next(iter(same_name + same_digest), None)
+    same_digest = (entry for entry in running if entry["digest"] == model["digest"])
+    return find_model(running, model["name"]) or next(same_digest, None)

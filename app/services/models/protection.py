@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import ModelExists, ModelProtected
 from app.model_name import ModelName
-from app.services.ollama.names import find_model, full_name
+from app.services.ollama.names import find_model, key_of
 from app.services.settings import SettingsStore
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ class Protection:
         :raises ModelProtected: when it may not
         """
         names: list[str] = self._settings.all()["protected_models"]
-        if full_name(model) in map(full_name, names):
+        if key_of(model) in map(key_of, names):
             raise ModelProtected(
                 f"The model '{model}' is protected: it is neither deleted nor replaced.",
                 hint="Take it out of `protected_models` first: PUT /api/settings",
@@ -42,7 +42,7 @@ class Protection:
         :raises ModelExists: when it is taken, and not to be overwritten
         :raises ModelProtected: when it must not be
         """
-        if find_model(listed, name) is None:
+        if find_model(listed, str(name)) is None:
             return
         if not overwrite:
             raise ModelExists(

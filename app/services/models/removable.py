@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.services.models.memory import in_memory
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.storage.database import KeptVersion
 
 Json = dict[str, Any]
@@ -24,10 +24,10 @@ TWIN_IDLE = timedelta(days=7)
 class Known:
     """What is known of the use of the models.
 
-    :param uses: when each was last used through this program, by its full name in lower case
+    :param uses: when each was last used through this program, by its key
     :param watched_since: since when uses are noted: of the time before, nothing is known
-    :param protected: full names of those that must not be deleted
-    :param pinned: full names of those that are not updated by themselves
+    :param protected: keys of those that must not be deleted
+    :param pinned: keys of those that are not updated by themselves
     :param running: those in memory
     :param kept: former versions, the newest first
     """
@@ -42,9 +42,9 @@ class Known:
 
 
 def verdicts(listed: list[Json], known: Known) -> dict[str, Verdict]:
-    """Return of each of the *listed* models, by its full name, whether it can go, and a sentence why."""
-    models = {full_name(model["name"]): model for model in listed}
-    kept = {full_name(row.name): row for row in known.kept}
+    """Return of each of the *listed* models, by its key, whether it can go, and a sentence why."""
+    models = {key_of(model["name"]): model for model in listed}
+    kept = {key_of(row.name): row for row in known.kept}
     keepers = _keepers(models, kept, known)
     found: dict[str, Verdict] = {}
     for key, model in models.items():
@@ -96,7 +96,7 @@ def _of_former(row: KeptVersion, models: Mapping[str, Json], known: Known) -> Ve
         if other.key == row.key
         and other.status == "kept"
         and other.digest != installed["digest"]
-        and full_name(other.name) in models
+        and key_of(other.name) in models
     ]
     if ways_back[0].name != row.name:
         return True, f"A rollback of {row.model} leads to a newer version than this one."

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of, parse_listed
 from app.storage.database import Database, ModelUse, Occasion, utc_now
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,9 @@ class ModelUses:
 
     def touch(self, provider: str, model: str) -> None:
         """Note that *model* is used now; a name that Ollama does not accept is left out."""
-        try:
-            use = (provider, full_name(model))
-        except ValueError:
+        if parse_listed(model) is None:
             return
+        use = (provider, key_of(model))
         now = time.monotonic()
         with self._lock:
             if now - self._written.get(use, -_INTERVAL) < _INTERVAL:
@@ -47,7 +46,7 @@ class ModelUses:
         self._writer.submit(self._write, *use)
 
     def all(self, provider: str) -> dict[str, datetime]:
-        """Return when the models of *provider* were last used, by their full names in lower case."""
+        """Return when the models of *provider* were last used, by their keys."""
         with self._database.session() as session:
             rows = session.scalars(select(ModelUse).where(ModelUse.provider == provider))
             return {row.key: row.used_at for row in rows}

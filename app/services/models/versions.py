@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
-from app.services.ollama.names import check_name, full_name
+from app.services.ollama.names import check_name, key_of
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
@@ -78,7 +78,7 @@ class VersionService:
         """Keep the installed version of *model*, whose *digest* it is, until its update is over."""
         name = check_name(model)
         row = KeptVersion(
-            name=str(kept_name(name, digest)), model=str(name), key=full_name(model), digest=digest,
+            name=str(kept_name(name, digest)), model=str(name), key=key_of(model), digest=digest,
             status="pending", pull_id="", automatic=automatic, created_at=utc_now(),
         )  # fmt: skip
         self._store.save(row)  # first, so that no copy is ever left that nobody knows of
@@ -112,9 +112,9 @@ class VersionService:
         """
         name = check_name(model)
         self.settle()  # an update may have ended just now
-        key, installed = full_name(model), self.installed()
+        key, installed = key_of(model), self.installed()
         self._check_idle(str(name), key)
-        there = [row for row in self._store.kept(key) if full_name(row.name) in installed]
+        there = [row for row in self._store.kept(key) if key_of(row.name) in installed]
         now = installed.get(key)
         row = next((row for row in there if row.digest != now), None)
         if row is None:
@@ -139,24 +139,22 @@ class VersionService:
     def previous(self, installed: Mapping[str, str]) -> dict[str, str]:
         """Return the version that a rollback of each model leads to.
 
-        :param installed: the digests of the installed models, by their full names
+        :param installed: the digests of the installed models, by their keys
         """
         rows = [
             row
             for row in self._store.all()
-            if row.status == "kept"
-            and full_name(row.name) in installed
-            and row.digest != installed.get(row.key)
+            if row.status == "kept" and key_of(row.name) in installed and row.digest != installed.get(row.key)
         ]
         return {row.key: row.name for row in reversed(rows)}  # the newest last, so that it stays
 
     def names(self) -> set[str]:
-        """Return the full names under which versions are kept."""
-        return {full_name(row.name) for row in self._store.all()}
+        """Return the keys of the names under which versions are kept."""
+        return {key_of(row.name) for row in self._store.all()}
 
     def installed(self) -> dict[str, str]:
-        """Return the digests of the installed models, by their full names in lower case."""
-        return {full_name(model["name"]): model["digest"] for model in self._ollamas.main().list()["models"]}
+        """Return the digests of the installed models, by their keys."""
+        return {key_of(model["name"]): model["digest"] for model in self._ollamas.main().list()["models"]}
 
     def _check_idle(self, model: str, key: str) -> None:
         pending = [row.pull_id for row in self._store.all() if row.key == key and row.status == "pending"]
@@ -174,7 +172,7 @@ class VersionService:
             self._forget(row)
 
     def _forget(self, row: KeptVersion) -> None:
-        if full_name(row.name) in map(full_name, self._settings.all()["protected_models"]):
+        if key_of(row.name) in map(key_of, self._settings.all()["protected_models"]):
             row.status = "kept"
             self._store.save(row)
             return

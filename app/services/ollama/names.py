@@ -1,8 +1,13 @@
-"""The names of models: what users type is checked, what Ollama lists is found."""
+"""Names of models: what a client types is checked, what Ollama lists is compared by its key.
+
+Ollama lists what lies in its folder, so a listed name may be one that its own grammar refuses. Such a name
+never fails here: it has a key of its own, and no other model is mixed up with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from app.errors import InvalidModelName
@@ -11,13 +16,18 @@ from app.model_name import ModelName
 Json = dict[str, Any]
 
 
-def check_name(model: str) -> ModelName:
-    """Return *model* parsed: nothing but a name that Ollama accepts is ever sent to it.
+@lru_cache(maxsize=4096)  # a few lists of models are compared name by name for one request
+def _parse(text: str) -> ModelName:
+    return ModelName.parse(text)
 
-    :raises InvalidModelName: for any other
+
+def check_name(model: str) -> ModelName:
+    """Return a name that a client typed, parsed: nothing but a valid name is ever sent to Ollama.
+
+    :raises InvalidModelName: for a name that Ollama would not accept
     """
     try:
-        return ModelName.parse(model)
+        return _parse(model)
     except ValueError as exc:
         raise InvalidModelName(
             str(exc),
@@ -26,21 +36,24 @@ def check_name(model: str) -> ModelName:
         ) from exc
 
 
-def find_model(models: Iterable[Json], name: ModelName) -> Json | None:
-    """Return the one of *models* that is called *name*: names are case-insensitive."""
-    return next((model for model in models if _key(model["name"]) == name.key), None)
-
-
-def _key(listed: str) -> ModelName | None:
+def parse_listed(model: str) -> ModelName | None:
+    """Return a name that Ollama lists, parsed; None for one that its grammar does not allow."""
     try:
-        return ModelName.parse(listed).key
-    except ValueError:  # Ollama's business
+        return _parse(model)
+    except ValueError:
         return None
 
 
-def full_name(model: str) -> str:
-    """Return the full name of *model* in lower case: names ignore case.
+def key_of(model: str) -> str:
+    """Return what tells *model* from every other: the full name in lower case, since names ignore case.
 
-    :raises ValueError: for no name
+    A name that the grammar does not allow is its own key: it equals no full name.
     """
-    return ModelName.parse(model).key.full
+    name = parse_listed(model)
+    return model if name is None else name.key.full
+
+
+def find_model(models: Iterable[Json], model: str) -> Json | None:
+    """Return the one of *models* that is called *model*."""
+    key = key_of(model)
+    return next((entry for entry in models if key_of(entry["name"]) == key), None)

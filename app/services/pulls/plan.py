@@ -14,7 +14,7 @@ from app.config import Timeouts, is_loopback
 from app.errors import DiskFull, ServiceError
 from app.model_name import ModelName
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
-from app.services.ollama.names import check_name
+from app.services.ollama.names import check_name, find_model
 from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry
 from app.services.ollama.service import OllamaServers, OllamaService
 from app.services.pulls import memory_need as estimate
@@ -54,11 +54,8 @@ class Destination:
 
     def installed(self, name: ModelName) -> str | None:
         """Return the digest of *name* as it is installed; None where it is not."""
-        for model in self.ollama.list()["models"]:
-            if check_name(model["name"]).key == name.key:
-                digest: str = model["digest"]
-                return digest
-        return None
+        found = find_model(self.ollama.list()["models"], str(name))
+        return found["digest"] if found else None
 
     @property
     def available_memory(self) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from app.errors import ModelNotInRegistry, ServiceError
 from app.model_name import ModelName
+from app.services.ollama.names import parse_listed
 from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry, is_plain
 from app.storage.database import utc_now
 from app.storage.json_file import JsonFile
@@ -22,6 +23,7 @@ Json = dict[str, Any]
 _FRESH = timedelta(hours=1)
 _AT_ONCE = 4  # requests to one registry
 _LOCAL = "The registry has no model of this name: it was made or named here."
+_ODD = "No registry can have a model of this name: it is not a valid one."
 _CLOUD = "It runs in Ollama's cloud, where it is updated."
 
 
@@ -47,8 +49,18 @@ class RegistryAnswers:
         self._registry = registry
         self._allowed = allowed
 
-    def of(self, names: Mapping[str, ModelName], *, refresh: bool) -> dict[str, Answer]:
-        """Return the answers for *names*: those from the last hour, unless they are to be *refreshed*."""
+    def of(self, listed: Mapping[str, str], *, refresh: bool) -> dict[str, Answer]:
+        """Return the answers for models: those of the last hour, or new ones.
+
+        :param listed: the names that Ollama lists, by their keys
+        :param refresh: ask for all of them again
+        """
+        parsed = {key: parse_listed(name) for key, name in listed.items()}
+        names = {key: name for key, name in parsed.items() if name is not None}
+        odd = {key: Answer(utc_now(), status="unknown", reason=_ODD) for key in listed if key not in names}
+        return {**self._known(names, refresh=refresh), **odd}
+
+    def _known(self, names: Mapping[str, ModelName], *, refresh: bool) -> dict[str, Answer]:
         known = {} if refresh else _fresh(self._file.read(), utc_now() - _FRESH)
         answers = {key: known[key] for key in names if key in known}
         unknown = {key: name for key, name in names.items() if key not in answers}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.services.models.versions import VersionService
-from app.services.ollama.names import check_name, find_model, full_name
+from app.services.ollama.names import check_name, find_model, key_of
 from app.services.ollama.registry import Layer, Manifest, is_plain
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.plan import Destination, PlanService, total
@@ -33,20 +33,19 @@ class UpdateService:
     def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> Json:
         """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
 
-        :param only: the full names of those to look at
+        :param only: the keys of those to look at
         """
         destination = self.plans.destination()
-        listed = {full_name(model["name"]): model for model in destination.ollama.list()["models"]}
+        listed = {key_of(model["name"]): model for model in destination.ollama.list()["models"]}
         kept = self.versions.names()
         models = {
             key: model for key, model in listed.items() if key not in kept and (only is None or key in only)
         }
-        names = {key: check_name(model["name"]) for key, model in models.items()}
-        answers = self.answers.of(names, refresh=refresh)
+        answers = self.answers.of({key: model["name"] for key, model in models.items()}, refresh=refresh)
         folder = destination.folder
-        here = {full_name(name): manifest for name, manifest in folder.models().items()} if folder else {}
+        here = {key_of(name): manifest for name, manifest in folder.models().items()} if folder else {}
         previous = self.versions.previous({key: model["digest"] for key, model in listed.items()})
-        pinned = {full_name(name) for name in self.settings.all()["pinned_models"]}
+        pinned = {key_of(name) for name in self.settings.all()["pinned_models"]}
         found = []
         for key, model in models.items():
             item = _compare(destination, model, answers[key], here.get(key))
@@ -71,7 +70,7 @@ class UpdateService:
 
         :raises ModelNotFound: for one that is not installed
         """
-        only = None if models is None else {full_name(str(check_name(model))) for model in models}
+        only = None if models is None else {key_of(str(check_name(model))) for model in models}
         chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
         loaded = set() if include_loaded else self._loaded()
         room = self.plans.destination().disk([])
@@ -95,7 +94,7 @@ class UpdateService:
         pull = self.pulls.get(id)
         if pull["status"] not in {"failed", "cancelled"}:
             return self.pulls.change(id, "running")
-        installed = find_model(self.ollamas.main().list()["models"], check_name(pull["model"]))
+        installed = find_model(self.ollamas.main().list()["models"], pull["model"])
         if installed is None:
             return self.pulls.change(id, "running")
         kept = self.versions.keep(installed["name"], installed["digest"])
@@ -113,15 +112,15 @@ class UpdateService:
     def _chosen(self, items: list[Json], models: list[str] | None) -> list[Json]:
         if models is None:
             return items
-        by_key = {full_name(item["model"]): item for item in items}
-        wanted = {full_name(str(check_name(model))): model for model in models}
+        by_key = {key_of(item["model"]): item for item in items}
+        wanted = {key_of(str(check_name(model))): model for model in models}
         for key, model in wanted.items():
             if key not in by_key:
                 raise self.ollamas.main().model_not_found(model)
         return [by_key[key] for key in wanted]
 
     def _loaded(self) -> set[str]:
-        return {full_name(model["name"]) for model in self.ollamas.main().ps()["models"]}
+        return {key_of(model["name"]) for model in self.ollamas.main().ps()["models"]}
 
 
 def _compare(destination: Destination, model: Json, answer: Answer, here: Manifest | None) -> Json:
@@ -153,7 +152,7 @@ def choose(
 ) -> tuple[list[Json], list[Json]]:
     """Return which of *items* to update, and which not, with the reason.
 
-    :param loaded: full names of models that are not to be touched
+    :param loaded: the keys of models that are not to be touched
     :param free: bytes on the disk, where that is known; those that no longer fit are left out
     """
     chosen, skipped = [], []
@@ -161,7 +160,7 @@ def choose(
         reason = ""
         if not item["is_outdated"] or (all_models and item["status"] == "pinned"):
             reason = item["status"]
-        elif full_name(item["model"]) in loaded:
+        elif key_of(item["model"]) in loaded:
             reason = "loaded"
         elif free is not None and item["needed_bytes"] > free:
             reason = "disk_full"
