@@ -15,10 +15,9 @@ from app.schemas.providers import (
     ProviderModelListSchema,
     ProviderReplaceSchema,
     ProviderSchema,
+    ProviderTest,
     ProviderTestSchema,
 )
-from app.services.catalog import probe as connection
-from app.services.providers import openai_api as openai_client
 from app.services.providers.store import Provider
 
 blp = Blueprint(
@@ -85,20 +84,14 @@ def delete_provider(id: str) -> None:
 
 @blp.post("/<id>/test")
 @blp.response(200, ProviderTestSchema)
-def test_provider(id: str) -> dict[str, Any]:
+def test_provider(id: str) -> ProviderTest:
     """Test the connection to a provider, and keep the outcome as its status"""
-    provider = services.providers.get(id)
-    outcome = connection.check(
-        provider, services.ollamas.of(provider), services.clients, services.settings.timeouts
-    )
-    services.providers.update(id, status=outcome["status"], last_checked=outcome["last_checked"])
-    return outcome
+    return services.probe.test(id)
 
 
 @blp.get("/<id>/models")
 @blp.response(200, ProviderModelListSchema)
 def list_provider_models(id: str) -> dict[str, Any]:
     """List the models that a provider offers"""
-    provider = services.providers.get(id)
-    timeouts = services.settings.timeouts
-    return openai_client.list_models(services.clients.get(provider, timeouts), provider, timeouts)
+    models = services.offers.of(services.providers.get(id)).all()
+    return {"models": models, "total": len(models)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import fields, post_load, pre_load, validate
 
@@ -126,6 +126,30 @@ class ProviderTestSchema(RequestSchema):
     version = fields.Str(metadata={"description": "Its version, where it tells one (Ollama)"})
     latency = fields.Float(metadata={"description": "Seconds until it had answered"})
     last_checked = fields.Str()
+
+
+class _HasId(TypedDict):
+    id: str
+
+
+class OfferedModel(_HasId, total=False):
+    """A model as :class:`ProviderModelSchema` loads it."""
+
+    created: int | None
+    owned_by: str | None
+
+
+class ProviderTest(TypedDict, total=False):
+    """What :class:`ProviderTestSchema` dumps."""
+
+    provider: str
+    status: str
+    message: str
+    hint: str
+    models: int
+    version: str
+    latency: float
+    last_checked: str
 
 
 class ProviderModelSchema(UpstreamSchema):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from http import HTTPStatus
 from typing import Any
 
-from app.errors import ModelNotFound, ServiceError, UpstreamError
-from app.services.catalog.absent import cannot_embed, not_offered, own_model
+from app.errors import ServiceError
+from app.services.catalog.offers import Offers
 from app.services.gateway.relayed import Passage
 from app.services.gateway.stream_check import StreamCheck
-from app.services.ollama.names import check_name
-from app.services.ollama.service import OllamaService
 from app.services.providers import openai_api as openai_client
 from app.services.providers.circuits import Circuits
 from app.services.providers.openai_api import OpenAIClients, ResponseBody
@@ -31,7 +28,6 @@ Json = dict[str, Any]
 class RelayService:
     """Passes requests on.
 
-    :param ollama_for: makes the service for an Ollama provider
     :param used: is told the provider and the model of each answer
     :param record: is told once of each request that a provider could be asked, however it ended
     """
@@ -41,7 +37,7 @@ class RelayService:
         providers: ProviderStore,
         settings: SettingsStore,
         clients: OpenAIClients,
-        ollama_for: Callable[[Provider], OllamaService],
+        offers: Offers,
         used: Callable[[str, str], None],
         record: Callable[[CallRecord], None],
         circuits: Circuits,
@@ -49,7 +45,7 @@ class RelayService:
         self._providers = providers
         self._settings = settings
         self._clients = clients
-        self._ollama_for = ollama_for
+        self._offers = offers
         self._used = used
         self._record = record
         self._circuits = circuits
@@ -62,8 +58,8 @@ class RelayService:
         :raises ServiceError: when it fails; for a stream, also after its first bytes
         """
         provider = self._providers.get_enabled(passage.provider_id)
-        if passage.model and provider.is_ollama:
-            check_name(passage.model)
+        if passage.model:
+            self._offers.of(provider).check_name(passage.model)
         self._circuits.check(provider)
         with self._recorded(passage):
             parts = self._stream(provider, passage) if passage.streamed else self._whole(provider, passage)
@@ -140,19 +136,14 @@ class RelayService:
     def _open(self, provider: Provider, passage: Passage, register: Register) -> ResponseBody:
         """Send the request; in the reader's thread, so that nobody waits for it who has left."""
         client = self._clients.get(provider, self._settings.timeouts)
-        ollama = self._ollama_for(provider) if provider.is_ollama else None
-        passage.model = passage.model or own_model(provider, ollama, passage.endpoint)
+        offers = self._offers.of(provider)
+        passage.model = passage.model or offers.default(passage.endpoint)
         try:
             with openai_client.translated(provider, passage.model):
                 body = passage.open(client, register)
-        except ModelNotFound as exc:
-            if ollama:
-                raise ollama.model_not_found(passage.model) from exc
-            timeouts = self._settings.timeouts
-            raise not_offered(client, provider, passage.model, passage.endpoint, timeouts) from exc
-        except UpstreamError as exc:
-            if ollama and exc.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:
-                raise cannot_embed(ollama, passage.model) from exc
+        except ServiceError as exc:
+            if better := offers.explain(exc, passage.model, passage.endpoint):
+                raise better from exc
             raise
         if passage.streamed and "text/event-stream" not in body.content_type:
             body.close()

@@ -8,16 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
-from app.config import Timeouts
 from app.errors import ServiceError
-from app.model_name import DEFAULT_NAMESPACE
-from app.services.catalog.absent import absent
+from app.schemas.providers import OfferedModel
+from app.services.catalog.offers import Offers
 from app.services.gateway.relay import RelayService
 from app.services.gateway.relayed import Passage
-from app.services.ollama.names import check_name, find_model, parse_listed
-from app.services.ollama.service import OllamaService
-from app.services.providers import openai_api as openai_client
-from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
 
@@ -30,23 +25,18 @@ _LIST_TIMEOUT = 3.0
 
 
 class FrontDoorService:
-    """Answers in OpenAI's shapes.
-
-    :param ollama_for: makes the service for an Ollama provider, with these timeouts
-    """
+    """Answers in OpenAI's shapes."""
 
     def __init__(
         self,
         providers: ProviderStore,
         settings: SettingsStore,
-        clients: OpenAIClients,
-        ollama_for: Callable[[Provider, Timeouts | None], OllamaService],
+        offers: Offers,
         relay: RelayService,
     ) -> None:
         self._providers = providers
         self._settings = settings
-        self._clients = clients
-        self._ollama_for = ollama_for
+        self._offers = offers
         self._relay = relay
 
     def ask(self, endpoint: str, body: Json, request_id: str) -> Generator[bytes, None, None]:
@@ -73,10 +63,11 @@ class FrontDoorService:
         default = self._settings.all()["default_provider"]
 
         def entries(provider: Provider) -> list[Json]:
-            found = self._entries(provider, hasty)
-            for entry in found:
-                entry["id"] = _joined(provider.id, entry["id"], providers, default)
-            return found
+            offered = self._offers.of(provider, hasty).all()
+            return [
+                _entry(_joined(provider.id, model["id"], providers, default), provider, model)
+                for model in offered
+            ]
 
         lists = _each([provider for provider in providers.values() if provider.enabled], entries)
         return {"object": "list", "data": [entry for found in lists for entry in found]}
@@ -88,28 +79,7 @@ class FrontDoorService:
         """
         provider_id, model = self.split(name)
         provider = self._providers.get_enabled(provider_id)
-        timeouts = self._settings.timeouts
-        if provider.is_ollama:
-            ollama = self._ollama_for(provider, timeouts)
-            found = find_model(ollama.list()["models"], str(check_name(model)))
-            if found is None:
-                raise ollama.model_not_found(model)
-            return _ollama_entry(name, found)
-        client = self._clients.get(provider, timeouts)
-        offered = openai_client.list_models(client, provider, timeouts)["models"]
-        for entry in offered:
-            if entry["id"] == model:
-                return _entry(name, provider, entry)
-        raise absent(provider, model, [entry["id"] for entry in offered])
-
-    def _entries(self, provider: Provider, timeouts: Timeouts) -> list[Json]:
-        """Return the models of *provider*, by their own names."""
-        if provider.is_ollama:
-            models = self._ollama_for(provider, timeouts).list()["models"]
-            return [_ollama_entry(model["name"], model) for model in models]
-        client = self._clients.get(provider, self._settings.timeouts)
-        offered = openai_client.list_models(client, provider, timeouts)["models"]
-        return [_entry(entry["id"], provider, entry) for entry in offered]
+        return _entry(name, provider, self._offers.of(provider).find(model))
 
 
 def _split(name: str, ids: Container[str], default: str) -> tuple[str, str]:
@@ -146,13 +116,6 @@ def _each(providers: Iterable[Provider], entries: Callable[[Provider], list[Json
     return found
 
 
-def _ollama_entry(id: str, model: Json) -> Json:
-    name = parse_listed(model["name"])
-    owner = name.namespace if name else DEFAULT_NAMESPACE
-    created = int(model["modified_at"].timestamp())
-    return {"id": id, "object": "model", "created": created, "owned_by": owner}
-
-
-def _entry(id: str, provider: Provider, entry: Json) -> Json:
+def _entry(id: str, provider: Provider, entry: OfferedModel) -> Json:
     created, owner = entry.get("created") or 0, entry.get("owned_by") or provider.id
     return {"id": id, "object": "model", "created": created, "owned_by": owner}

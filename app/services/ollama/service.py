@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Set
+from collections.abc import Generator
 from typing import IO
 
 import requests
@@ -161,23 +161,6 @@ class OllamaService(OllamaApi):
             f"The model '{model}' is not installed on {self.name}.",
             hint=f'{there} Pull it: POST /api/providers/ollama/pull {{"model": "{model}"}}',
             details={"model": model, "available": available},
-        )
-
-    def first_chat_model(self, needs: Set[str] = frozenset()) -> str:
-        """Return the newest installed model that can chat, and has the capabilities *needs* if one has.
-
-        :raises ModelNotFound: when there is none
-        """
-        models = self.list()["models"]
-        able = [model for model in models if "completion" in model.get("capabilities", ["completion"])]
-        able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))
-        if able:
-            name: str = able[0]["name"]
-            return name
-        raise ModelNotFound(
-            f"{self.name} has no model that can chat.",
-            hint='Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}',
-            details={"available": [model["name"] for model in models]},
         )
 
 

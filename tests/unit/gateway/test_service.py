@@ -446,7 +446,7 @@ def _relay(app: Flask, records: list[CallRecord]) -> RelayService:
         services.providers,
         services.settings,
         services.clients,
-        services.ollamas.of,
+        services.offers,
         lambda *_: None,
         records.append,
         services.circuits,
