@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields
 
 from app.schemas.base import UpstreamSchema
-from app.schemas.models import UtcDateTime
+from app.schemas.fields import UtcDateTime
 
 
 class ModelDiskSchema(UpstreamSchema):

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, validate
+from marshmallow import fields, post_load, validate
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-
-
-class UtcDateTime(fields.AwareDateTime):
-    """A time that is written in UTC, ISO 8601, with a ``Z``."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(default_timezone=timezone.utc, **kwargs)
-
-    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
-        if value is None:
-            return None
-        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
-
-
-class Digest(fields.Str):
-    """A SHA-256 digest; Ollama sends bare hex, answers read ``sha256:<64 hex>``."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, *args, **kwargs)
-        bare = text.removeprefix("sha256:").lower()
-        if len(bare) != 64 or not set(bare) <= set("0123456789abcdef"):
-            raise ValidationError("Not a SHA-256 digest.")
-        return f"sha256:{bare}"
+from app.schemas.fields import Digest, UtcDateTime
 
 
 class ModelDetailsSchema(UpstreamSchema):

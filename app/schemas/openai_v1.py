@@ -6,7 +6,8 @@ from typing import Any
 
 from marshmallow import INCLUDE, ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, no_controls
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, no_controls
 
 _MODEL = "`provider/model`, or a model of the default provider; when there is none, the model of its settings"
 

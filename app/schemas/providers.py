@@ -6,7 +6,8 @@ from typing import Any, TypedDict
 
 from marshmallow import fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, check_base_url, no_controls, not_blank
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, check_base_url, no_controls, not_blank
 
 PROVIDER_ID = r"^[a-z0-9][a-z0-9_-]{0,62}\Z"
 KINDS = ("ollama", "openai")

@@ -6,34 +6,14 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load
+from marshmallow import fields, post_load
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
-from app.schemas.models import Digest, ModelDetailsSchema, UtcDateTime
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import Digest, KeepAlive, UtcDateTime, model_name
+from app.schemas.models import ModelDetailsSchema
 
 _CENTURY = timedelta(days=36525)  # Ollama writes "never" as a time three centuries away
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
-
-
-class KeepAlive(fields.Field[Any]):
-    """How long a model stays in memory: seconds, or a duration such as ``10m``; negative for ever.
-
-    :param may_be_zero: whether the model may leave it at once
-    """
-
-    def __init__(self, *, may_be_zero: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._may_be_zero = may_be_zero
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> float | str:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-        is_text = isinstance(value, str) and len(value) < 40 and _DURATION.fullmatch(value)
-        if not is_number and not is_text:
-            raise ValidationError('Give a number of seconds, or a duration with its unit such as "10m".')
-        if not self._may_be_zero and not re.search("[1-9]", str(value)):
-            raise ValidationError("0 unloads the model: use POST /api/providers/ollama/unload.")
-        kept: float | str = value
-        return kept
 
 
 class MemorySchema(UpstreamSchema):
@@ -85,7 +65,7 @@ class RunningListSchema(UpstreamSchema):
 class UnloadSchema(RequestSchema):
     """Which model leaves the memory."""
 
-    model = fields.Str(required=True, validate=not_blank("Model name"), metadata={"label": "Model name"})
+    model = model_name()
 
 
 class LoadSchema(UnloadSchema):

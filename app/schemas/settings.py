@@ -5,9 +5,9 @@ from __future__ import annotations
 from marshmallow import ValidationError, fields, validate
 
 from app.model_name import ModelName
-from app.schemas.base import RequestSchema, StrictBool, StrictFloat
+from app.schemas.base import RequestSchema
+from app.schemas.fields import KeepAlive, StrictBool, StrictFloat
 from app.schemas.options import ThinkField
-from app.schemas.running import KeepAlive
 
 _seconds = validate.Range(min=0, min_inclusive=False, max=86400)
 _clock = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Give a time of day, for example 03:00")

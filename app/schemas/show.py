@@ -6,8 +6,9 @@ from typing import Any
 
 from marshmallow import fields, post_load
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema
-from app.schemas.models import Digest, ModelDetailsSchema, UtcDateTime
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import Digest, StrictBool, UtcDateTime
+from app.schemas.models import ModelDetailsSchema
 from app.schemas.running import MemorySchema
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, not_blank
-from app.schemas.models import UtcDateTime
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, UtcDateTime, model_name, not_blank
 from app.schemas.pulls import PullSchema
 
 
@@ -104,7 +104,7 @@ class UpdateResultSchema(UpstreamSchema):
 class RollbackRequestSchema(RequestSchema):
     """Which model to roll back."""
 
-    model = fields.Str(required=True, validate=not_blank("Model name"), metadata={"label": "Model name"})
+    model = model_name()
 
 
 class RollbackSchema(UpstreamSchema):
