@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from typing import Any
 
-from marshmallow import fields, post_load
+from marshmallow import ValidationError, fields, post_load
 
 from app.schemas.base import RequestSchema, UpstreamSchema
 from app.schemas.fields import Digest, StrictBool, UtcDateTime
@@ -12,11 +14,41 @@ from app.schemas.models import ModelDetailsSchema
 from app.schemas.running import MemorySchema
 
 
+class ParametersField(fields.Field[Any]):
+    """A model's parameters, of which Ollama sends a line each, such as ``stop  "<|im_end|>"``.
+
+    They are loaded as a dict; a parameter that is there twice, and ``stop``, has a list.
+    """
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        if not isinstance(value, str):
+            raise ValidationError("Not a text.")
+        found: dict[str, list[Any]] = {}
+        for line in value.splitlines():
+            key, _sep, text = line.strip().partition(" ")
+            if key:
+                found.setdefault(key, []).append(_parameter(text.strip()))
+        return {
+            key: values if key == "stop" or len(values) > 1 else values[0] for key, values in found.items()
+        }
+
+
+def _parameter(text: str) -> Any:
+    """Read a number, a truth value or a quoted text as Go's ``%#v`` writes it; others stay as they are."""
+    for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return text
+
+
 class ShowSchema(UpstreamSchema):
     """What ``POST /api/show`` answers, as far as it is told on."""
 
     license = fields.Str(load_default="")
-    parameters = fields.Str(load_default="")
+    parameters = ParametersField(load_default=dict)
     template = fields.Str(load_default="")
     system = fields.Str(load_default="")
     requires = fields.Str(load_default="")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -24,6 +22,8 @@ from app.services.ollama.service import OllamaServers, OllamaService
 from app.storage.json_file import JsonFile
 
 Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class InstalledModels:
@@ -76,15 +76,13 @@ class InstalledModels:
         listed = ollama.list()["models"]
         entry = _find(ollama, listed, name)
         running = in_memory(ollama.ps()["models"], entry)
-        parameters = parse_parameters(shown["parameters"])
-        in_force = running["context_length"] if running else parameters.get("num_ctx")
+        in_force = running["context_length"] if running else shown["parameters"].get("num_ctx")
         memory = {field: running[field] for field in MemorySchema().fields} if running else {}
         return {
             **shown,
             **entry,
             **memory,
             "capabilities": shown["capabilities"] or entry.get("capabilities", []),
-            "parameters": parameters,
             "context": {"trained": shown["trained_context"], "in_force": in_force},
             "aliases": [m["name"] for m in listed if m["digest"] == entry["digest"] and m is not entry],
             "loaded": running is not None,
@@ -141,9 +139,6 @@ def _sort_key(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-log = logging.getLogger(__name__)
-
-
 class LastModels:
     """The last list of models that Ollama answered, kept at *path* with the server's address.
 
@@ -183,27 +178,3 @@ def _check(kept: Json) -> None:
         ModelListSchema().load(kept)
     except ValidationError as exc:
         raise ValueError("it is no list of models") from exc
-
-
-_LISTS = {"stop"}
-
-
-def parse_parameters(text: str) -> dict[str, Any]:
-    """Parse lines such as ``stop  "<|im_end|>"``; what is named twice, and ``stop``, becomes a list."""
-    found: dict[str, list[Any]] = {}
-    for line in text.splitlines():
-        key, _, value = line.strip().partition(" ")
-        if key:
-            found.setdefault(key, []).append(_value(value.strip()))
-    return {key: values if key in _LISTS or len(values) > 1 else values[0] for key, values in found.items()}
-
-
-def _value(text: str) -> Any:
-    """Read a number, a truth value or a quoted text as Go's ``%#v`` writes it."""
-    for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError):
-            continue
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-    return text

@@ -41,10 +41,10 @@ class MemoryService:
         ollama.unload(str(name))
         return {"model": str(name), "loaded": not _is_gone(ollama, name)}
 
-    def release(self, name: ModelName) -> None:
-        """Unload a model that is to be deleted, if it is loaded under this *name*."""
-        if find_model(self._ollamas.main().ps()["models"], str(name)):
-            self.unload(str(name))
+    def release(self, model: str) -> None:
+        """Unload *model*, which is to be deleted, if it is loaded under this name."""
+        if find_model(self._ollamas.main().ps()["models"], model):
+            self.unload(model)
 
 
 def _entry(ollama: OllamaService, name: ModelName) -> Json | None:
