@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypedDict
+
 from marshmallow import fields, validate
 
 from app.schemas.base import RequestSchema, UpstreamSchema
@@ -10,6 +12,31 @@ from app.schemas.options import OptionsSchema
 from app.schemas.pulls import PullPartSchema
 
 _TEXT_LIMIT = 500_000  # characters
+
+
+class _Creation(TypedDict):
+    model: str
+    overwrite: bool
+    stream: bool
+
+
+class Creation(_Creation, total=False):
+    """What :class:`CreateSchema` loads."""
+
+    origin: str
+    digest: str
+    system: str
+    template: str
+    parameters: dict[str, Any]
+    license: list[str]
+
+
+class Created(TypedDict):
+    """What :class:`CreatedSchema` dumps."""
+
+    model: str
+    created: bool
+    status_log: list[dict[str, Any]]
 
 
 class CreateSchema(RequestSchema):

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import TypedDict
+
 from marshmallow import fields
 
 from app.schemas.base import UpstreamSchema
 from app.schemas.fields import UtcDateTime
+
+
+class _Sizes(TypedDict):
+    model: str
+    size: int
+    shared_bytes: int
+    reclaimable_bytes: int
+
+
+class ModelDisk(_Sizes, total=False):
+    """What :class:`ModelDiskSchema` dumps; the sizes are known first."""
+
+    last_used_at: datetime | None
+    protected: bool
+    safe_to_remove: bool
+    reason: str
+
+
+class _Disk(TypedDict):
+    path: str | None
+    models: list[ModelDisk]
+    total_bytes: int
+    free_bytes: int | None
+    duplicates: list[list[str]]
+    partial_bytes: int | None
+    estimated: bool
+
+
+class Disk(_Disk, total=False):
+    """What :class:`DiskSchema` dumps."""
+
+    safe_to_remove_bytes: int
 
 
 class ModelDiskSchema(UpstreamSchema):

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from marshmallow import fields, post_load, validate
 
 from app.schemas.base import RequestSchema, UpstreamSchema
 from app.schemas.fields import Digest, UtcDateTime
+
+
+class ModelDetails(TypedDict, total=False):
+    """What :class:`ModelDetailsSchema` loads; an Ollama before 0.30 tells no ``context_length``."""
+
+    format: str
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+    context_length: int
+
+
+class Named(TypedDict):
+    """Anything with a model's name."""
+
+    name: str
+
+
+class _Installed(Named):
+    size: int
+    modified_at: datetime
+    digest: str
+    details: ModelDetails
+
+
+class InstalledModel(_Installed, total=False):
+    """A model as :class:`ModelSchema` loads it; ``loaded`` is there when that was asked."""
+
+    capabilities: list[str]
+    loaded: bool
+
+
+class ModelList(TypedDict):
+    """What :class:`ModelListSchema` loads."""
+
+    models: list[InstalledModel]
+    total: int
+
+
+class ModelListing(ModelList, total=False):
+    """What :class:`ModelListingSchema` dumps."""
+
+    stale: bool
+    age_seconds: int
+    as_of: datetime
 
 
 class ModelDetailsSchema(UpstreamSchema):

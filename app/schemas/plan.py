@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from marshmallow import fields
 
 from app.schemas.base import UpstreamSchema
+
+
+class PlanLayer(TypedDict):
+    """What :class:`PlanLayerSchema` dumps."""
+
+    digest: str
+    size: int
+    kind: str
+    present: bool
+
+
+class PlanDisk(TypedDict):
+    """What :class:`PlanDiskSchema` dumps."""
+
+    free_bytes: int
+    needed_bytes: int
+    fits: bool
+
+
+class PlanMemory(TypedDict):
+    """What :class:`PlanMemorySchema` dumps."""
+
+    needed_bytes: int
+    num_ctx: int
+    available_bytes: int | None
+    fits: bool | None
+    estimated: bool
+
+
+class Plan(TypedDict):
+    """What :class:`PlanSchema` dumps."""
+
+    model: str
+    digest: str
+    size: int
+    download_bytes: int
+    layers: list[PlanLayer]
+    installed: bool
+    current: bool
+    disk: PlanDisk | None
+    memory: PlanMemory
+    license: str | None
+    requires: str | None
+    version_ok: bool | None
 
 
 class PlanLayerSchema(UpstreamSchema):

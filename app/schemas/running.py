@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypedDict
 
 from marshmallow import fields, post_load
 
 from app.schemas.base import RequestSchema, UpstreamSchema
 from app.schemas.fields import Digest, KeepAlive, UtcDateTime, model_name
-from app.schemas.models import ModelDetailsSchema
+from app.schemas.models import ModelDetails, ModelDetailsSchema, Named
 
 _CENTURY = timedelta(days=36525)  # Ollama writes "never" as a time three centuries away
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
+
+
+class Memory(TypedDict):
+    """What :class:`MemorySchema` dumps."""
+
+    size_vram: int
+    gpu_percent: float
+    expires_at: datetime | None
+    forever: bool
+
+
+class RunningModel(Named, Memory):
+    """A model as :class:`RunningSchema` loads it."""
+
+    size: int
+    context_length: int | None
+    digest: str
+    details: ModelDetails
+
+
+class RunningList(TypedDict):
+    """What :class:`RunningListSchema` loads."""
+
+    models: list[RunningModel]
+    total: int
+
+
+class UnloadedModel(TypedDict):
+    """What :class:`UnloadedSchema` dumps."""
+
+    model: str
+    loaded: bool
+
+
+class LoadedModel(UnloadedModel, total=False):
+    """What :class:`LoadedSchema` dumps; of a model that is not in memory, no more than that."""
+
+    size: int
+    context_length: int | None
+    size_vram: int
+    gpu_percent: float
+    expires_at: datetime | None
+    forever: bool
 
 
 class MemorySchema(UpstreamSchema):

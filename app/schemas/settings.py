@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from marshmallow import ValidationError, fields, validate
 
 from app.model_name import ModelName
@@ -18,6 +20,69 @@ def _check_name(value: str) -> None:
         ModelName.parse(value)
     except ValueError as exc:
         raise ValidationError(str(exc)) from exc
+
+
+class TimeoutValues(TypedDict):
+    """What :class:`TimeoutsSchema` dumps, in seconds."""
+
+    connect: float
+    first_byte: float
+    idle: float
+    list: float
+    pull: float
+
+
+Window = TypedDict("Window", {"from": str, "to": str})
+"""What ``WindowSchema`` loads: a part of the day, in local time."""
+
+
+class UpdateSettings(TypedDict):
+    """What :class:`UpdateSettingsSchema` dumps."""
+
+    enabled: bool
+    time: str
+    window: Window | None
+    skip_loaded: bool
+
+
+class PullSettings(TypedDict):
+    """What :class:`PullSettingsSchema` dumps."""
+
+    window: Window | None
+    keep_days: int
+    max_bytes_per_second: int | None
+
+
+class UsageSettings(TypedDict):
+    """What :class:`UsageSettingsSchema` dumps."""
+
+    keep_days: int
+
+
+class ModelDefaults(TypedDict, total=False):
+    """What :class:`ModelDefaultsSchema` loads."""
+
+    num_ctx: int | None
+    keep_alive: float | str | None
+    think: bool | str | None
+
+
+class SettingsValues(TypedDict):
+    """The settings in force, as :class:`SettingsSchema` dumps them."""
+
+    default_provider: str
+    fallback_provider: str | None
+    system_prompt: str
+    temperature: float | None
+    max_tokens: int | None
+    timeouts: TimeoutValues
+    pinned_models: list[str]
+    protected_models: list[str]
+    keep_versions: int
+    model_defaults: dict[str, ModelDefaults]
+    updates: UpdateSettings
+    pulls: PullSettings
+    usage: UsageSettings
 
 
 class TimeoutsSchema(RequestSchema):

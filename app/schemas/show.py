@@ -4,14 +4,100 @@ from __future__ import annotations
 
 import ast
 import json
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, post_load
 
 from app.schemas.base import RequestSchema, UpstreamSchema
 from app.schemas.fields import Digest, StrictBool, UtcDateTime
-from app.schemas.models import ModelDetailsSchema
+from app.schemas.models import ModelDetails, ModelDetailsSchema
 from app.schemas.running import MemorySchema
+
+
+class ShownModel(TypedDict):
+    """What :class:`ShowSchema` loads."""
+
+    license: str
+    parameters: dict[str, Any]
+    template: str
+    system: str
+    requires: str
+    details: ModelDetails
+    capabilities: list[str] | None
+    trained_context: int | None
+
+
+class ContextLength(TypedDict):
+    """What :class:`ContextSchema` dumps, in tokens."""
+
+    trained: int | None
+    in_force: int | None
+
+
+class _Detail(TypedDict):
+    name: str
+    size: int
+    digest: str
+    modified_at: datetime
+    details: ModelDetails
+    capabilities: list[str]
+    context: ContextLength
+    parameters: dict[str, Any]
+    template: str
+    system: str
+    license: str
+    requires: str
+    aliases: list[str]
+    loaded: bool
+
+
+class ModelDetail(_Detail, total=False):
+    """What :class:`ModelDetailSchema` dumps; the rest only of a model in memory."""
+
+    size_vram: int
+    gpu_percent: float
+    expires_at: datetime | None
+    forever: bool
+
+
+class CopiedModel(TypedDict):
+    """What :class:`CopiedSchema` dumps."""
+
+    source: str
+    destination: str
+    copied: bool
+
+
+class FreedLayer(TypedDict):
+    """What :class:`FreedLayerSchema` dumps."""
+
+    digest: str
+    size: int
+    media_type: str
+    freed: bool
+
+
+class _Freed(TypedDict):
+    freed_bytes: int
+    shared_bytes: int
+    estimated: bool
+
+
+class FreedSpace(_Freed, total=False):
+    """What a deletion frees on the disk; ``layers`` are left out where that is estimated."""
+
+    layers: list[FreedLayer]
+
+
+class DeletedModel(FreedSpace):
+    """What :class:`DeletedSchema` dumps."""
+
+    model: str
+    deleted: bool
+    dry_run: bool
+    deleted_versions: list[str]
+    kept_versions: list[str]
 
 
 class ParametersField(fields.Field[Any]):

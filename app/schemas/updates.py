@@ -2,13 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.schemas.base import RequestSchema, UpstreamSchema
 from app.schemas.fields import StrictBool, UtcDateTime, model_name, not_blank
 from app.schemas.pulls import PullSchema
+
+
+class _Update(TypedDict):
+    model: str
+    status: str
+    digest: str
+    available_digest: str | None
+    download_bytes: int
+    needed_bytes: int
+    changed: list[str]
+    is_outdated: bool
+
+
+class ModelUpdate(_Update, total=False):
+    """What :class:`ModelUpdateSchema` dumps.
+
+    ``is_outdated`` holds for a pinned model too; ``needed_bytes`` are those that the disk must have free.
+    """
+
+    reason: str
+    previous: str | None
+
+
+class UpdateList(TypedDict):
+    """What :class:`UpdateListSchema` dumps."""
+
+    models: list[ModelUpdate]
+    checked_at: datetime
+    total: int
+    outdated: int
+
+
+class StartedUpdate(ModelUpdate, total=False):
+    """What :class:`StartedUpdateSchema` dumps; a dry run keeps nothing and has no pull."""
+
+    kept_as: str
+    pull: dict[str, Any]
+
+
+class SkippedUpdate(TypedDict):
+    """What :class:`SkippedUpdateSchema` dumps."""
+
+    model: str
+    reason: str
+
+
+class UpdateResult(TypedDict):
+    """What :class:`UpdateResultSchema` dumps."""
+
+    started: list[StartedUpdate]
+    skipped: list[SkippedUpdate]
+    download_bytes: int
+    dry_run: bool
+
+
+class Rollback(TypedDict):
+    """What :class:`RollbackSchema` dumps."""
+
+    model: str
+    digest: str
+    replaced_digest: str | None
+    previous: str | None
 
 
 class UpdateQuerySchema(RequestSchema):

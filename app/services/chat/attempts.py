@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.model_name import ModelName
+from app.schemas.settings import SettingsValues
 from app.services.chat.attempt import Call
 from app.services.chat.dialects.base import OLLAMA_ONLY
 from app.services.chat.dialects.ollama import NativeRoute
@@ -62,7 +63,7 @@ class Calls:
                 call.notices.append(f"{fallback.name} does not know {', '.join(left_out)}: left out.")
             yield call
 
-    def _make(self, provider: Provider, body: Json, settings: Json, request_id: str) -> Call:
+    def _make(self, provider: Provider, body: Json, settings: SettingsValues, request_id: str) -> Call:
         """Return the call of *provider*.
 
         :raises InvalidModelName: for a name that Ollama would not accept

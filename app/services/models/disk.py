@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,13 +39,14 @@ class DiskService:
         listed = ollama.list()["models"]
         folder = self.folders.find(ollama, listed)
         uses = self.uses.all(ollama.provider.id)
+        settings = self.settings.all()
         parts = parts_of(listed, folder.models() if folder else {})
         found = usage(listed, folder, parts, uses)
         known = Known(
             uses=uses,
             watched_since=self.uses.since(),
-            protected=self._named("protected_models"),
-            pinned=self._named("pinned_models"),
+            protected=_keys(settings["protected_models"]),
+            pinned=_keys(settings["pinned_models"]),
             running=ollama.ps()["models"],
             kept=self.versions.all(),
             now=utc_now(),
@@ -58,8 +59,9 @@ class DiskService:
         safe = {model["model"] for model in found["models"] if model["safe_to_remove"]}
         return {**found, "safe_to_remove_bytes": freed_together(safe, parts)}
 
-    def _named(self, setting: str) -> frozenset[str]:
-        return frozenset(key_of(name) for name in self.settings.all()[setting])
+
+def _keys(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(key_of, names))
 
 
 def parts_of(listed: list[Json], manifests: Mapping[str, Manifest]) -> Parts:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
+from app.schemas.settings import Window
 from app.storage.database import Database, Occasion
-
-Json = dict[str, Any]
 
 _DAY = timedelta(days=1)
 
 
-def occasion(time: str, window: Json | None, now: datetime) -> datetime | None:
+def occasion(time: str, window: Window | None, now: datetime) -> datetime | None:
     """Return when what is due daily at *time* was due last; None when its *window* is over by *now*.
 
     A *time* outside of the window counts as the window's beginning.
@@ -29,7 +27,7 @@ def occasion(time: str, window: Json | None, now: datetime) -> datetime | None:
     return due if due <= now < end else None
 
 
-def is_open(window: Json | None, now: datetime) -> bool:
+def is_open(window: Window | None, now: datetime) -> bool:
     """Tell whether *now* is in the *window*; without one, it always is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
 
