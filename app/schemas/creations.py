@@ -31,6 +31,22 @@ class Creation(_Creation, total=False):
     license: list[str]
 
 
+CreationOrder = TypedDict(  # not a class statement: `from` is a keyword
+    "CreationOrder",
+    {
+        "model": str,
+        "from": str,
+        "files": dict[str, str],
+        "system": str,
+        "template": str,
+        "parameters": dict[str, Any],
+        "license": list[str],
+    },
+    total=False,
+)
+"""What Ollama is asked for: ``POST /api/create``."""
+
+
 class Created(TypedDict):
     """What :class:`CreatedSchema` dumps."""
 

@@ -24,7 +24,7 @@ class ShownModel(TypedDict):
     system: str
     requires: str
     details: ModelDetails
-    capabilities: list[str] | None
+    capabilities: list[str]
     trained_context: int | None
 
 
@@ -143,11 +143,15 @@ class ShowSchema(UpstreamSchema):
     capabilities = fields.List(fields.Str(), load_default=list, allow_none=True)
 
     @post_load
-    def _trained_context(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def _explain(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Find the trained context length; its key names the model's architecture."""
         info = data.pop("model_info") or {}
         length = info.get(f"{info.get('general.architecture')}.context_length")
-        return {**data, "trained_context": length if isinstance(length, int) else None}
+        return {
+            **data,
+            "capabilities": data["capabilities"] or [],
+            "trained_context": length if isinstance(length, int) else None,
+        }
 
 
 class ContextSchema(UpstreamSchema):

@@ -24,13 +24,15 @@ class _Update(TypedDict):
 
 
 class ModelUpdate(_Update, total=False):
-    """What :class:`ModelUpdateSchema` dumps.
+    """What :class:`ModelUpdateSchema` and, once the update is started, :class:`StartedUpdateSchema` dump.
 
     ``is_outdated`` holds for a pinned model too; ``needed_bytes`` are those that the disk must have free.
     """
 
     reason: str
     previous: str | None
+    kept_as: str
+    pull: dict[str, Any]
 
 
 class UpdateList(TypedDict):
@@ -40,13 +42,6 @@ class UpdateList(TypedDict):
     checked_at: datetime
     total: int
     outdated: int
-
-
-class StartedUpdate(ModelUpdate, total=False):
-    """What :class:`StartedUpdateSchema` dumps; a dry run keeps nothing and has no pull."""
-
-    kept_as: str
-    pull: dict[str, Any]
 
 
 class SkippedUpdate(TypedDict):
@@ -59,7 +54,7 @@ class SkippedUpdate(TypedDict):
 class UpdateResult(TypedDict):
     """What :class:`UpdateResultSchema` dumps."""
 
-    started: list[StartedUpdate]
+    started: list[ModelUpdate]
     skipped: list[SkippedUpdate]
     download_bytes: int
     dry_run: bool

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from typing import Any
 
+from app.schemas.models import InstalledModel
 from app.services.catalog.absent import cannot_embed, no_chat_model, no_model_configured
 from app.services.ollama.names import find_model
 from app.services.providers.store import Provider
-
-Json = dict[str, Any]
 
 
 def configured_model(provider: Provider) -> str:
@@ -22,7 +20,7 @@ def configured_model(provider: Provider) -> str:
     return provider.model
 
 
-def installed_model(provider: Provider, installed: Sequence[Json], endpoint: str) -> str:
+def installed_model(provider: Provider, installed: Sequence[InstalledModel], endpoint: str) -> str:
     """Return the configured model if it is *installed* on an Ollama server, else the newest that can chat.
 
     For ``embeddings``, the configured model does not count: it is one for chats.
@@ -40,7 +38,7 @@ def installed_model(provider: Provider, installed: Sequence[Json], endpoint: str
     return chat_model(provider, installed)
 
 
-def chat_model(provider: Provider, installed: Sequence[Json], needs: Set[str] = frozenset()) -> str:
+def chat_model(provider: Provider, installed: Sequence[InstalledModel], needs: Set[str] = frozenset()) -> str:
     """Return the newest *installed* model that can chat; one with the capabilities *needs* comes first.
 
     :raises ModelNotFound: when no installed model can chat
@@ -49,15 +47,14 @@ def chat_model(provider: Provider, installed: Sequence[Json], needs: Set[str] = 
     if not able:
         raise no_chat_model(provider, [model["name"] for model in installed])
     able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))
-    name: str = able[0]["name"]
-    return name
+    return able[0]["name"]
 
 
-def embedding_models(installed: Iterable[Json]) -> list[str]:
+def embedding_models(installed: Iterable[InstalledModel]) -> list[str]:
     """Return the names of the *installed* models that make embeddings."""
     return able_models(installed, {"embedding"})
 
 
-def able_models(installed: Iterable[Json], needs: Set[str]) -> list[str]:
+def able_models(installed: Iterable[InstalledModel], needs: Set[str]) -> list[str]:
     """Return the names of the *installed* models that have all the capabilities *needs*."""
     return [model["name"] for model in installed if needs <= set(model.get("capabilities", ()))]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
 from app.config import Timeouts
 from app.errors import InvalidUpstreamResponse, ModelNotFound, ServiceError
 from app.model_name import DEFAULT_NAMESPACE
+from app.schemas.models import InstalledModel
 from app.schemas.providers import OfferedModel
 from app.services.catalog.absent import absent, cannot_embed, no_model_offered, not_offered
 from app.services.catalog.default_model import (
@@ -27,8 +28,6 @@ from app.services.providers import openai_api
 from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider
 from app.services.settings import SettingsStore
-
-Json = dict[str, Any]
 
 
 class ProviderOffers(Protocol):
@@ -126,9 +125,8 @@ class OllamaOffers:
     def _ollama(self) -> OllamaService:
         return self._ollamas.of(self._provider, self._timeouts)
 
-    def _installed(self) -> list[Json]:
-        models: list[Json] = self._ollama.list()["models"]
-        return models
+    def _installed(self) -> list[InstalledModel]:
+        return self._ollama.list()["models"]
 
     def check_name(self, model: str) -> None:
         """Check *model* by the grammar of Ollama's names."""
@@ -265,7 +263,7 @@ class OpenAIOffers:
         return [entry["id"] for entry in self.all()]
 
 
-def _offered(model: Json) -> OfferedModel:
+def _offered(model: InstalledModel) -> OfferedModel:
     """Return an installed model as an OpenAI-compatible provider would list it."""
     name = parse_listed(model["name"])
     return {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from app.schemas.models import InstalledModel
+from app.schemas.show import DeletedModel, FreedLayer, FreedSpace
 from app.services.models.memory import MemoryService
 from app.services.models.protection import Protection
 from app.services.models.versions import VersionStore
@@ -13,8 +14,6 @@ from app.services.ollama.folder import LocalStore, ModelFolders
 from app.services.ollama.names import check_name, find_model, key_of
 from app.services.ollama.registry import Layer
 from app.services.ollama.service import OllamaServers, OllamaService
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class RemovalService:
     versions: VersionStore
     protection: Protection
 
-    def delete(self, model: str, *, dry_run: bool = False, versions: bool = False) -> Json:
+    def delete(self, model: str, *, dry_run: bool = False, versions: bool = False) -> DeletedModel:
         """Delete *model*, and tell how many bytes the disk has back.
 
         :param dry_run: only tell what deleting it would free
@@ -59,7 +58,7 @@ class RemovalService:
             "kept_versions": [] if versions else [each["name"] for each in former],
         }
 
-    def _former(self, name: str, listed: list[Json]) -> list[Json]:
+    def _former(self, name: str, listed: list[InstalledModel]) -> list[InstalledModel]:
         """Return the former versions of a model that are installed."""
         found = [find_model(listed, row.name) for row in self.versions.kept(key_of(name))]
         return [entry for entry in found if entry is not None]
@@ -82,16 +81,24 @@ class MeasuredFootprint:
     layers: list[Layer]
     shared: set[str]
 
-    def expected(self) -> Json:
+    def expected(self) -> FreedSpace:
         """Tell what deleting the models would free: the layers that no other model uses."""
         return self._told(lambda digest: digest not in self.shared)
 
-    def freed(self) -> Json:
+    def freed(self) -> FreedSpace:
         """Tell what is gone, after the models were deleted."""
         return self._told(lambda digest: not self.folder.has_blob(digest))
 
-    def _told(self, is_freed: Callable[[str], bool]) -> Json:
-        layers = [{**vars(layer), "freed": is_freed(layer.digest)} for layer in self.layers]
+    def _told(self, is_freed: Callable[[str], bool]) -> FreedSpace:
+        layers: list[FreedLayer] = [
+            {
+                "digest": layer.digest,
+                "size": layer.size,
+                "media_type": layer.media_type,
+                "freed": is_freed(layer.digest),
+            }
+            for layer in self.layers
+        ]
         freed = sum(layer["size"] for layer in layers if layer["freed"])
         total = sum(layer["size"] for layer in layers)
         return {"freed_bytes": freed, "shared_bytes": total - freed, "estimated": False, "layers": layers}
@@ -104,7 +111,7 @@ class EstimatedFootprint:
     size: int
     unshared: int
 
-    def expected(self) -> Json:
+    def expected(self) -> FreedSpace:
         """Tell what deleting the models frees, as far as the list tells."""
         return {
             "freed_bytes": self.unshared,
@@ -116,7 +123,7 @@ class EstimatedFootprint:
 
 
 def footprint_of(
-    going: list[Json], listed: list[Json], folder: LocalStore | None
+    going: list[InstalledModel], listed: list[InstalledModel], folder: LocalStore | None
 ) -> MeasuredFootprint | EstimatedFootprint:
     """Return the disk space of the models that are *going* to be deleted.
 

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from app.schemas.disk import Disk, ModelDisk
+from app.schemas.models import InstalledModel
 from app.services.models.removable import Known, verdicts
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
@@ -18,7 +19,6 @@ from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import utc_now
 
-Json = dict[str, Any]
 Parts = Mapping[str, Mapping[str, int]]
 """The bytes of each part of each model, by the model's name and the part's digest."""
 
@@ -33,7 +33,7 @@ class DiskService:
     versions: VersionStore
     settings: SettingsStore
 
-    def usage(self) -> Json:
+    def usage(self) -> Disk:
         """Return what the models take, and which of them can go."""
         ollama = self.ollamas.main()
         listed = ollama.list()["models"]
@@ -55,7 +55,8 @@ class DiskService:
         for model in found["models"]:
             key = key_of(model["model"])
             is_safe, reason = judged.get(key, (False, "Ollama does not list it."))
-            model.update(protected=key in known.protected, safe_to_remove=is_safe, reason=reason)
+            model["protected"] = key in known.protected
+            model["safe_to_remove"], model["reason"] = is_safe, reason
         safe = {model["model"] for model in found["models"] if model["safe_to_remove"]}
         return {**found, "safe_to_remove_bytes": freed_together(safe, parts)}
 
@@ -64,7 +65,7 @@ def _keys(names: Iterable[str]) -> frozenset[str]:
     return frozenset(map(key_of, names))
 
 
-def parts_of(listed: list[Json], manifests: Mapping[str, Manifest]) -> Parts:
+def parts_of(listed: Iterable[InstalledModel], manifests: Mapping[str, Manifest]) -> Parts:
     """Return the parts of each model: its layers, or all of a *listed* model that has no manifest here.
 
     :param manifests: what Ollama's folder holds, by name; empty where it is not on this machine
@@ -88,7 +89,9 @@ def freed_together(names: Collection[str], parts: Parts) -> int:
     return sum(size for digest, size in going.items() if digest not in staying)
 
 
-def usage(listed: list[Json], folder: LocalStore | None, parts: Parts, uses: Mapping[str, datetime]) -> Json:
+def usage(
+    listed: Iterable[InstalledModel], folder: LocalStore | None, parts: Parts, uses: Mapping[str, datetime]
+) -> Disk:
     """Return what the models take, the largest first.
 
     :param folder: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
@@ -108,10 +111,10 @@ def usage(listed: list[Json], folder: LocalStore | None, parts: Parts, uses: Map
     }
 
 
-def sizes_of(parts: Parts) -> list[Json]:
+def sizes_of(parts: Parts) -> list[ModelDisk]:
     """Return the size of each model: the bytes that other models share, and what deleting it would free."""
     users = Counter(digest for sizes in parts.values() for digest in sizes)
-    found = []
+    found: list[ModelDisk] = []
     for name, sizes in parts.items():
         size = sum(sizes.values())
         shared = sum(size for digest, size in sizes.items() if users[digest] > 1)

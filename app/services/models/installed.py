@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,21 @@ from marshmallow import ValidationError
 
 from app.errors import NotFound, StorageFailed, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.model_name import ModelName
-from app.schemas.models import ModelListSchema
-from app.schemas.running import MemorySchema
-from app.services.models.memory import in_memory
+from app.schemas.models import InstalledModel, ModelList, ModelListing, ModelListSchema
+from app.schemas.show import CopiedModel, ModelDetail
+from app.services.models.memory import in_memory, memory_of
 from app.services.models.protection import Protection
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaServers, OllamaService
-from app.storage.json_file import JsonFile
-
-Json = dict[str, Any]
+from app.storage.json_file import Json, JsonFile
 
 log = logging.getLogger(__name__)
+
+_SORT_KEYS: dict[str, Callable[[InstalledModel], Any]] = {
+    "name": lambda model: model["name"].lower(),
+    "size": lambda model: model["size"],
+    "modified_at": lambda model: model["modified_at"],
+}
 
 
 class InstalledModels:
@@ -44,7 +48,7 @@ class InstalledModels:
         capability: str | None = None,
         sort: str | None = None,
         stale: str | None = None,
-    ) -> Json:
+    ) -> ModelListing:
         """Return the models, newest first.
 
         :param loaded: only those that are in memory, or that are not; each then says so
@@ -62,10 +66,10 @@ class InstalledModels:
         if capability:
             models = [m for m in models if capability in _capabilities(ollama, m)]
         if sort:
-            models.sort(key=lambda m: _sort_key(m[sort.lstrip("-")]), reverse=sort.startswith("-"))
+            models.sort(key=_SORT_KEYS[sort.lstrip("-")], reverse=sort.startswith("-"))
         return {**answer, "models": models, "total": len(models)}
 
-    def get(self, model: str) -> Json:
+    def get(self, model: str) -> ModelDetail:
         """Return all that is known of *model*.
 
         :raises ModelNotFound: when it is not installed
@@ -77,18 +81,25 @@ class InstalledModels:
         entry = _find(ollama, listed, name)
         running = in_memory(ollama.ps()["models"], entry)
         in_force = running["context_length"] if running else shown["parameters"].get("num_ctx")
-        memory = {field: running[field] for field in MemorySchema().fields} if running else {}
-        return {
-            **shown,
-            **entry,
-            **memory,
+        detail: ModelDetail = {
+            "name": entry["name"],
+            "size": entry["size"],
+            "digest": entry["digest"],
+            "modified_at": entry["modified_at"],
+            "details": entry["details"],
             "capabilities": shown["capabilities"] or entry.get("capabilities", []),
             "context": {"trained": shown["trained_context"], "in_force": in_force},
+            "parameters": shown["parameters"],
+            "template": shown["template"],
+            "system": shown["system"],
+            "license": shown["license"],
+            "requires": shown["requires"],
             "aliases": [m["name"] for m in listed if m["digest"] == entry["digest"] and m is not entry],
             "loaded": running is not None,
         }
+        return {**detail, **memory_of(running)} if running else detail
 
-    def copy(self, source: str, destination: str, *, overwrite: bool = False) -> Json:
+    def copy(self, source: str, destination: str, *, overwrite: bool = False) -> CopiedModel:
         """Give *source* a second name.
 
         :raises ModelNotFound: when it is not installed
@@ -103,7 +114,7 @@ class InstalledModels:
         ollama.copy(str(old), str(new))
         return {"source": str(old), "destination": str(new), "copied": True}
 
-    def _now_or_last(self, ollama: OllamaService, *, stale: bool) -> Json:
+    def _now_or_last(self, ollama: OllamaService, *, stale: bool) -> ModelListing:
         url = ollama.provider.native_url
         try:
             listing = ollama.list()
@@ -113,30 +124,24 @@ class InstalledModels:
                 raise
             return {**last, "stale": True}
         self._last.keep(url, listing)
-        return listing
+        return {"models": listing["models"], "total": listing["total"]}
 
 
-def _find(ollama: OllamaService, listed: Sequence[Json], name: ModelName) -> Json:
+def _find(ollama: OllamaService, listed: Sequence[InstalledModel], name: ModelName) -> InstalledModel:
     found = find_model(listed, str(name))
     if found is None:
         raise ollama.model_not_found(str(name))
     return found
 
 
-def _capabilities(ollama: OllamaService, model: Json) -> Sequence[str]:
+def _capabilities(ollama: OllamaService, model: InstalledModel) -> Sequence[str]:
     """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
     if "capabilities" in model:
-        told: Sequence[str] = model["capabilities"]
-        return told
+        return model["capabilities"]
     try:
-        shown: Sequence[str] = ollama.show(model["name"])["capabilities"]
+        return ollama.show(model["name"])["capabilities"]
     except (NotFound, UpstreamError):  # its weights are gone, or damaged
         return []
-    return shown
-
-
-def _sort_key(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
 
 
 class LastModels:
@@ -148,7 +153,7 @@ class LastModels:
     def __init__(self, path: Path) -> None:
         self._file = JsonFile(path, _check)
 
-    def keep(self, url: str, listing: Json) -> None:
+    def keep(self, url: str, listing: ModelList) -> None:
         """Keep what the server at *url* answered; a listing does not fail because it cannot be kept."""
         kept = {"url": url, "models": ModelListSchema().dump(listing)["models"]}
         try:
@@ -159,7 +164,7 @@ class LastModels:
         except (OSError, StorageFailed) as exc:
             log.warning("the list of models cannot be kept: %s", exc)
 
-    def get(self, url: str) -> Json | None:
+    def get(self, url: str) -> ModelListing | None:
         """Return the last list of the server at *url*, with ``as_of`` and ``age_seconds``."""
         try:
             kept = self._file.read()
@@ -169,7 +174,7 @@ class LastModels:
             return None
         as_of = datetime.fromtimestamp(self._file.path.stat().st_mtime, timezone.utc)
         age = datetime.now(timezone.utc) - as_of
-        listing: Json = ModelListSchema().load(kept)
+        listing: ModelListing = ModelListSchema().load(kept)
         return {**listing, "as_of": as_of, "age_seconds": max(0, int(age.total_seconds()))}
 
 

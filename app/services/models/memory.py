@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from app.model_name import ModelName
+from app.schemas.models import InstalledModel
+from app.schemas.running import LoadedModel, Memory, RunningList, RunningModel, UnloadedModel
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaServers, OllamaService
-
-Json = dict[str, Any]
 
 _POLLS = 40  # an unloaded model is listed for a moment longer, or until its last answer is done
 _POLL_SECONDS = 0.05
@@ -22,19 +21,27 @@ class MemoryService:
     def __init__(self, ollamas: OllamaServers) -> None:
         self._ollamas = ollamas
 
-    def list(self) -> Json:
+    def list(self) -> RunningList:
         """Return the models in memory."""
         return self._ollamas.main().ps()
 
-    def load(self, model: str, keep_alive: float | str | None = None) -> Json:
+    def load(self, model: str, keep_alive: float | str | None = None) -> LoadedModel:
         """Load *model*, and tell what it takes."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.load(str(name), keep_alive)
         entry = _entry(ollama, name)
-        return {**(entry or {}), "model": str(name), "loaded": entry is not None}
+        if entry is None:
+            return {"model": str(name), "loaded": False}
+        return {
+            **memory_of(entry),
+            "model": str(name),
+            "loaded": True,
+            "size": entry["size"],
+            "context_length": entry["context_length"],
+        }
 
-    def unload(self, model: str) -> Json:
+    def unload(self, model: str) -> UnloadedModel:
         """Take *model* out of memory; ``loaded`` is still true while it answers a request."""
         name = check_name(model)
         ollama = self._ollamas.main()
@@ -47,8 +54,8 @@ class MemoryService:
             self.unload(model)
 
 
-def _entry(ollama: OllamaService, name: ModelName) -> Json | None:
-    running: Sequence[Json] = ollama.ps()["models"]
+def _entry(ollama: OllamaService, name: ModelName) -> RunningModel | None:
+    running = ollama.ps()["models"]
     if found := find_model(running, str(name)):
         return found
     installed = find_model(ollama.list()["models"], str(name))
@@ -63,7 +70,17 @@ def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
     return False
 
 
-def in_memory(running: Sequence[Json], model: Json) -> Json | None:
+def in_memory(running: Sequence[RunningModel], model: InstalledModel) -> RunningModel | None:
     """Return the one of *running* that is *model*, maybe under another of its names."""
     same_digest = (entry for entry in running if entry["digest"] == model["digest"])
     return find_model(running, model["name"]) or next(same_digest, None)
+
+
+def memory_of(model: RunningModel) -> Memory:
+    """Return what *model* takes in memory, and for how long."""
+    return {
+        "size_vram": model["size_vram"],
+        "gpu_percent": model["gpu_percent"],
+        "expires_at": model["expires_at"],
+        "forever": model["forever"],
+    }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from app.errors import ModelExists, ModelProtected
 from app.model_name import ModelName
+from app.schemas.models import InstalledModel
 from app.services.ollama.names import find_model, key_of
 from app.services.settings import SettingsStore
-
-Json = dict[str, Any]
 
 
 class Protection:
@@ -27,7 +25,7 @@ class Protection:
 
         :raises ModelProtected: when it may not
         """
-        names: list[str] = self._settings.all()["protected_models"]
+        names = self._settings.all()["protected_models"]
         if key_of(model) in map(key_of, names):
             raise ModelProtected(
                 f"The model '{model}' is protected: it is neither deleted nor replaced.",
@@ -35,7 +33,7 @@ class Protection:
                 details={"model": model, "protected_models": names},
             )
 
-    def check_free(self, name: ModelName, listed: Iterable[Json], *, overwrite: bool) -> None:
+    def check_free(self, name: ModelName, listed: Iterable[InstalledModel], *, overwrite: bool) -> None:
         """See to it that a new model can have this *name*.
 
         :param listed: the models that are installed

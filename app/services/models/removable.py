@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from app.schemas.models import InstalledModel
+from app.schemas.running import RunningModel
 from app.services.models.memory import in_memory
 from app.services.ollama.names import key_of
 from app.storage.database import KeptVersion
 
-Json = dict[str, Any]
 Verdict = tuple[bool, str]
 
 IDLE = timedelta(days=30)
@@ -36,12 +36,12 @@ class Known:
     watched_since: datetime
     protected: frozenset[str]
     pinned: frozenset[str]
-    running: list[Json]
+    running: Sequence[RunningModel]
     kept: list[KeptVersion]
     now: datetime
 
 
-def verdicts(listed: list[Json], known: Known) -> dict[str, Verdict]:
+def verdicts(listed: Iterable[InstalledModel], known: Known) -> dict[str, Verdict]:
     """Return of each of the *listed* models, by its key, whether it can go, and a sentence why."""
     models = {key_of(model["name"]): model for model in listed}
     kept = {key_of(row.name): row for row in known.kept}
@@ -57,7 +57,7 @@ def verdicts(listed: list[Json], known: Known) -> dict[str, Verdict]:
     return found
 
 
-def _bound(key: str, model: Json, known: Known) -> str:
+def _bound(key: str, model: InstalledModel, known: Known) -> str:
     """Return why a model has to stay whatever its use; empty when nothing binds it."""
     if key in known.protected:
         return "It is one of the protected_models of the settings."
@@ -66,7 +66,7 @@ def _bound(key: str, model: Json, known: Known) -> str:
     return "It is in memory." if in_memory(known.running, model) else ""
 
 
-def _of_model(key: str, model: Json, keeper: str | None, known: Known) -> Verdict:
+def _of_model(key: str, model: InstalledModel, keeper: str | None, known: Known) -> Verdict:
     idle, used = _idle_for(key, model, known), known.uses.get(key)
     since = _day(used) if used else f"{_day(known.watched_since)}, when it began to take note"
     if idle >= IDLE:
@@ -81,7 +81,7 @@ def _of_model(key: str, model: Json, keeper: str | None, known: Known) -> Verdic
     return False, f"Of its use nothing is known from before {_day(last)}."
 
 
-def _of_former(row: KeptVersion, models: Mapping[str, Json], known: Known) -> Verdict:
+def _of_former(row: KeptVersion, models: Mapping[str, InstalledModel], known: Known) -> Verdict:
     """Judge a version that an update has kept, and that nobody uses by its own name."""
     installed = models.get(row.key)
     if row.status == "pending":
@@ -110,13 +110,14 @@ def _was_used_lately(key: str, known: Known) -> bool:
     return used is not None and known.now - used < IDLE
 
 
-def _idle_for(key: str, model: Json, known: Known) -> timedelta:
+def _idle_for(key: str, model: InstalledModel, known: Known) -> timedelta:
     """Return for how long a model surely was not used; one that was just installed was no time idle."""
-    modified: datetime = model["modified_at"]
-    return known.now - max(modified, known.uses.get(key) or known.watched_since)
+    return known.now - max(model["modified_at"], known.uses.get(key) or known.watched_since)
 
 
-def _keepers(models: Mapping[str, Json], kept: Mapping[str, KeptVersion], known: Known) -> dict[str, str]:
+def _keepers(
+    models: Mapping[str, InstalledModel], kept: Mapping[str, KeptVersion], known: Known
+) -> dict[str, str]:
     """Return, for each further name of a model, the name under which it stays."""
 
     def worth(key: str) -> tuple[bool, bool, timedelta, str]:
@@ -130,7 +131,7 @@ def _keepers(models: Mapping[str, Json], kept: Mapping[str, KeptVersion], known:
     return found
 
 
-def _same(models: Mapping[str, Json]) -> Iterable[list[str]]:
+def _same(models: Mapping[str, InstalledModel]) -> Iterable[list[str]]:
     groups: dict[str, list[str]] = {}
     for key, model in models.items():
         groups.setdefault(model["digest"], []).append(key)

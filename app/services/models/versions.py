@@ -7,18 +7,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import delete, select
 
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
+from app.schemas.updates import Rollback
 from app.services.ollama.names import check_name, key_of
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
-
-Json = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +102,7 @@ class VersionService:
                 self._store.save(row)
                 self._prune(row.key, installed[row.key])
 
-    def rollback(self, model: str) -> Json:
+    def rollback(self, model: str) -> Rollback:
         """Bring the version before into force again, and keep the one that was, to go forth.
 
         :raises NoPreviousVersion: when there is none

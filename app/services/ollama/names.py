@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 from app.errors import InvalidModelName
 from app.model_name import ModelName
+from app.schemas.models import Named
 
-Json = dict[str, Any]
+_Model = TypeVar("_Model", bound=Named)
 
 
 @lru_cache(maxsize=4096)  # a few lists of models are compared name by name for one request
@@ -53,7 +54,7 @@ def key_of(model: str) -> str:
     return model if name is None else name.key.full
 
 
-def find_model(models: Iterable[Json], model: str) -> Json | None:
+def find_model(models: Iterable[_Model], model: str) -> _Model | None:
     """Return the one of *models* that is called *model*."""
     key = key_of(model)
     return next((entry for entry in models if key_of(entry["name"]) == key), None)

@@ -15,9 +15,9 @@ from app.errors import (
     PullFailed,
     UpstreamRejected,
 )
-from app.schemas.models import ModelListSchema
-from app.schemas.running import RunningListSchema
-from app.schemas.show import ShowSchema
+from app.schemas.models import ModelList, ModelListSchema
+from app.schemas.running import RunningList, RunningListSchema
+from app.schemas.show import ShownModel, ShowSchema
 from app.services.ollama.api import Json, LineBody, OllamaApi
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
@@ -35,23 +35,27 @@ class OllamaService(OllamaApi):
             raise invalid_response(self.name, "no version in it")
         return version
 
-    def list(self) -> Json:
+    def list(self) -> ModelList:
         """Return the installed models, newest first (``GET /api/tags``)."""
-        return self._load(ModelListSchema(), self._call("GET", "/api/tags"))
+        loaded: ModelList = self._load(ModelListSchema(), self._call("GET", "/api/tags"))
+        return loaded
 
-    def ps(self) -> Json:
+    def ps(self) -> RunningList:
         """Return the models in memory (``GET /api/ps``)."""
-        return self._load(RunningListSchema(), self._call("GET", "/api/ps"))
+        loaded: RunningList = self._load(RunningListSchema(), self._call("GET", "/api/ps"))
+        return loaded
 
-    def show(self, model: str) -> Json:
+    def show(self, model: str) -> ShownModel:
         """Return what Ollama knows of *model* (``POST /api/show``).
 
         :raises ModelNotFound: when it is not installed
         """
         try:
-            return self._load(ShowSchema(), self._call("POST", "/api/show", json={"model": model}))
+            answer = self._call("POST", "/api/show", json={"model": model})
         except NotFound as exc:
             raise self.model_not_found(model) from exc
+        loaded: ShownModel = self._load(ShowSchema(), answer)
+        return loaded
 
     def pull(self, model: str, *, insecure: bool = False) -> Generator[Json | None, None, None]:
         """Download *model*, yielding each line of progress, and None in each silent half second.

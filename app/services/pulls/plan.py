@@ -13,6 +13,7 @@ from app import gguf
 from app.config import Timeouts, is_loopback
 from app.errors import DiskFull, ServiceError
 from app.model_name import ModelName
+from app.schemas.plan import PlanDisk
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry
@@ -43,7 +44,7 @@ class Destination:
         layers = {layer.digest: layer for layer in manifest.layers}
         return [layer for layer in layers.values() if not has_blob(layer.digest)]
 
-    def disk(self, missing: list[Layer]) -> Json | None:
+    def disk(self, missing: list[Layer]) -> PlanDisk | None:
         """Return whether the *missing* layers fit on the disk; None where it is not this machine's."""
         if self.folder is None:
             return None

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from app.errors import PullFinished, PullNotFound, ServiceError
 from app.services.models.versions import VersionStore
@@ -14,8 +13,6 @@ from app.services.pulls.schedule import Occasions, is_open, occasion
 from app.services.pulls.service import PullService
 from app.services.settings import SettingsStore
 from app.services.updates.service import UpdateService
-
-Json = dict[str, Any]
 
 log = logging.getLogger(__name__)
 

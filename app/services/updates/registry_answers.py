@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from app.errors import ModelNotInRegistry, ServiceError
 from app.model_name import ModelName
@@ -17,8 +17,6 @@ from app.services.ollama.names import parse_listed
 from app.services.ollama.registry import Layer, Manifest, RegistryService, check_registry, is_plain
 from app.storage.database import utc_now
 from app.storage.json_file import JsonFile
-
-Json = dict[str, Any]
 
 _FRESH = timedelta(hours=1)
 _AT_ONCE = 4  # requests to one registry
@@ -35,6 +33,15 @@ class Answer:
     manifest: Manifest | None = None
     status: str = ""
     reason: str = ""
+
+
+class StoredAnswer(TypedDict):
+    """An answer as the file has it."""
+
+    asked_at: str
+    manifest: dict[str, Any] | None
+    status: str
+    reason: str
 
 
 class RegistryAnswers:
@@ -97,14 +104,14 @@ class RegistryAnswers:
         """Keep what is known; what could not be asked is asked again the next time."""
         known = {key: _kept(answer) for key, answer in answers.items() if answer.status != "unknown"}
 
-        def change(stored: Json) -> None:
+        def change(stored: dict[str, StoredAnswer]) -> None:
             stored.clear()
             stored.update(known)
 
         self._file.update(change)
 
 
-def _check(data: Json) -> None:
+def _check(data: Mapping[str, StoredAnswer]) -> None:
     try:
         for entry in data.values():
             _restored(entry)
@@ -112,19 +119,23 @@ def _check(data: Json) -> None:
         raise ValueError("not the answers of registries") from exc
 
 
-def _fresh(stored: Json, since: datetime) -> dict[str, Answer]:
+def _fresh(stored: Mapping[str, StoredAnswer], since: datetime) -> dict[str, Answer]:
     answers = {key: _restored(entry) for key, entry in stored.items()}
     return {key: answer for key, answer in answers.items() if answer.asked_at >= since}
 
 
-def _kept(answer: Answer) -> Json:
-    manifest = asdict(answer.manifest) if answer.manifest else None
-    return {**vars(answer), "asked_at": answer.asked_at.isoformat(), "manifest": manifest}
+def _kept(answer: Answer) -> StoredAnswer:
+    return {
+        "asked_at": answer.asked_at.isoformat(),
+        "manifest": asdict(answer.manifest) if answer.manifest else None,
+        "status": answer.status,
+        "reason": answer.reason,
+    }
 
 
-def _restored(entry: Json) -> Answer:
-    asked_at, manifest = datetime.fromisoformat(entry["asked_at"]), entry["manifest"]
-    if manifest is not None:
-        layers = tuple(Layer(**layer) for layer in manifest["layers"])
-        manifest = Manifest(manifest["digest"], layers, tuple(manifest["other_digests"]))
-    return Answer(asked_at, manifest, entry["status"], entry["reason"])
+def _restored(entry: StoredAnswer) -> Answer:
+    kept, manifest = entry["manifest"], None
+    if kept is not None:
+        layers = tuple(Layer(**layer) for layer in kept["layers"])
+        manifest = Manifest(kept["digest"], layers, tuple(kept["other_digests"]))
+    return Answer(datetime.fromisoformat(entry["asked_at"]), manifest, entry["status"], entry["reason"])

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from app.schemas.models import InstalledModel
+from app.schemas.updates import ModelUpdate, SkippedUpdate, UpdateList, UpdateResult
 from app.services.models.versions import VersionService
 from app.services.ollama.names import check_name, find_model, key_of
 from app.services.ollama.registry import Layer, Manifest, is_plain
@@ -15,8 +17,6 @@ from app.services.pulls.service import PullService
 from app.services.settings import SettingsStore
 from app.services.updates.registry_answers import Answer, RegistryAnswers
 from app.storage.database import utc_now
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class UpdateService:
     answers: RegistryAnswers
     settings: SettingsStore
 
-    def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> Json:
+    def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> UpdateList:
         """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
 
         :param only: the keys of those to look at
@@ -50,7 +50,9 @@ class UpdateService:
         for key, model in models.items():
             item = _compare(destination, model, answers[key], here.get(key))
             item["previous"] = previous.get(key)
-            found.append({**item, "status": "pinned"} if key in pinned else item)
+            if key in pinned:
+                item["status"] = "pinned"
+            found.append(item)
         return {
             "models": found,
             "checked_at": min((answer.asked_at for answer in answers.values()), default=utc_now()),
@@ -65,7 +67,7 @@ class UpdateService:
         include_loaded: bool = False,
         dry_run: bool = False,
         automatic: bool = False,
-    ) -> Json:
+    ) -> UpdateResult:
         """Update *models*, or all that are not pinned; say which are, and why others are not.
 
         :raises ModelNotFound: for one that is not installed
@@ -74,11 +76,10 @@ class UpdateService:
         chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
         loaded = set() if include_loaded else self._loaded()
         room = self.plans.destination().disk([])
-        started, skipped = choose(
+        items, skipped = choose(
             chosen, loaded, room["free_bytes"] if room else None, all_models=models is None
         )
-        if not dry_run:
-            started = [{**item, **self._start(item, automatic=automatic)} for item in started]
+        started = items if dry_run else [self._start(item, automatic=automatic) for item in items]
         return {
             "started": started,
             "skipped": skipped,
@@ -86,7 +87,7 @@ class UpdateService:
             "dry_run": dry_run,
         }
 
-    def resume(self, id: str) -> Json:
+    def resume(self, id: str) -> dict[str, Any]:
         """Go on with a pull that is paused, or that failed or was cancelled.
 
         Of the latter two, the version that is installed is kept first.
@@ -102,14 +103,14 @@ class UpdateService:
         self.versions.begun(kept, resumed["id"])
         return resumed
 
-    def _start(self, item: Json, *, automatic: bool) -> Json:
+    def _start(self, item: ModelUpdate, *, automatic: bool) -> ModelUpdate:
         """Keep the installed version, then begin the pull that replaces it."""
         kept = self.versions.keep(item["model"], item["digest"], automatic=automatic)
         pull = self.pulls.start(item["model"], insecure=is_plain(check_name(item["model"])))
         self.versions.begun(kept, pull["id"])
-        return {"pull": pull, "kept_as": kept.name}
+        return {**item, "pull": pull, "kept_as": kept.name}
 
-    def _chosen(self, items: list[Json], models: list[str] | None) -> list[Json]:
+    def _chosen(self, items: list[ModelUpdate], models: list[str] | None) -> list[ModelUpdate]:
         if models is None:
             return items
         by_key = {key_of(item["model"]): item for item in items}
@@ -123,13 +124,15 @@ class UpdateService:
         return {key_of(model["name"]) for model in self.ollamas.main().ps()["models"]}
 
 
-def _compare(destination: Destination, model: Json, answer: Answer, here: Manifest | None) -> Json:
+def _compare(
+    destination: Destination, model: InstalledModel, answer: Answer, here: Manifest | None
+) -> ModelUpdate:
     """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
-    item: Json = {
+    item: ModelUpdate = {
         "model": model["name"],
         "status": answer.status or "current",
         "digest": model["digest"],
-        "available_digest": answer.manifest and answer.manifest.digest,
+        "available_digest": answer.manifest.digest if answer.manifest else None,
         "download_bytes": 0,
         "needed_bytes": 0,
         "changed": [],
@@ -142,20 +145,26 @@ def _compare(destination: Destination, model: Json, answer: Answer, here: Manife
         return item
     missing = destination.missing(new)
     disk = destination.disk(missing)
-    item.update(status="outdated", is_outdated=True, download_bytes=total(missing))
-    item.update(needed_bytes=disk["needed_bytes"] if disk else 0)
-    return {**item, "changed": changed_kinds(here, new, missing)}
+    return {
+        **item,
+        "status": "outdated",
+        "is_outdated": True,
+        "download_bytes": total(missing),
+        "needed_bytes": disk["needed_bytes"] if disk else 0,
+        "changed": changed_kinds(here, new, missing),
+    }
 
 
 def choose(
-    items: list[Json], loaded: set[str], free: int | None, *, all_models: bool
-) -> tuple[list[Json], list[Json]]:
+    items: list[ModelUpdate], loaded: set[str], free: int | None, *, all_models: bool
+) -> tuple[list[ModelUpdate], list[SkippedUpdate]]:
     """Return which of *items* to update, and which not, with the reason.
 
     :param loaded: the keys of models that are not to be touched
     :param free: bytes on the disk, where that is known; those that no longer fit are left out
     """
-    chosen, skipped = [], []
+    chosen: list[ModelUpdate] = []
+    skipped: list[SkippedUpdate] = []
     for item in items:
         reason = ""
         if not item["is_outdated"] or (all_models and item["status"] == "pinned"):
