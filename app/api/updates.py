@@ -1,4 +1,4 @@
-"""``/api/providers/ollama/updates`` and ``rollback``: newer versions of models, and the way back."""
+"""``/api/providers/ollama/updates`` and ``rollback``: newer and former versions of models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def list_updates(query: dict[str, Any]) -> UpdateList:
 def start_updates(body: dict[str, Any]) -> UpdateResult | Response:
     """Update models that are outdated
 
-    The version of now is kept under another name, to roll back to. Models in memory are skipped unless
+    The installed version is kept under another name, for a rollback. Models in memory are skipped unless
     `include_loaded` is true, pinned ones unless they are named.
     """
     result = services.updates.start(
@@ -59,8 +59,8 @@ def start_updates(body: dict[str, Any]) -> UpdateResult | Response:
 @blp.alt_response(404, schema=ErrorSchema, description="No version before this one is kept")
 @blp.alt_response(409, schema=ErrorSchema, description="It is being updated or pulled")
 def roll_back(body: dict[str, Any]) -> Rollback:
-    """Bring the version before an update into force again
+    """Install the version before an update again
 
-    The newer one is kept in turn: rolling back once more goes forth.
+    The newer version is kept: another rollback installs it again.
     """
     return services.versions.rollback(body["model"])

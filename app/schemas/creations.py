@@ -1,4 +1,4 @@
-"""Models that are made here: from another one, or from an uploaded file."""
+"""Making models: from an installed one, or from an uploaded file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CreationOrder = TypedDict(  # not a class statement: `from` is a keyword
     },
     total=False,
 )
-"""What Ollama is asked for: ``POST /api/create``."""
+"""The body of Ollama's ``POST /api/create``."""
 
 
 class Created(TypedDict):

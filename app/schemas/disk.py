@@ -1,4 +1,4 @@
-"""What models take on the disk."""
+"""The disk space of the models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Sizes(TypedDict):
 
 
 class ModelDisk(_Sizes, total=False):
-    """What :class:`ModelDiskSchema` dumps; the sizes are known first."""
+    """What :class:`ModelDiskSchema` dumps; the fields below are added to the sizes."""
 
     last_used_at: datetime | None
     protected: bool
@@ -44,7 +44,7 @@ class Disk(_Disk, total=False):
 
 
 class ModelDiskSchema(UpstreamSchema):
-    """What one model takes."""
+    """The disk space of one model."""
 
     model = fields.Str()
     size = fields.Int(metadata={"description": "Bytes of all its layers"})
@@ -63,7 +63,7 @@ class ModelDiskSchema(UpstreamSchema):
 
 
 class DiskSchema(UpstreamSchema):
-    """What the models take."""
+    """The disk space of all models."""
 
     path = fields.Str(
         allow_none=True,

@@ -1,4 +1,4 @@
-"""Embeddings: what is asked and what is answered."""
+"""Embeddings: the requests and the answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_TEXTS = 2048
 
 
 class EmbeddingRequestSchema(TargetSchema):
-    """What is to be embedded, and by whom."""
+    """The texts, and the provider and the model that make embeddings of them."""
 
     input = TextsField(
         required=True,
@@ -33,7 +33,7 @@ class EmbeddingRequestSchema(TargetSchema):
 
 
 class EmbeddingUsageSchema(UpstreamSchema):
-    """How many tokens were read; null where the provider does not tell."""
+    """The tokens of the texts; null where the provider does not tell."""
 
     prompt_tokens = fields.Int(allow_none=True)
     total_tokens = fields.Int(allow_none=True)

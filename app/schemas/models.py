@@ -1,4 +1,4 @@
-"""Models as Ollama lists them, and as they are answered."""
+"""The installed models, as Ollama lists them and as this API does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Installed(Named):
 
 
 class InstalledModel(_Installed, total=False):
-    """A model as :class:`ModelSchema` loads it; ``loaded`` is there when that was asked."""
+    """A model as :class:`ModelSchema` loads it; ``loaded`` is there when the request asks for it."""
 
     capabilities: list[str]
     loaded: bool
@@ -58,7 +58,7 @@ class ModelListing(ModelList, total=False):
 
 
 class ModelDetailsSchema(UpstreamSchema):
-    """What a model is made of."""
+    """The family, the size and the format of a model."""
 
     format = fields.Str(load_default="")
     family = fields.Str(load_default="")
@@ -123,7 +123,7 @@ class ListedModelSchema(ModelSchema):
 
 
 class ModelListingSchema(ModelListSchema):
-    """The models that are asked for."""
+    """The models that the request asks for."""
 
     models = fields.List(fields.Nested(ListedModelSchema))
     stale = fields.Bool(metadata={"description": "True for the last known list: Ollama is down"})

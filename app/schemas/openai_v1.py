@@ -1,4 +1,4 @@
-"""What clients of OpenAI's API send and get. What is not known here is passed on as it is."""
+"""The requests and answers of OpenAI's API; fields that are not named here are passed on as they are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PromptField(fields.Field[Any]):
 
 
 class PassedOnSchema(RequestSchema):
-    """A body of which all but a few fields is the provider's business."""
+    """A body whose fields are for the provider, but for a few."""
 
     class Meta:
         unknown = INCLUDE
@@ -35,7 +35,7 @@ class PassedOnSchema(RequestSchema):
 
 
 class StreamableSchema(PassedOnSchema):
-    """A body whose answer may come as it is made."""
+    """A body whose answer may be a stream."""
 
     stream = StrictBool(
         allow_none=True, metadata={"description": "Answer as a stream of chunks that ends with `[DONE]`"}

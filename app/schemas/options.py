@@ -1,4 +1,4 @@
-"""What a chat may ask of Ollama beyond OpenAI's words: its options, the form of the answer, thinking."""
+"""What only Ollama's own API has: its options, the format of the answer, thinking."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OptionsSchema(RequestSchema):
 
 
 class ThinkField(fields.Field[Any]):
-    """Whether a model is to think, and how much."""
+    """Whether a model should think, and how much."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool | str:
         if isinstance(value, bool) or (isinstance(value, str) and value in THINK_LEVELS):
@@ -76,7 +76,7 @@ class FormatField(fields.Field[Any]):
 
 
 def schema_fault(schema: dict[str, Any]) -> str:
-    """Say what is wrong with a JSON schema, if anything is."""
+    """Return what is wrong with a JSON schema; empty for a valid one."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -93,7 +93,7 @@ def schema_fault(schema: dict[str, Any]) -> str:
 
 
 def _reference_elsewhere(schema: Any) -> str:
-    """Return a ``$ref`` that leaves *schema*, if there is one."""
+    """Return a ``$ref`` to something outside of *schema*; empty when there is none."""
     if isinstance(schema, list):
         return next(filter(None, map(_reference_elsewhere, schema)), "")
     if not isinstance(schema, dict):

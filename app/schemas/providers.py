@@ -63,7 +63,7 @@ class ProviderFieldsSchema(RequestSchema):
 
 
 class ProviderSchema(ProviderFieldsSchema):
-    """A provider as it is answered."""
+    """A provider, as the API answers it."""
 
     id = fields.Str(dump_only=True, metadata={"description": "Its key in URLs and requests"})
     custom = fields.Bool(dump_only=True, metadata={"description": "Whether it was added here, not shipped"})
@@ -83,7 +83,7 @@ class ProviderSchema(ProviderFieldsSchema):
 
 
 class ProviderReplaceSchema(ProviderSchema):
-    """The body of ``PUT``: what was read may be sent back, so read-only fields are passed over."""
+    """The body of ``PUT``: a client may send back what it read, so read-only fields are ignored."""
 
     name = _name_field(required=True)
     base_url = _base_url_field(required=True)
@@ -110,7 +110,7 @@ class ProviderCreateSchema(ProviderFieldsSchema):
 
 
 class StoredProviderSchema(ProviderFieldsSchema):
-    """What the data folder keeps of a provider."""
+    """What the file in the data folder keeps of a provider."""
 
     status = fields.Str()
     last_checked = fields.Str()

@@ -7,7 +7,7 @@ from marshmallow import fields, validate
 from app.schemas.base import UpstreamSchema
 
 MAX_SIZE = 2**53
-"""Bytes that no layer has; a thousand of them still fit a database's integer."""
+"""The most bytes of a layer; the sum of a thousand such layers still fits into 64 bits."""
 
 
 class LayerSchema(UpstreamSchema):

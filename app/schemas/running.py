@@ -49,7 +49,7 @@ class UnloadedModel(TypedDict):
 
 
 class LoadedModel(UnloadedModel, total=False):
-    """What :class:`LoadedSchema` dumps; of a model that is not in memory, no more than that."""
+    """What :class:`LoadedSchema` dumps; of a model that is not in memory, only the first two."""
 
     size: int
     context_length: int | None
@@ -106,13 +106,13 @@ class RunningListSchema(UpstreamSchema):
 
 
 class UnloadSchema(RequestSchema):
-    """Which model leaves the memory."""
+    """Which model to unload."""
 
     model = model_name()
 
 
 class LoadSchema(UnloadSchema):
-    """Which model is loaded, and for how long."""
+    """Which model to load, and for how long."""
 
     keep_alive = KeepAlive(
         metadata={"description": "Seconds, or a duration such as `10m`; negative for ever. Else Ollama's own"}

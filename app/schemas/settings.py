@@ -111,7 +111,7 @@ WindowSchema = RequestSchema.from_dict(  # not a class statement: `from` is a ke
 
 
 class UpdateSettingsSchema(RequestSchema):
-    """When models are updated by themselves."""
+    """When models are updated automatically."""
 
     enabled = StrictBool(metadata={"description": "Whether they are; off by default"})
     time = fields.Str(validate=_clock, metadata={"description": "When, once a day, in local time"})
@@ -124,7 +124,7 @@ class UpdateSettingsSchema(RequestSchema):
 
 
 class PullSettingsSchema(RequestSchema):
-    """When models are pulled, how fast, and how long that is remembered."""
+    """When models are pulled, how fast, and how long the pulls are kept."""
 
     window = fields.Nested(
         WindowSchema,
@@ -151,7 +151,7 @@ class PullSettingsSchema(RequestSchema):
 
 
 class ModelDefaultsSchema(RequestSchema):
-    """How one of Ollama's models is used where a chat does not say."""
+    """What a chat with one of Ollama's models has where it names nothing else."""
 
     num_ctx = fields.Int(
         strict=True,
@@ -168,7 +168,7 @@ class ModelDefaultsSchema(RequestSchema):
 
 
 class UsageSettingsSchema(RequestSchema):
-    """What is kept of the calls to providers."""
+    """How long the calls to providers are kept."""
 
     keep_days = fields.Int(
         strict=True,

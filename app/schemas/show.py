@@ -1,4 +1,4 @@
-"""A model in detail: as Ollama shows it, and as it is answered."""
+"""The details of a model, as Ollama shows them and as this API does; copies and deletions."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _parameter(text: str) -> Any:
 
 
 class ShowSchema(UpstreamSchema):
-    """What ``POST /api/show`` answers, as far as it is told on."""
+    """The fields of Ollama's ``POST /api/show`` that this API uses."""
 
     license = fields.Str(load_default="")
     parameters = ParametersField(load_default=dict)
@@ -155,7 +155,7 @@ class ShowSchema(UpstreamSchema):
 
 
 class ContextSchema(UpstreamSchema):
-    """How many tokens a model can look at."""
+    """How many tokens a model's window has."""
 
     trained = fields.Int(allow_none=True, metadata={"description": "The most that it was trained for"})
     in_force = fields.Int(
@@ -167,7 +167,7 @@ class ContextSchema(UpstreamSchema):
 
 
 class ModelDetailSchema(MemorySchema):
-    """A model in detail."""
+    """The details of a model."""
 
     name = fields.Str()
     size = fields.Int(metadata={"description": "Bytes of all its layers"})
@@ -190,7 +190,7 @@ class ModelDetailSchema(MemorySchema):
 
 
 class CopySchema(RequestSchema):
-    """Which model gets a second name."""
+    """Which model to copy, and the copy's name."""
 
     source = fields.Str(required=True)
     destination = fields.Str(required=True)

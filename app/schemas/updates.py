@@ -70,7 +70,7 @@ class Rollback(TypedDict):
 
 
 class UpdateQuerySchema(RequestSchema):
-    """How to look for updates."""
+    """Whether to ask the registries again."""
 
     refresh = fields.Bool(
         load_default=False,
@@ -79,7 +79,7 @@ class UpdateQuerySchema(RequestSchema):
 
 
 class ModelUpdateSchema(UpstreamSchema):
-    """An installed model, compared with its registry's."""
+    """An installed model, compared with the one in its registry."""
 
     model = fields.Str()
     status = fields.Str(
@@ -99,7 +99,7 @@ class ModelUpdateSchema(UpstreamSchema):
 
 
 class UpdateListSchema(UpstreamSchema):
-    """The installed models, compared with their registries'."""
+    """The installed models, compared with those in their registries."""
 
     models = fields.List(fields.Nested(ModelUpdateSchema))
     checked_at = UtcDateTime(metadata={"description": "When the first of them was asked for"})
@@ -108,7 +108,7 @@ class UpdateListSchema(UpstreamSchema):
 
 
 class UpdateRequestSchema(RequestSchema):
-    """What to update."""
+    """Which models to update."""
 
     models = fields.List(
         fields.Str(validate=not_blank("Model name")),
@@ -137,7 +137,7 @@ class StartedUpdateSchema(ModelUpdateSchema):
     class Meta(UpstreamSchema.Meta):
         exclude = ("reason", "previous")
 
-    kept_as = fields.Str(metadata={"description": "The name under which the version of now is kept"})
+    kept_as = fields.Str(metadata={"description": "The name under which the installed version is kept"})
     pull = fields.Nested(PullSchema)
 
 
@@ -151,7 +151,7 @@ class SkippedUpdateSchema(UpstreamSchema):
 
 
 class UpdateResultSchema(UpstreamSchema):
-    """What is being updated; with `dry_run`, what would be."""
+    """The models that are being updated, or with `dry_run` would be."""
 
     started = fields.List(fields.Nested(StartedUpdateSchema))
     skipped = fields.List(fields.Nested(SkippedUpdateSchema))
@@ -169,9 +169,9 @@ class RollbackSchema(UpstreamSchema):
     """A model that was rolled back."""
 
     model = fields.Str()
-    digest = fields.Str(metadata={"description": "Of the version that is in force again"})
+    digest = fields.Str(metadata={"description": "Of the version that is installed again"})
     replaced_digest = fields.Str(allow_none=True, metadata={"description": "Of the one that was"})
     previous = fields.Str(
         allow_none=True,
-        metadata={"description": "The name under which that one is kept: roll back to go forth"},
+        metadata={"description": "The name under which that one is kept: another rollback installs it again"},
     )

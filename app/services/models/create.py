@@ -1,4 +1,4 @@
-"""Making models: from another one, or from an uploaded file."""
+"""Making models: from an installed one, or from an uploaded file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class CreationService:
         self._uploads = uploads
 
     def from_model(self, wanted: Creation) -> CreationOrder:
-        """Return what to ask of Ollama for a model that is made from an installed one.
+        """Return the order for a model that is made from an installed one.
 
-        :raises ModelNotFound: when that is not installed: Ollama would go and download it
+        :raises ModelNotFound: when that one is not installed; Ollama would download it
         :raises ModelExists: when the new name is taken
         """
         order = _order(wanted)
@@ -44,11 +44,11 @@ class CreationService:
         return {**order, "from": str(origin)}
 
     def from_file(self, wanted: Creation, upload: Upload, size: int | None) -> CreationOrder:
-        """Bring a GGUF file to Ollama, and return what to ask of it for a model made from that.
+        """Send a GGUF file to Ollama, and return the order for a model that is made from it.
 
-        :param size: the bytes that were announced
-        :raises InvalidUpload: when the file is not what it should be
-        :raises ModelExists: when the new name is taken; the file is not sent on then
+        :param size: the length of the file, as the client announced it
+        :raises InvalidUpload: when the file is damaged, or is no GGUF model
+        :raises ModelExists: when the new name is taken; then the file is not sent to Ollama
         """
         order = _order(wanted)
         if "origin" in wanted:
@@ -64,14 +64,14 @@ class CreationService:
         self._protection.check_free(check_name(wanted["model"]), listed, overwrite=wanted["overwrite"])
 
     def create(self, order: CreationOrder) -> Created:
-        """Make the model, and return how it went."""
+        """Make the model, and return the lines of Ollama's progress."""
         log = [part for part in self._ollamas.main().create(**order) if part]
         return _created(order, log)
 
     def events(self, order: CreationOrder, request_id: str) -> Events:
         """Make the model, yielding `progress` and then `done` or `error`.
 
-        What goes wrong before the first event is raised.
+        :raises ServiceError: for a failure before the first `progress`
         """
         log: list[dict[str, Any]] = []
         lines = self._ollamas.main().create(**order)
@@ -90,7 +90,7 @@ class CreationService:
 
 
 def _order(wanted: Creation) -> CreationOrder:
-    """Return the part of an order that is the same for a model from another one and from a file."""
+    """Return the part of the order that does not depend on what the model is made from."""
     order: CreationOrder = {"model": str(check_name(wanted["model"]))}
     if "system" in wanted:
         order["system"] = wanted["system"]

@@ -1,4 +1,4 @@
-"""What the models take on the disk: layers that several models share are there once."""
+"""The disk space of models: a layer that several models share is on the disk once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Parts = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class DiskService:
-    """The disk of Ollama."""
+    """Tells the disk space of Ollama's models."""
 
     ollamas: OllamaServers
     folders: ModelFolders
@@ -34,7 +34,7 @@ class DiskService:
     settings: SettingsStore
 
     def usage(self) -> Disk:
-        """Return what the models take, and which of them can go."""
+        """Return the disk space of the models, and which of them are safe to remove."""
         ollama = self.ollamas.main()
         listed = ollama.list()["models"]
         folder = self.folders.find(ollama, listed)
@@ -66,9 +66,9 @@ def _keys(names: Iterable[str]) -> frozenset[str]:
 
 
 def parts_of(listed: Iterable[InstalledModel], manifests: Mapping[str, Manifest]) -> Parts:
-    """Return the parts of each model: its layers, or all of a *listed* model that has no manifest here.
+    """Return the parts of each model: its layers, or one part for a *listed* model that has no manifest here.
 
-    :param manifests: what Ollama's folder holds, by name; empty where it is not on this machine
+    :param manifests: those in Ollama's folder, by name; empty where that is not on this machine
     """
     measured = {
         name: {layer.digest: layer.size for layer in manifest.layers} for name, manifest in manifests.items()
@@ -92,7 +92,7 @@ def freed_together(names: Collection[str], parts: Parts) -> int:
 def usage(
     listed: Iterable[InstalledModel], folder: LocalStore | None, parts: Parts, uses: Mapping[str, datetime]
 ) -> Disk:
-    """Return what the models take, the largest first.
+    """Return the disk space of the models, the largest first.
 
     :param folder: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
     :param uses: when each model was last used, by its key
@@ -112,7 +112,7 @@ def usage(
 
 
 def sizes_of(parts: Parts) -> list[ModelDisk]:
-    """Return the size of each model: the bytes that other models share, and what deleting it would free."""
+    """Return the size of each model, what it shares with others, and what deleting it alone would free."""
     users = Counter(digest for sizes in parts.values() for digest in sizes)
     found: list[ModelDisk] = []
     for name, sizes in parts.items():

@@ -31,9 +31,9 @@ _SORT_KEYS: dict[str, Callable[[InstalledModel], Any]] = {
 
 
 class InstalledModels:
-    """The models that are installed on Ollama.
+    """Lists, shows and copies the models that are installed on Ollama.
 
-    :param last: the last list that it answered
+    :param last: keeps the last list that Ollama answered
     """
 
     def __init__(self, ollamas: OllamaServers, last: LastModels, protection: Protection) -> None:
@@ -51,10 +51,10 @@ class InstalledModels:
     ) -> ModelListing:
         """Return the models, newest first.
 
-        :param loaded: only those that are in memory, or that are not; each then says so
-        :param capability: only those that have it
+        :param loaded: true for those in memory only, false for the others; each model then has ``loaded``
+        :param capability: only models that have it
         :param sort: ``name``, ``size`` or ``modified_at``, with a ``-`` for descending
-        :param stale: ``ok``: the last known list when Ollama is down
+        :param stale: ``ok`` for the last known list when Ollama is down
         """
         ollama = self._ollamas.main()
         answer = self._now_or_last(ollama, stale=stale == "ok" and loaded is None)
@@ -70,7 +70,7 @@ class InstalledModels:
         return {**answer, "models": models, "total": len(models)}
 
     def get(self, model: str) -> ModelDetail:
-        """Return all that is known of *model*.
+        """Return the details of *model*.
 
         :raises ModelNotFound: when it is not installed
         """
@@ -104,7 +104,7 @@ class InstalledModels:
 
         :raises ModelNotFound: when it is not installed
         :raises ModelExists: when the second name is taken
-        :raises ModelProtected: when what has it must not be replaced
+        :raises ModelProtected: when the model that has the second name is protected
         """
         old, new = check_name(source), check_name(destination)
         ollama = self._ollamas.main()
@@ -135,26 +135,26 @@ def _find(ollama: OllamaService, listed: Sequence[InstalledModel], name: ModelNa
 
 
 def _capabilities(ollama: OllamaService, model: InstalledModel) -> Sequence[str]:
-    """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
+    """Return the capabilities of *model*; an Ollama before 0.30 tells them of single models only."""
     if "capabilities" in model:
         return model["capabilities"]
     try:
         return ollama.show(model["name"])["capabilities"]
-    except (NotFound, UpstreamError):  # its weights are gone, or damaged
+    except (NotFound, UpstreamError):  # its weights are missing or damaged
         return []
 
 
 class LastModels:
-    """The last list of models that Ollama answered, kept at *path* with the server's address.
+    """Keeps the last list of models that Ollama answered, with the server's address, in a file.
 
-    The file is written when the list changed; its time of change is the time of the last answer.
+    The file is written only when the list changed; its modification time is the time of the last answer.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = JsonFile(path, _check)
 
     def keep(self, url: str, listing: ModelList) -> None:
-        """Keep what the server at *url* answered; a listing does not fail because it cannot be kept."""
+        """Keep the list of the server at *url*; a file that cannot be written is only logged."""
         kept = {"url": url, "models": ModelListSchema().dump(listing)["models"]}
         try:
             if self._file.read() == kept:

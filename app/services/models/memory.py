@@ -1,4 +1,4 @@
-"""The models in memory."""
+"""The models in Ollama's memory: listed, loaded and unloaded."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from app.schemas.running import LoadedModel, Memory, RunningList, RunningModel, 
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaServers, OllamaService
 
-_POLLS = 40  # an unloaded model is listed for a moment longer, or until its last answer is done
+_POLLS = 40  # an unloaded model stays listed for a moment, or until it has ended its answer
 _POLL_SECONDS = 0.05
 
 
 class MemoryService:
-    """The memory of Ollama."""
+    """Lists, loads and unloads models."""
 
     def __init__(self, ollamas: OllamaServers) -> None:
         self._ollamas = ollamas
@@ -26,7 +26,7 @@ class MemoryService:
         return self._ollamas.main().ps()
 
     def load(self, model: str, keep_alive: float | str | None = None) -> LoadedModel:
-        """Load *model*, and tell what it takes."""
+        """Load *model*, and return what it takes in memory."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.load(str(name), keep_alive)
@@ -42,7 +42,7 @@ class MemoryService:
         }
 
     def unload(self, model: str) -> UnloadedModel:
-        """Take *model* out of memory; ``loaded`` is still true while it answers a request."""
+        """Take *model* out of memory; ``loaded`` is true if it is still answering a request."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.unload(str(name))
@@ -71,7 +71,7 @@ def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
 
 
 def in_memory(running: Sequence[RunningModel], model: InstalledModel) -> RunningModel | None:
-    """Return the one of *running* that is *model*, maybe under another of its names."""
+    """Return the entry of *running* for *model*, which may be loaded under another name of it."""
     same_digest = (entry for entry in running if entry["digest"] == model["digest"])
     return find_model(running, model["name"]) or next(same_digest, None)
 

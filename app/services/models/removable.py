@@ -1,4 +1,4 @@
-"""Which models nobody seems to need any more, and why."""
+"""Which models are safe to remove, and why: nobody seems to need them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from app.storage.database import KeptVersion
 Verdict = tuple[bool, str]
 
 IDLE = timedelta(days=30)
-"""How long nobody must have used a model before it counts as not needed."""
+"""A model that was not used for so long is safe to remove."""
 TWIN_IDLE = timedelta(days=7)
-"""The same for a further name of a model: what it holds stays under the other one."""
+"""The same for one of several names of a model: its layers stay under the other name."""
 
 
 @dataclass(frozen=True)
 class Known:
     """What is known of the use of the models.
 
-    :param uses: when each was last used through this program, by its key
-    :param watched_since: since when uses are noted: of the time before, nothing is known
-    :param protected: keys of those that must not be deleted
-    :param pinned: keys of those that are not updated by themselves
-    :param running: those in memory
-    :param kept: former versions, the newest first
+    :param uses: when each model was last used through this program, by its key
+    :param watched_since: since when this program notes uses; nothing is known of the time before
+    :param protected: the keys of the models that must not be deleted
+    :param pinned: the keys of the models that are not updated automatically
+    :param running: the models in memory
+    :param kept: the former versions, the newest first
     """
 
     uses: Mapping[str, datetime]
@@ -42,13 +42,13 @@ class Known:
 
 
 def verdicts(listed: Iterable[InstalledModel], known: Known) -> dict[str, Verdict]:
-    """Return of each of the *listed* models, by its key, whether it can go, and a sentence why."""
+    """Return for each of the *listed* models, by its key, whether it is safe to remove, and why."""
     models = {key_of(model["name"]): model for model in listed}
     kept = {key_of(row.name): row for row in known.kept}
     keepers = _keepers(models, kept, known)
     found: dict[str, Verdict] = {}
     for key, model in models.items():
-        if reason := _bound(key, model, known):
+        if reason := _must_stay(key, model, known):
             found[key] = False, reason
         elif key in kept and not _was_used_lately(key, known):
             found[key] = _of_former(kept[key], models, known)
@@ -57,8 +57,8 @@ def verdicts(listed: Iterable[InstalledModel], known: Known) -> dict[str, Verdic
     return found
 
 
-def _bound(key: str, model: InstalledModel, known: Known) -> str:
-    """Return why a model has to stay whatever its use; empty when nothing binds it."""
+def _must_stay(key: str, model: InstalledModel, known: Known) -> str:
+    """Return why a model must stay even if it is not used; empty when there is no reason."""
     if key in known.protected:
         return "It is one of the protected_models of the settings."
     if key in known.pinned:
@@ -82,7 +82,7 @@ def _of_model(key: str, model: InstalledModel, keeper: str | None, known: Known)
 
 
 def _of_former(row: KeptVersion, models: Mapping[str, InstalledModel], known: Known) -> Verdict:
-    """Judge a version that an update has kept, and that nobody uses by its own name."""
+    """Judge a former version that an update has kept, and that was not used by its own name."""
     installed = models.get(row.key)
     if row.status == "pending":
         return False, f"The update of {row.model} is not over."
@@ -111,18 +111,18 @@ def _was_used_lately(key: str, known: Known) -> bool:
 
 
 def _idle_for(key: str, model: InstalledModel, known: Known) -> timedelta:
-    """Return for how long a model surely was not used; one that was just installed was no time idle."""
+    """Return for how long a model was not used, as far as is known; at most since it was installed."""
     return known.now - max(model["modified_at"], known.uses.get(key) or known.watched_since)
 
 
 def _keepers(
     models: Mapping[str, InstalledModel], kept: Mapping[str, KeptVersion], known: Known
 ) -> dict[str, str]:
-    """Return, for each further name of a model, the name under which it stays."""
+    """Return, for a model with several names, the name to keep, by the key of each of the others."""
 
     def worth(key: str) -> tuple[bool, bool, timedelta, str]:
         idle = _idle_for(key, models[key], known)
-        return bool(_bound(key, models[key], known)), key not in kept, -idle, key
+        return bool(_must_stay(key, models[key], known)), key not in kept, -idle, key
 
     found = {}
     for group in _same(models):

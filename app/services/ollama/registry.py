@@ -1,4 +1,4 @@
-"""The registry that models come from: what a model consists of, before it is pulled."""
+"""The registries that models come from: they tell the layers of a model before it is pulled."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Layer:
 
     @property
     def kind(self) -> str:
-        """What it is to the model: `model`, `template`, `params`, `license` ..., or `config`."""
+        """The kind of layer: `model` (the weights), `template`, `params`, `license` ..., or `config`."""
         if not self.media_type.startswith(_LAYER_TYPE):
             return "config"
         return self.media_type.removeprefix(_LAYER_TYPE).partition(";")[0]
@@ -42,10 +42,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model consists of.
+    """The list of a model's layers.
 
-    :param digest: ``sha256:`` of the manifest's own bytes: the digest that Ollama lists for the model
-    :param other_digests: the digests that an Ollama before 0.19 lists, which encoded the manifest anew
+    :param digest: ``sha256:`` of the manifest's own bytes, which Ollama lists as the model's digest
+    :param other_digests: the digests that an Ollama before 0.19 lists, because it encoded the manifest anew
     """
 
     digest: str
@@ -53,19 +53,19 @@ class Manifest:
     other_digests: tuple[str, ...] = ()
 
     def is_same(self, digest: str) -> bool:
-        """Tell whether *digest*, of an installed model, means this manifest."""
+        """Tell whether an installed model with *digest* has this manifest."""
         return digest in (self.digest, *self.other_digests)
 
     @property
     def size(self) -> int:
-        """Bytes of all layers, each counted once."""
+        """The bytes of all layers; a layer that is there twice counts once."""
         return sum({layer.digest: layer.size for layer in self.layers}.values())
 
 
 class RegistryService:
-    """The registries, by the host in a model's name (``GET /v2/<namespace>/<model>/manifests/<tag>``).
+    """Asks registries; a model's name tells the host (``GET /v2/<namespace>/<model>/manifests/<tag>``).
 
-    :param timeouts: returns those in force
+    :param timeouts: returns the timeouts in force
     """
 
     def __init__(self, session: requests.Session, timeouts: Callable[[], Timeouts]) -> None:
@@ -73,7 +73,7 @@ class RegistryService:
         self._timeouts = timeouts
 
     def manifest(self, name: ModelName, *, insecure: bool = False) -> Manifest:
-        """Return what *name* consists of in its registry.
+        """Return the manifest of *name* in its registry.
 
         :raises ModelNotInRegistry: when the registry has no such model
         """
@@ -115,7 +115,7 @@ class RegistryService:
 
 
 def re_encoded(manifest: dict[str, Any]) -> bytes:
-    """Return *manifest* as Ollama before 0.19 wrote it: what it knows of it, compact, in Go's order."""
+    """Return *manifest* as an Ollama before 0.19 encoded it: only the fields it knew, in Go's order."""
     entries = [
         {key: entry[key] for key in _GO_ORDER if entry.get(key) or key in _GO_ORDER[:3]}
         for entry in (manifest["config"], *manifest["layers"])
@@ -148,9 +148,9 @@ def _sha256(content: bytes) -> str:
 
 
 def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:
-    """See to it that Ollama is sent to no registry but this machine's own and the *allowed* ones.
+    """Check that Ollama may connect to *host*: one on this machine, or an *allowed* one.
 
-    :raises RegistryNotAllowed: for any other, and for plain HTTP to another machine
+    :raises RegistryNotAllowed: for any other host, and for plain HTTP to another machine
     """
     name, colon, _port = host.rpartition(":")
     here = is_loopback(name if colon else host)
@@ -169,6 +169,6 @@ def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> No
 
 
 def is_plain(name: ModelName) -> bool:
-    """Tell whether the registry of *name* is asked in plain HTTP: one on this machine is."""
+    """Tell whether the registry of *name* speaks plain HTTP: one on this machine does."""
     host, colon, _port = name.host.rpartition(":")
     return is_loopback(host if colon else name.host)

@@ -1,4 +1,4 @@
-"""What the registries say of the installed models: asked in parallel, and kept for an hour."""
+"""What registries answer about the installed models: asked in parallel, and kept for an hour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CLOUD = "It runs in Ollama's cloud, where it is updated."
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registry said of a model: its manifest, or the status and reason of there being none."""
+    """What a registry answered about a model: its manifest, or else a status and the reason for it."""
 
     asked_at: datetime
     manifest: Manifest | None = None
@@ -45,9 +45,9 @@ class StoredAnswer(TypedDict):
 
 
 class RegistryAnswers:
-    """Asks the registries.
+    """Asks the registries, and keeps their answers.
 
-    :param path: where their answers are kept
+    :param path: the file with the answers
     :param allowed: the hosts, beside this machine's own, that may be asked
     """
 
@@ -77,7 +77,7 @@ class RegistryAnswers:
         return answers
 
     def _ask(self, names: dict[str, ModelName]) -> dict[str, Answer]:
-        """Ask all registries at the same time, each a few questions at once."""
+        """Ask all registries at the same time, each for a few models at once."""
         hosts: defaultdict[str, dict[str, ModelName]] = defaultdict(dict)
         for key, name in names.items():
             hosts[name.host.lower()][key] = name
@@ -101,7 +101,7 @@ class RegistryAnswers:
             return Answer(now, status="unknown", reason=exc.message)
 
     def _keep(self, answers: dict[str, Answer]) -> None:
-        """Keep what is known; what could not be asked is asked again the next time."""
+        """Keep the answers, except of models that the registry could not be asked for."""
         known = {key: _kept(answer) for key, answer in answers.items() if answer.status != "unknown"}
 
         def change(stored: dict[str, StoredAnswer]) -> None:

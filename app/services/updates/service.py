@@ -1,4 +1,4 @@
-"""Updates: which models have changed in their registry, and fetching what has."""
+"""Updates: find the models that have changed in their registry, and pull them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class UpdateService:
     settings: SettingsStore
 
     def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> UpdateList:
-        """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
+        """Compare each installed model with the one in its registry.
 
-        :param only: the keys of those to look at
+        :param refresh: ask the registries again, whatever they answered within the last hour
+        :param only: the keys of the models to compare
         """
         destination = self.plans.destination()
         listed = {key_of(model["name"]): model for model in destination.ollama.list()["models"]}
@@ -68,8 +69,11 @@ class UpdateService:
         dry_run: bool = False,
         automatic: bool = False,
     ) -> UpdateResult:
-        """Update *models*, or all that are not pinned; say which are, and why others are not.
+        """Update *models*, or all that are not pinned; return those, and why the others are skipped.
 
+        :param include_loaded: update models in memory, too
+        :param dry_run: only return what would be updated
+        :param automatic: whether nobody asked for it, so that it pauses outside of the window
         :raises ModelNotFound: for one that is not installed
         """
         only = None if models is None else {key_of(str(check_name(model))) for model in models}
@@ -88,9 +92,9 @@ class UpdateService:
         }
 
     def resume(self, id: str) -> dict[str, Any]:
-        """Go on with a pull that is paused, or that failed or was cancelled.
+        """Resume a pull that is paused, failed or was cancelled.
 
-        Of the latter two, the version that is installed is kept first.
+        Before one that failed or was cancelled, the installed version is kept as for any update.
         """
         pull = self.pulls.get(id)
         if pull["status"] not in {"failed", "cancelled"}:
@@ -104,7 +108,7 @@ class UpdateService:
         return resumed
 
     def _start(self, item: ModelUpdate, *, automatic: bool) -> ModelUpdate:
-        """Keep the installed version, then begin the pull that replaces it."""
+        """Keep the installed version, then start the pull that replaces it."""
         kept = self.versions.keep(item["model"], item["digest"], automatic=automatic)
         pull = self.pulls.start(item["model"], insecure=is_plain(check_name(item["model"])))
         self.versions.begun(kept, pull["id"])
@@ -127,7 +131,10 @@ class UpdateService:
 def _compare(
     destination: Destination, model: InstalledModel, answer: Answer, here: Manifest | None
 ) -> ModelUpdate:
-    """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
+    """Compare an installed *model* with the registry's *answer*.
+
+    :param here: the installed manifest, where it can be read
+    """
     item: ModelUpdate = {
         "model": model["name"],
         "status": answer.status or "current",
@@ -158,10 +165,10 @@ def _compare(
 def choose(
     items: list[ModelUpdate], loaded: set[str], free: int | None, *, all_models: bool
 ) -> tuple[list[ModelUpdate], list[SkippedUpdate]]:
-    """Return which of *items* to update, and which not, with the reason.
+    """Return which of *items* to update, and which to skip, with the reason.
 
-    :param loaded: the keys of models that are not to be touched
-    :param free: bytes on the disk, where that is known; those that no longer fit are left out
+    :param loaded: the keys of models to skip, because they are in memory
+    :param free: the free bytes on the disk, where they are known; models that do not fit are skipped
     """
     chosen: list[ModelUpdate] = []
     skipped: list[SkippedUpdate] = []
@@ -183,7 +190,7 @@ def choose(
 
 
 def is_current(digest: str, installed: Manifest | None, available: Manifest) -> bool:
-    """Tell whether the model that Ollama lists with *digest* is what its registry has.
+    """Tell whether the model that Ollama lists with *digest* is the one that its registry has.
 
     The same manifest may have been encoded anew by an older Ollama: then its layers are the same.
     """
@@ -195,10 +202,10 @@ def is_current(digest: str, installed: Manifest | None, available: Manifest) -> 
 
 
 def changed_kinds(old: Manifest | None, new: Manifest, missing: list[Layer]) -> list[str]:
-    """Return which kinds of layers differ; where the *old* manifest cannot be read, those *missing* do."""
+    """Return the kinds of layers that differ; without the *old* manifest, the kinds of those *missing*."""
     differing = _entries(old.layers) ^ _entries(new.layers) if old else _entries(missing)
     kinds = {kind for kind, _ in differing}
-    return sorted(kinds - {"config"} or kinds)  # the configuration changes with whatever else does
+    return sorted(kinds - {"config"} or kinds)  # the configuration changes whenever another layer does
 
 
 def _entries(layers: Iterable[Layer]) -> set[tuple[str, str]]:
