@@ -6,6 +6,8 @@ A service that depends on what a person may change (the settings, the providers)
 from __future__ import annotations
 
 from app.config import Config
+from app.services.catalog.offers import Offers
+from app.services.catalog.probe import ProviderProbe
 from app.services.chat.attempts import Attempts
 from app.services.chat.compare import CompareService
 from app.services.chat.context_window import ContextWindows
@@ -86,6 +88,8 @@ class Services:
         self.circuits = Circuits()
         self.session = UpstreamSession()
         self.ollamas = OllamaServers(self.session, self.providers, self.settings)
+        self.offers = Offers(self.ollamas, self.clients, self.settings)
+        self.probe = ProviderProbe(self.providers, self.offers)
         self.folders = ModelFolders(config.environ)
         self.registry = RegistryService(self.session, lambda: self.settings.timeouts)
         self.hasty_registry = RegistryService(self.session, lambda: self.settings.hasty_timeouts)
@@ -151,7 +155,7 @@ class Services:
         windows = ContextWindows(self.ollamas, self.settings)
         self.chat = ChatService(
             Attempts(self.providers, self.settings, self.clients, self.ollamas, windows),
-            ModelChoice(self.ollamas, self.clients, self.settings),
+            ModelChoice(self.offers),
             windows,
             self.circuits,
             self.stops,
@@ -174,11 +178,11 @@ class Services:
             self.providers,
             self.settings,
             self.clients,
-            self.ollamas.of,
+            self.offers,
             self.usage.record,
             self.circuits,
         )
-        self.gateway_models = GatewayModels(self.providers, self.settings, self.clients, self.ollamas.of)
+        self.gateway_models = GatewayModels(self.providers, self.settings, self.offers)
         self.embeddings = EmbeddingService(self.settings, self.gateway)
 
     def _assign_work(self) -> None:

@@ -9,7 +9,7 @@ from flask import Request, Response, g, request
 from app.api import base
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.creations import CreatedSchema, CreateSchema
+from app.schemas.creations import Created, CreatedSchema, CreateSchema, Creation
 from app.security import accepts
 from app.streaming import event_stream
 
@@ -52,7 +52,7 @@ _FILE = {UPLOAD_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 @blp.alt_response(413, schema=ErrorSchema, description="The file is larger than BACKEND_MAX_UPLOAD")
 @blp.alt_response(500, schema=ErrorSchema, description="Ollama could not make it; `details` tell why")
 @blp.doc(requestBody={"content": _FILE})
-def create_model(body: dict[str, Any]) -> dict[str, Any] | Response:
+def create_model(body: Creation) -> Created | Response:
     """Make a model from an installed one, or from a GGUF file
 
     A file is the body itself, of the type `application/octet-stream`; the fields are then parameters of the

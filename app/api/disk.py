@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.disk import DiskSchema
+from app.schemas.disk import Disk, DiskSchema
 
 blp = Blueprint("disk", __name__, url_prefix="/api/providers/ollama", description="The disk of the models")
 
@@ -15,6 +13,6 @@ blp = Blueprint("disk", __name__, url_prefix="/api/providers/ollama", descriptio
 @blp.get("/disk")
 @blp.response(200, DiskSchema)
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
-def get_disk() -> dict[str, Any]:
+def get_disk() -> Disk:
     """Tell what the models take on the disk, and what deleting each would free"""
     return services.disk.usage()

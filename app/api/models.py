@@ -12,10 +12,13 @@ from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.models import ModelListingSchema, ModelQuerySchema
 from app.schemas.show import (
+    CopiedModel,
     CopiedSchema,
     CopySchema,
+    DeletedModel,
     DeletedSchema,
     DeleteQuerySchema,
+    ModelDetail,
     ModelDetailSchema,
 )
 
@@ -39,7 +42,7 @@ def list_models(query: dict[str, Any]) -> Response:
 @blp.get("/models/<path:model>")
 @blp.response(200, ModelDetailSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
-def get_model(model: str) -> dict[str, Any]:
+def get_model(model: str) -> ModelDetail:
     """Get all that is known of a model"""
     return services.models.get(model)
 
@@ -49,7 +52,7 @@ def get_model(model: str) -> dict[str, Any]:
 @blp.response(200, DeletedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
 @blp.alt_response(409, schema=ErrorSchema, description="The settings protect it")
-def delete_model(query: dict[str, Any], model: str) -> dict[str, Any]:
+def delete_model(query: dict[str, Any], model: str) -> DeletedModel:
     """Delete a model, and tell how many bytes that freed
 
     It is unloaded first. Layers that other models use stay, and so do former versions that updates have kept,
@@ -63,6 +66,6 @@ def delete_model(query: dict[str, Any], model: str) -> dict[str, Any]:
 @blp.response(200, CopiedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
 @blp.alt_response(409, schema=ErrorSchema, description="The second name is taken, or protected")
-def copy_model(body: dict[str, Any]) -> dict[str, Any]:
+def copy_model(body: dict[str, Any]) -> CopiedModel:
     """Give a model a second name; its layers are shared"""
     return services.models.copy(**body)

@@ -19,7 +19,6 @@ from app.schemas.providers import (
     ProviderTest,
     ProviderTestSchema,
 )
-from app.services.catalog import probe as connection
 from app.services.providers.store import Provider
 
 blp = Blueprint(
@@ -88,17 +87,12 @@ def delete_provider(id: str) -> None:
 @blp.response(200, ProviderTestSchema)
 def test_provider(id: str) -> ProviderTest:
     """Test the connection to a provider, and keep the outcome as its status"""
-    provider = services.providers.get(id)
-    outcome = connection.check(
-        provider, services.ollamas.of(provider), services.clients, services.settings.timeouts
-    )
-    services.providers.update(id, status=outcome["status"], last_checked=outcome["last_checked"])
-    return outcome
+    return services.probe.test(id)
 
 
 @blp.get("/<id>/models")
 @blp.response(200, ProviderModelListSchema)
 def list_provider_models(id: str) -> ProviderModels:
     """List the models that a provider offers"""
-    provider = services.providers.get(id)
-    return services.clients.list_models(provider, services.settings.timeouts)
+    models = services.offers.of(services.providers.get(id)).all()
+    return {"models": models, "total": len(models)}

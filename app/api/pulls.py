@@ -8,7 +8,8 @@ from flask import Response, g, jsonify, url_for
 
 from app.api.base import Blueprint
 from app.extensions import services
-from app.schemas.base import ErrorSchema, IdempotencySchema
+from app.schemas.base import ErrorSchema
+from app.schemas.idempotency import IdempotencySchema
 from app.schemas.plan import PlanSchema
 from app.schemas.pulls import (
     LastEventSchema,

@@ -7,7 +7,16 @@ from typing import Any
 from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
-from app.schemas.running import LoadedSchema, LoadSchema, RunningListSchema, UnloadedSchema, UnloadSchema
+from app.schemas.running import (
+    LoadedModel,
+    LoadedSchema,
+    LoadSchema,
+    RunningList,
+    RunningListSchema,
+    UnloadedModel,
+    UnloadedSchema,
+    UnloadSchema,
+)
 
 blp = Blueprint(
     "running", __name__, url_prefix="/api/providers/ollama", description="The models in Ollama's memory"
@@ -16,7 +25,7 @@ blp = Blueprint(
 
 @blp.get("/running")
 @blp.response(200, RunningListSchema)
-def list_running() -> dict[str, Any]:
+def list_running() -> RunningList:
     """List the models in memory"""
     return services.memory.list()
 
@@ -25,7 +34,7 @@ def list_running() -> dict[str, Any]:
 @blp.arguments(LoadSchema, example={"model": "llama3.2:1b", "keep_alive": "10m"})
 @blp.response(200, LoadedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
-def load_model(body: dict[str, Any]) -> dict[str, Any]:
+def load_model(body: dict[str, Any]) -> LoadedModel:
     """Load a model into memory, and wait until it is there"""
     loaded = services.memory.load(**body)
     services.usage.touch("ollama", body["model"])
@@ -36,7 +45,7 @@ def load_model(body: dict[str, Any]) -> dict[str, Any]:
 @blp.arguments(UnloadSchema, example={"model": "llama3.2:1b"})
 @blp.response(200, UnloadedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
-def unload_model(body: dict[str, Any]) -> dict[str, Any]:
+def unload_model(body: dict[str, Any]) -> UnloadedModel:
     """Take a model out of memory
 
     `loaded` is still true when it first has to end an answer.

@@ -6,14 +6,14 @@ from typing import Any
 
 from app.api.base import Blueprint
 from app.extensions import services
-from app.schemas.settings import SettingsSchema
+from app.schemas.settings import SettingsSchema, SettingsValues
 
 blp = Blueprint("settings", __name__, url_prefix="/api/settings", description="Settings for all chats")
 
 
 @blp.get("")
 @blp.response(200, SettingsSchema)
-def get_settings() -> dict[str, Any]:
+def get_settings() -> SettingsValues:
     """Get the settings in force"""
     return services.settings.all()
 
@@ -21,7 +21,7 @@ def get_settings() -> dict[str, Any]:
 @blp.put("")
 @blp.arguments(SettingsSchema, example={"system_prompt": "You are brief."})
 @blp.response(200, SettingsSchema)
-def put_settings(body: dict[str, Any]) -> dict[str, Any]:
+def put_settings(body: dict[str, Any]) -> SettingsValues:
     """Change the settings that are named; the others stay"""
     for name in ("default_provider", "fallback_provider"):
         if body.get(name) is not None:

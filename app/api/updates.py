@@ -1,4 +1,4 @@
-"""``/api/providers/ollama/updates`` and ``rollback``: newer versions of models, and the way back."""
+"""``/api/providers/ollama/updates`` and ``rollback``: newer and former versions of models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from app.api.base import Blueprint
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.updates import (
+    Rollback,
     RollbackRequestSchema,
     RollbackSchema,
+    UpdateList,
     UpdateListSchema,
     UpdateQuerySchema,
     UpdateRequestSchema,
+    UpdateResult,
     UpdateResultSchema,
 )
 
@@ -28,7 +31,7 @@ blp = Blueprint(
 @blp.arguments(UpdateQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, UpdateListSchema)
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
-def list_updates(query: dict[str, Any]) -> dict[str, Any]:
+def list_updates(query: dict[str, Any]) -> UpdateList:
     """Compare the installed models with those of their registries; nothing is downloaded"""
     return services.updates.check(refresh=query["refresh"])
 
@@ -38,10 +41,10 @@ def list_updates(query: dict[str, Any]) -> dict[str, Any]:
 @blp.response(202, UpdateResultSchema)
 @blp.alt_response(200, schema=UpdateResultSchema, description="With `dry_run`: what would be updated")
 @blp.alt_response(404, schema=ErrorSchema, description="One of them is not installed")
-def start_updates(body: dict[str, Any]) -> dict[str, Any] | Response:
+def start_updates(body: dict[str, Any]) -> UpdateResult | Response:
     """Update models that are outdated
 
-    The version of now is kept under another name, to roll back to. Models in memory are skipped unless
+    The installed version is kept under another name, for a rollback. Models in memory are skipped unless
     `include_loaded` is true, pinned ones unless they are named.
     """
     result = services.updates.start(
@@ -55,9 +58,9 @@ def start_updates(body: dict[str, Any]) -> dict[str, Any] | Response:
 @blp.response(200, RollbackSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No version before this one is kept")
 @blp.alt_response(409, schema=ErrorSchema, description="It is being updated or pulled")
-def roll_back(body: dict[str, Any]) -> dict[str, Any]:
-    """Bring the version before an update into force again
+def roll_back(body: dict[str, Any]) -> Rollback:
+    """Install the version before an update again
 
-    The newer one is kept in turn: rolling back once more goes forth.
+    The newer version is kept: another rollback installs it again.
     """
     return services.versions.rollback(body["model"])

@@ -18,9 +18,7 @@ from app.schemas.disk import DiskSchema
 from app.schemas.models import ModelListSchema
 from app.schemas.running import RunningListSchema
 from app.schemas.show import CopiedSchema, DeletedSchema, ModelDetailSchema
-from app.schemas.updates import UpdateListSchema, UpdateResultSchema
-
-Json = dict[str, Any]
+from app.schemas.updates import UpdateList, UpdateListSchema, UpdateResultSchema
 
 models = AppGroup("models", help="The models of Ollama: list, show, pull, rm, cp, update, running, disk.")
 
@@ -132,11 +130,11 @@ def update_models(names: tuple[str, ...], all_models: bool, include_loaded: bool
         click.echo(json.dumps(UpdateResultSchema().dump(result)))
     for item in result["skipped"]:
         click.echo(f"{item['model']}: skipped, {item['reason']}", err=as_json)
-    for item in result["started"]:
-        follow_pull(services.pulls, item["pull"]["id"], as_json=as_json)
+    for started in result["started"]:
+        follow_pull(services.pulls, started["pull"]["id"], as_json=as_json)
 
 
-def _say_updates(found: Json, *, as_json: bool) -> None:
+def _say_updates(found: UpdateList, *, as_json: bool) -> None:
     if as_json:
         _print_json(UpdateListSchema(), found)
         return
@@ -191,7 +189,7 @@ def show_disk(as_json: bool) -> None:
     click.echo(f"In all {human_size(answer['total_bytes'])}{free}, safe to remove {safe}")
 
 
-def _print_json(schema: Schema, answer: Json) -> None:
+def _print_json(schema: Schema, answer: object) -> None:
     click.echo(json.dumps(schema.dump(answer), indent=2))
 
 

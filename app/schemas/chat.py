@@ -6,10 +6,10 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, StrictBool, StrictFloat, no_controls, not_blank
+from app.schemas.base import RequestSchema
+from app.schemas.fields import KeepAlive, StrictBool, StrictFloat, TextsField, no_controls, not_blank
 from app.schemas.messages import MAX_IMAGES, ImageField, Message, MessageSchema, ToolSchema
 from app.schemas.options import FormatField, OptionsSchema, ThinkField
-from app.schemas.running import KeepAlive
 
 MAX_MESSAGES = 1000
 
@@ -45,18 +45,6 @@ class ChatBody(TypedDict, total=False):
     stream: bool
 
 
-class StopField(fields.Field[Any]):
-    """One text, or a list of up to four, at which the answer ends."""
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[str]:
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
-            raise ValidationError("Give a text, or a list of texts that are not empty.")
-        if len(texts) > 4:
-            raise ValidationError("Four at most.")
-        return texts
-
-
 class TargetSchema(RequestSchema):
     """Who is asked."""
 
@@ -86,7 +74,11 @@ class QuestionSchema(RequestSchema):
     )
     temperature = StrictFloat(allow_none=True, validate=validate.Range(0, 2))
     top_p = StrictFloat(allow_none=True, validate=validate.Range(0, 1))
-    stop = StopField(allow_none=True, metadata={"description": "Where the answer ends"})
+    stop = TextsField(
+        allow_none=True,
+        count=validate.Length(max=4, error="Four at most."),
+        metadata={"description": "Where the answer ends"},
+    )
     seed = fields.Int(strict=True, allow_none=True, validate=validate.Range(-(2**63), 2**63 - 1))
     max_tokens = fields.Int(
         strict=True,

@@ -8,9 +8,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema, no_controls, not_blank
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import UtcDateTime, no_controls, not_blank
 from app.schemas.messages import KeptMessageSchema
-from app.schemas.models import UtcDateTime
 
 ROLES = ("user", "assistant", "system", "tool")
 STATUSES = ("complete", "pending", "failed", "cut", "stopped")

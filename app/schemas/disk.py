@@ -1,15 +1,50 @@
-"""What models take on the disk."""
+"""The disk space of the models."""
 
 from __future__ import annotations
+
+from datetime import datetime
+from typing import TypedDict
 
 from marshmallow import fields
 
 from app.schemas.base import UpstreamSchema
-from app.schemas.models import UtcDateTime
+from app.schemas.fields import UtcDateTime
+
+
+class _Sizes(TypedDict):
+    model: str
+    size: int
+    shared_bytes: int
+    reclaimable_bytes: int
+
+
+class ModelDisk(_Sizes, total=False):
+    """What :class:`ModelDiskSchema` dumps; the fields below are added to the sizes."""
+
+    last_used_at: datetime | None
+    protected: bool
+    safe_to_remove: bool
+    reason: str
+
+
+class _Disk(TypedDict):
+    path: str | None
+    models: list[ModelDisk]
+    total_bytes: int
+    free_bytes: int | None
+    duplicates: list[list[str]]
+    partial_bytes: int | None
+    estimated: bool
+
+
+class Disk(_Disk, total=False):
+    """What :class:`DiskSchema` dumps."""
+
+    safe_to_remove_bytes: int
 
 
 class ModelDiskSchema(UpstreamSchema):
-    """What one model takes."""
+    """The disk space of one model."""
 
     model = fields.Str()
     size = fields.Int(metadata={"description": "Bytes of all its layers"})
@@ -28,7 +63,7 @@ class ModelDiskSchema(UpstreamSchema):
 
 
 class DiskSchema(UpstreamSchema):
-    """What the models take."""
+    """The disk space of all models."""
 
     path = fields.Str(
         allow_none=True,

@@ -1,34 +1,25 @@
-"""Embeddings: what is asked and what is answered."""
+"""Embeddings: the requests and the answers."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from marshmallow import ValidationError, fields, validate
+from marshmallow import fields, validate
 
-from app.schemas.base import UpstreamSchema, no_controls, not_blank
+from app.schemas.base import UpstreamSchema
 from app.schemas.chat import TargetSchema
+from app.schemas.fields import TextsField, no_controls, not_blank
 
 MAX_TEXTS = 2048
 
 
-class TextsField(fields.Field[Any]):
-    """One text or a list of texts, none of them empty; loaded as a list."""
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[str]:
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-            raise ValidationError("Give a text, or a list of texts that are not empty.")
-        if not 1 <= len(texts) <= MAX_TEXTS:
-            raise ValidationError(f"Give 1 to {MAX_TEXTS} texts.")
-        return texts
-
-
 class EmbeddingRequestSchema(TargetSchema):
-    """What is to be embedded, and by whom."""
+    """The texts, and the provider and the model that make embeddings of them."""
 
     input = TextsField(
-        required=True, metadata={"description": f"A text, or a list of 1 to {MAX_TEXTS} texts"}
+        required=True,
+        count=validate.Length(1, MAX_TEXTS, error=f"Give 1 to {MAX_TEXTS} texts."),
+        metadata={"description": f"A text, or a list of 1 to {MAX_TEXTS} texts"},
     )
     model = fields.Str(
         allow_none=True,
@@ -71,7 +62,7 @@ class EmbeddingResponse(TypedDict):
 
 
 class EmbeddingUsageSchema(UpstreamSchema):
-    """How many tokens were read; null where the provider does not tell."""
+    """The tokens of the texts; null where the provider does not tell."""
 
     prompt_tokens = fields.Int(allow_none=True)
     total_tokens = fields.Int(allow_none=True)

@@ -1,4 +1,4 @@
-"""Whether the server is well."""
+"""The health of the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.schemas.base import UpstreamSchema
 
 
 class HealthSchema(UpstreamSchema):
-    """The server's own state."""
+    """The state of the server."""
 
     status = fields.Str(metadata={"description": "`ok`, or `degraded` when there are warnings"})
     version = fields.Str(metadata={"description": "The server's version"})

@@ -10,7 +10,8 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from app.schemas.base import RequestSchema, not_blank
+from app.schemas.base import RequestSchema
+from app.schemas.fields import not_blank
 
 MAX_IMAGES = 20
 

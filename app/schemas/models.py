@@ -1,40 +1,64 @@
-"""Models as Ollama lists them, and as they are answered."""
+"""The installed models, as Ollama lists them and as this API does."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
-from marshmallow import ValidationError, fields, post_load, validate
+from marshmallow import fields, post_load, validate
 
 from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import Digest, UtcDateTime
 
 
-class UtcDateTime(fields.AwareDateTime):
-    """A time that is written in UTC, ISO 8601, with a ``Z``."""
+class ModelDetails(TypedDict, total=False):
+    """What :class:`ModelDetailsSchema` loads; an Ollama before 0.30 tells no ``context_length``."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(default_timezone=timezone.utc, **kwargs)
+    format: str
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+    context_length: int
 
-    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
-        if value is None:
-            return None
-        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+class Named(TypedDict):
+    """Anything with a model's name."""
+
+    name: str
 
 
-class Digest(fields.Str):
-    """A SHA-256 digest; Ollama sends bare hex, answers read ``sha256:<64 hex>``."""
+class _Installed(Named):
+    size: int
+    modified_at: datetime
+    digest: str
+    details: ModelDetails
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, *args, **kwargs)
-        bare = text.removeprefix("sha256:").lower()
-        if len(bare) != 64 or not set(bare) <= set("0123456789abcdef"):
-            raise ValidationError("Not a SHA-256 digest.")
-        return f"sha256:{bare}"
+
+class InstalledModel(_Installed, total=False):
+    """A model as :class:`ModelSchema` loads it; ``loaded`` is there when the request asks for it."""
+
+    capabilities: list[str]
+    loaded: bool
+
+
+class ModelList(TypedDict):
+    """What :class:`ModelListSchema` loads."""
+
+    models: list[InstalledModel]
+    total: int
+
+
+class ModelListing(ModelList, total=False):
+    """What :class:`ModelListingSchema` dumps."""
+
+    stale: bool
+    age_seconds: int
+    as_of: datetime
 
 
 class ModelDetailsSchema(UpstreamSchema):
-    """What a model is made of."""
+    """The family, the size and the format of a model."""
 
     format = fields.Str(load_default="")
     family = fields.Str(load_default="")
@@ -99,7 +123,7 @@ class ListedModelSchema(ModelSchema):
 
 
 class ModelListingSchema(ModelListSchema):
-    """The models that are asked for."""
+    """The models that the request asks for."""
 
     models = fields.List(fields.Nested(ListedModelSchema))
     stale = fields.Bool(metadata={"description": "True for the last known list: Ollama is down"})

@@ -1,4 +1,4 @@
-"""What clients of OpenAI's API send and get. What is not known here is passed on as it is."""
+"""The requests and answers of OpenAI's API; fields that are not named here are passed on as they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, TypedDict
 
 from marshmallow import INCLUDE, ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, no_controls
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, no_controls
 
 _MODEL = "`provider/model`, or a model of the default provider; when there is none, the model of its settings"
 
@@ -21,7 +22,7 @@ class PromptField(fields.Field[Any]):
 
 
 class PassedOnSchema(RequestSchema):
-    """A body of which all but a few fields is the provider's business."""
+    """A body whose fields are for the provider, but for a few."""
 
     class Meta:
         unknown = INCLUDE
@@ -46,7 +47,7 @@ class OpenAIRequest(TypedDict, total=False):
 
 
 class StreamableSchema(PassedOnSchema):
-    """A body whose answer may come as it is made."""
+    """A body whose answer may be a stream."""
 
     stream = StrictBool(
         allow_none=True, metadata={"description": "Answer as a stream of chunks that ends with `[DONE]`"}

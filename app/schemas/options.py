@@ -1,4 +1,4 @@
-"""What a chat may ask of Ollama beyond OpenAI's words: its options, the form of the answer, thinking."""
+"""What only Ollama's own API has: its options, the format of the answer, thinking."""
 
 from __future__ import annotations
 
@@ -6,49 +6,54 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, StrictBool, StrictFloat
+from app.schemas.base import RequestSchema
+from app.schemas.fields import StrictBool, StrictFloat, TextsField
 
 THINK_LEVELS = ("low", "medium", "high", "max")
 
-_INT32 = validate.Range(-(2**31), 2**31 - 1)
+_INT = 2**63
+_FLOAT = 3.4e38  # more is infinite in 32 bits
 
 
-def _int(low: int | None = None, **metadata: str) -> fields.Int:
-    check = _INT32 if low is None else validate.Range(low, 2**31 - 1)
-    return fields.Int(strict=True, validate=check, metadata=metadata)
+def _int(least: int = -_INT, description: str | None = None) -> fields.Int:
+    metadata = {"description": description} if description else None
+    return fields.Int(strict=True, validate=validate.Range(least, _INT - 1), metadata=metadata)
 
 
-def _float(low: float, high: float | None = None) -> StrictFloat:
-    return StrictFloat(validate=validate.Range(low, high))
+def _float(least: float = -_FLOAT, most: float = _FLOAT) -> StrictFloat:
+    return StrictFloat(validate=validate.Range(least, most))
 
 
 class OptionsSchema(RequestSchema):
-    """Ollama's options (``api/types.go``); it would pass over an unknown one without a word."""
+    """Ollama's options, of a chat and as the parameters of a model; it ignores an unknown one silently.
 
-    num_ctx = _int(1, description="The window in tokens; another one than is in force loads the model anew")
-    num_predict = _int(-2, description="The most tokens of an answer; -1 for no limit")
-    num_keep = _int(-1)
-    num_batch = _int(1)
-    num_gpu = _int(-1, description="Layers on the GPU")
-    num_thread = _int(0)
-    main_gpu = _int(0)
-    draft_num_predict = _int(0)
+    Their names and types are those of ``api/types.go``: integers of 64 bits, floats of 32.
+    """
+
+    num_ctx = _int(1, "The window in tokens; another one than is in force loads the model anew")
+    num_predict = _int(-2, "The most tokens of an answer; -1 for no limit")
+    num_keep = _int(-1, "Tokens of the beginning that are never dropped")
+    num_batch = _int(1, "Tokens of a prompt that are read at once")
+    num_gpu = _int(-1, "Layers on the GPU")
+    num_thread = _int(0, "Threads; 0 lets Ollama choose")
+    main_gpu = _int(0, "The GPU for small tensors")
+    draft_num_predict = _int(0, "Tokens that a draft model guesses ahead")
     use_mmap = StrictBool()
     seed = _int()
-    top_k = _int(0)
+    top_k = _int(0, "Tokens to choose from")
     top_p = _float(0, 1)
     min_p = _float(0, 1)
     typical_p = _float(0, 1)
-    repeat_last_n = _int(-1)
-    temperature = _float(0, 100)
-    repeat_penalty = _float(0, 100)
-    presence_penalty = _float(-100, 100)
-    frequency_penalty = _float(-100, 100)
-    stop = fields.List(fields.Str(validate=validate.Length(1)), validate=validate.Length(1, 100))
+    repeat_last_n = _int(-1, "Tokens in which repetitions are looked for; -1 for num_ctx")
+    temperature = _float(0)
+    repeat_penalty = _float()
+    presence_penalty = _float()
+    frequency_penalty = _float()
+    stop = TextsField(metadata={"description": "Where an answer ends"})
 
 
 class ThinkField(fields.Field[Any]):
-    """Whether a model is to think, and how much."""
+    """Whether a model should think, and how much."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool | str:
         if isinstance(value, bool) or (isinstance(value, str) and value in THINK_LEVELS):
@@ -71,7 +76,7 @@ class FormatField(fields.Field[Any]):
 
 
 def schema_fault(schema: dict[str, Any]) -> str:
-    """Say what is wrong with a JSON schema, if anything is."""
+    """Return what is wrong with a JSON schema; empty for a valid one."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -88,7 +93,7 @@ def schema_fault(schema: dict[str, Any]) -> str:
 
 
 def _reference_elsewhere(schema: Any) -> str:
-    """Return a ``$ref`` that leaves *schema*, if there is one."""
+    """Return a ``$ref`` to something outside of *schema*; empty when there is none."""
     if isinstance(schema, list):
         return next(filter(None, map(_reference_elsewhere, schema)), "")
     if not isinstance(schema, dict):

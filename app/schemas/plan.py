@@ -1,4 +1,4 @@
-"""What a pull would do."""
+"""What a pull would fetch and need."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Plan(TypedDict):
 
 
 class PlanLayerSchema(UpstreamSchema):
-    """A part of the model."""
+    """A layer of the model."""
 
     digest = fields.Str()
     size = fields.Int(metadata={"description": "Bytes"})

@@ -6,7 +6,8 @@ from typing import Any, TypedDict
 
 from marshmallow import fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, check_base_url, no_controls, not_blank
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, check_base_url, no_controls, not_blank
 
 PROVIDER_ID = r"^[a-z0-9][a-z0-9_-]{0,62}\Z"
 KINDS = ("ollama", "openai")
@@ -62,7 +63,7 @@ class ProviderFieldsSchema(RequestSchema):
 
 
 class ProviderSchema(ProviderFieldsSchema):
-    """A provider as it is answered."""
+    """A provider, as the API answers it."""
 
     id = fields.Str(dump_only=True, metadata={"description": "Its key in URLs and requests"})
     custom = fields.Bool(dump_only=True, metadata={"description": "Whether it was added here, not shipped"})
@@ -82,7 +83,7 @@ class ProviderSchema(ProviderFieldsSchema):
 
 
 class ProviderReplaceSchema(ProviderSchema):
-    """The body of ``PUT``: what was read may be sent back, so read-only fields are passed over."""
+    """The body of ``PUT``: a client may send back what it read, so read-only fields are ignored."""
 
     name = _name_field(required=True)
     base_url = _base_url_field(required=True)
@@ -123,31 +124,10 @@ class StoredProvider(TypedDict, total=False):
 
 
 class StoredProviderSchema(ProviderFieldsSchema):
-    """What the data folder keeps of a provider."""
+    """What the file in the data folder keeps of a provider."""
 
     status = fields.Str()
     last_checked = fields.Str()
-
-
-class _Finding(TypedDict):
-    status: str
-    message: str
-
-
-class ProviderFinding(_Finding, total=False):
-    """What was found of a provider."""
-
-    hint: str
-    models: int
-    version: str
-
-
-class ProviderTest(ProviderFinding):
-    """What :class:`ProviderTestSchema` shows."""
-
-    provider: str
-    latency: float
-    last_checked: str
 
 
 class ProviderTestSchema(RequestSchema):
@@ -161,6 +141,19 @@ class ProviderTestSchema(RequestSchema):
     version = fields.Str(metadata={"description": "Its version, where it tells one (Ollama)"})
     latency = fields.Float(metadata={"description": "Seconds until it had answered"})
     last_checked = fields.Str()
+
+
+class ProviderTest(TypedDict, total=False):
+    """What :class:`ProviderTestSchema` dumps."""
+
+    provider: str
+    status: str
+    message: str
+    hint: str
+    models: int
+    version: str
+    latency: float
+    last_checked: str
 
 
 class ProviderModelSchema(UpstreamSchema):

@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, not_blank
-from app.schemas.models import UtcDateTime
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, UtcDateTime, not_blank
 
 
 class _PullRequest(TypedDict):

@@ -4,36 +4,59 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypedDict
 
-from marshmallow import ValidationError, fields, post_load
+from marshmallow import fields, post_load
 
-from app.schemas.base import RequestSchema, UpstreamSchema, not_blank
-from app.schemas.models import Digest, ModelDetailsSchema, UtcDateTime
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import Digest, KeepAlive, UtcDateTime, model_name
+from app.schemas.models import ModelDetails, ModelDetailsSchema, Named
 
 _CENTURY = timedelta(days=36525)  # Ollama writes "never" as a time three centuries away
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
 
 
-class KeepAlive(fields.Field[Any]):
-    """How long a model stays in memory: seconds, or a duration such as ``10m``; negative for ever.
+class Memory(TypedDict):
+    """What :class:`MemorySchema` dumps."""
 
-    :param may_be_zero: whether the model may leave it at once
-    """
+    size_vram: int
+    gpu_percent: float
+    expires_at: datetime | None
+    forever: bool
 
-    def __init__(self, *, may_be_zero: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._may_be_zero = may_be_zero
 
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> float | str:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-        is_text = isinstance(value, str) and len(value) < 40 and _DURATION.fullmatch(value)
-        if not is_number and not is_text:
-            raise ValidationError('Give a number of seconds, or a duration with its unit such as "10m".')
-        if not self._may_be_zero and not re.search("[1-9]", str(value)):
-            raise ValidationError("0 unloads the model: use POST /api/providers/ollama/unload.")
-        kept: float | str = value
-        return kept
+class RunningModel(Named, Memory):
+    """A model as :class:`RunningSchema` loads it."""
+
+    size: int
+    context_length: int | None
+    digest: str
+    details: ModelDetails
+
+
+class RunningList(TypedDict):
+    """What :class:`RunningListSchema` loads."""
+
+    models: list[RunningModel]
+    total: int
+
+
+class UnloadedModel(TypedDict):
+    """What :class:`UnloadedSchema` dumps."""
+
+    model: str
+    loaded: bool
+
+
+class LoadedModel(UnloadedModel, total=False):
+    """What :class:`LoadedSchema` dumps; of a model that is not in memory, only the first two."""
+
+    size: int
+    context_length: int | None
+    size_vram: int
+    gpu_percent: float
+    expires_at: datetime | None
+    forever: bool
 
 
 class MemorySchema(UpstreamSchema):
@@ -83,13 +106,13 @@ class RunningListSchema(UpstreamSchema):
 
 
 class UnloadSchema(RequestSchema):
-    """Which model leaves the memory."""
+    """Which model to unload."""
 
-    model = fields.Str(required=True, validate=not_blank("Model name"), metadata={"label": "Model name"})
+    model = model_name()
 
 
 class LoadSchema(UnloadSchema):
-    """Which model is loaded, and for how long."""
+    """Which model to load, and for how long."""
 
     keep_alive = KeepAlive(
         metadata={"description": "Seconds, or a duration such as `10m`; negative for ever. Else Ollama's own"}

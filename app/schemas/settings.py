@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from marshmallow import ValidationError, fields, validate
 
 from app.model_name import ModelName
-from app.schemas.base import RequestSchema, StrictBool, StrictFloat
+from app.schemas.base import RequestSchema
+from app.schemas.fields import KeepAlive, StrictBool, StrictFloat
 from app.schemas.options import ThinkField
-from app.schemas.running import KeepAlive
 
 _seconds = validate.Range(min=0, min_inclusive=False, max=86400)
 _clock = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Give a time of day, for example 03:00")
@@ -18,6 +20,69 @@ def _check_name(value: str) -> None:
         ModelName.parse(value)
     except ValueError as exc:
         raise ValidationError(str(exc)) from exc
+
+
+class TimeoutValues(TypedDict):
+    """What :class:`TimeoutsSchema` dumps, in seconds."""
+
+    connect: float
+    first_byte: float
+    idle: float
+    list: float
+    pull: float
+
+
+Window = TypedDict("Window", {"from": str, "to": str})
+"""What ``WindowSchema`` loads: a part of the day, in local time."""
+
+
+class UpdateSettings(TypedDict):
+    """What :class:`UpdateSettingsSchema` dumps."""
+
+    enabled: bool
+    time: str
+    window: Window | None
+    skip_loaded: bool
+
+
+class PullSettings(TypedDict):
+    """What :class:`PullSettingsSchema` dumps."""
+
+    window: Window | None
+    keep_days: int
+    max_bytes_per_second: int | None
+
+
+class UsageSettings(TypedDict):
+    """What :class:`UsageSettingsSchema` dumps."""
+
+    keep_days: int
+
+
+class ModelDefaults(TypedDict, total=False):
+    """What :class:`ModelDefaultsSchema` loads."""
+
+    num_ctx: int | None
+    keep_alive: float | str | None
+    think: bool | str | None
+
+
+class SettingsValues(TypedDict):
+    """The settings in force, as :class:`SettingsSchema` dumps them."""
+
+    default_provider: str
+    fallback_provider: str | None
+    system_prompt: str
+    temperature: float | None
+    max_tokens: int | None
+    timeouts: TimeoutValues
+    pinned_models: list[str]
+    protected_models: list[str]
+    keep_versions: int
+    model_defaults: dict[str, ModelDefaults]
+    updates: UpdateSettings
+    pulls: PullSettings
+    usage: UsageSettings
 
 
 class TimeoutsSchema(RequestSchema):
@@ -46,7 +111,7 @@ WindowSchema = RequestSchema.from_dict(  # not a class statement: `from` is a ke
 
 
 class UpdateSettingsSchema(RequestSchema):
-    """When models are updated by themselves."""
+    """When models are updated automatically."""
 
     enabled = StrictBool(metadata={"description": "Whether they are; off by default"})
     time = fields.Str(validate=_clock, metadata={"description": "When, once a day, in local time"})
@@ -59,7 +124,7 @@ class UpdateSettingsSchema(RequestSchema):
 
 
 class PullSettingsSchema(RequestSchema):
-    """When models are pulled, how fast, and how long that is remembered."""
+    """When models are pulled, how fast, and how long the pulls are kept."""
 
     window = fields.Nested(
         WindowSchema,
@@ -86,7 +151,7 @@ class PullSettingsSchema(RequestSchema):
 
 
 class ModelDefaultsSchema(RequestSchema):
-    """How one of Ollama's models is used where a chat does not say."""
+    """What a chat with one of Ollama's models has where it names nothing else."""
 
     num_ctx = fields.Int(
         strict=True,
@@ -103,7 +168,7 @@ class ModelDefaultsSchema(RequestSchema):
 
 
 class UsageSettingsSchema(RequestSchema):
-    """What is kept of the calls to providers."""
+    """How long the calls to providers are kept."""
 
     keep_days = fields.Int(
         strict=True,

@@ -1,21 +1,140 @@
-"""A model in detail: as Ollama shows it, and as it is answered."""
+"""The details of a model, as Ollama shows them and as this API does; copies and deletions."""
 
 from __future__ import annotations
 
-from typing import Any
+import ast
+import json
+from datetime import datetime
+from typing import Any, TypedDict
 
-from marshmallow import fields, post_load
+from marshmallow import ValidationError, fields, post_load
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema
-from app.schemas.models import Digest, ModelDetailsSchema, UtcDateTime
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import Digest, StrictBool, UtcDateTime
+from app.schemas.models import ModelDetails, ModelDetailsSchema
 from app.schemas.running import MemorySchema
 
 
+class ShownModel(TypedDict):
+    """What :class:`ShowSchema` loads."""
+
+    license: str
+    parameters: dict[str, Any]
+    template: str
+    system: str
+    requires: str
+    details: ModelDetails
+    capabilities: list[str]
+    trained_context: int | None
+
+
+class ContextLength(TypedDict):
+    """What :class:`ContextSchema` dumps, in tokens."""
+
+    trained: int | None
+    in_force: int | None
+
+
+class _Detail(TypedDict):
+    name: str
+    size: int
+    digest: str
+    modified_at: datetime
+    details: ModelDetails
+    capabilities: list[str]
+    context: ContextLength
+    parameters: dict[str, Any]
+    template: str
+    system: str
+    license: str
+    requires: str
+    aliases: list[str]
+    loaded: bool
+
+
+class ModelDetail(_Detail, total=False):
+    """What :class:`ModelDetailSchema` dumps; the rest only of a model in memory."""
+
+    size_vram: int
+    gpu_percent: float
+    expires_at: datetime | None
+    forever: bool
+
+
+class CopiedModel(TypedDict):
+    """What :class:`CopiedSchema` dumps."""
+
+    source: str
+    destination: str
+    copied: bool
+
+
+class FreedLayer(TypedDict):
+    """What :class:`FreedLayerSchema` dumps."""
+
+    digest: str
+    size: int
+    media_type: str
+    freed: bool
+
+
+class _Freed(TypedDict):
+    freed_bytes: int
+    shared_bytes: int
+    estimated: bool
+
+
+class FreedSpace(_Freed, total=False):
+    """What a deletion frees on the disk; ``layers`` are left out where that is estimated."""
+
+    layers: list[FreedLayer]
+
+
+class DeletedModel(FreedSpace):
+    """What :class:`DeletedSchema` dumps."""
+
+    model: str
+    deleted: bool
+    dry_run: bool
+    deleted_versions: list[str]
+    kept_versions: list[str]
+
+
+class ParametersField(fields.Field[Any]):
+    """A model's parameters, of which Ollama sends a line each, such as ``stop  "<|im_end|>"``.
+
+    They are loaded as a dict; a parameter that is there twice, and ``stop``, has a list.
+    """
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        if not isinstance(value, str):
+            raise ValidationError("Not a text.")
+        found: dict[str, list[Any]] = {}
+        for line in value.splitlines():
+            key, _sep, text = line.strip().partition(" ")
+            if key:
+                found.setdefault(key, []).append(_parameter(text.strip()))
+        return {
+            key: values if key == "stop" or len(values) > 1 else values[0] for key, values in found.items()
+        }
+
+
+def _parameter(text: str) -> Any:
+    """Read a number, a truth value or a quoted text as Go's ``%#v`` writes it; others stay as they are."""
+    for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return text
+
+
 class ShowSchema(UpstreamSchema):
-    """What ``POST /api/show`` answers, as far as it is told on."""
+    """The fields of Ollama's ``POST /api/show`` that this API uses."""
 
     license = fields.Str(load_default="")
-    parameters = fields.Str(load_default="")
+    parameters = ParametersField(load_default=dict)
     template = fields.Str(load_default="")
     system = fields.Str(load_default="")
     requires = fields.Str(load_default="")
@@ -24,15 +143,19 @@ class ShowSchema(UpstreamSchema):
     capabilities = fields.List(fields.Str(), load_default=list, allow_none=True)
 
     @post_load
-    def _trained_context(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def _explain(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Find the trained context length; its key names the model's architecture."""
         info = data.pop("model_info") or {}
         length = info.get(f"{info.get('general.architecture')}.context_length")
-        return {**data, "trained_context": length if isinstance(length, int) else None}
+        return {
+            **data,
+            "capabilities": data["capabilities"] or [],
+            "trained_context": length if isinstance(length, int) else None,
+        }
 
 
 class ContextSchema(UpstreamSchema):
-    """How many tokens a model can look at."""
+    """How many tokens a model's window has."""
 
     trained = fields.Int(allow_none=True, metadata={"description": "The most that it was trained for"})
     in_force = fields.Int(
@@ -44,7 +167,7 @@ class ContextSchema(UpstreamSchema):
 
 
 class ModelDetailSchema(MemorySchema):
-    """A model in detail."""
+    """The details of a model."""
 
     name = fields.Str()
     size = fields.Int(metadata={"description": "Bytes of all its layers"})
@@ -67,7 +190,7 @@ class ModelDetailSchema(MemorySchema):
 
 
 class CopySchema(RequestSchema):
-    """Which model gets a second name."""
+    """Which model to copy, and the copy's name."""
 
     source = fields.Str(required=True)
     destination = fields.Str(required=True)

@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, StrictBool, UpstreamSchema, not_blank
-from app.schemas.models import UtcDateTime
-from app.schemas.pulls import PullSchema
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import StrictBool, UtcDateTime, model_name, not_blank
+from app.schemas.pulls import PullSchema, PullSummary
+
+
+class _Update(TypedDict):
+    model: str
+    status: str
+    digest: str
+    available_digest: str | None
+    download_bytes: int
+    needed_bytes: int
+    changed: list[str]
+    is_outdated: bool
+
+
+class ModelUpdate(_Update, total=False):
+    """What :class:`ModelUpdateSchema` and, once the update is started, :class:`StartedUpdateSchema` dump.
+
+    ``is_outdated`` holds for a pinned model too; ``needed_bytes`` are those that the disk must have free.
+    """
+
+    reason: str
+    previous: str | None
+    kept_as: str
+    pull: PullSummary
+
+
+class UpdateList(TypedDict):
+    """What :class:`UpdateListSchema` dumps."""
+
+    models: list[ModelUpdate]
+    checked_at: datetime
+    total: int
+    outdated: int
+
+
+class SkippedUpdate(TypedDict):
+    """What :class:`SkippedUpdateSchema` dumps."""
+
+    model: str
+    reason: str
+
+
+class UpdateResult(TypedDict):
+    """What :class:`UpdateResultSchema` dumps."""
+
+    started: list[ModelUpdate]
+    skipped: list[SkippedUpdate]
+    download_bytes: int
+    dry_run: bool
+
+
+class Rollback(TypedDict):
+    """What :class:`RollbackSchema` dumps."""
+
+    model: str
+    digest: str
+    replaced_digest: str | None
+    previous: str | None
 
 
 class UpdateQuerySchema(RequestSchema):
-    """How to look for updates."""
+    """Whether to ask the registries again."""
 
     refresh = fields.Bool(
         load_default=False,
@@ -21,7 +79,7 @@ class UpdateQuerySchema(RequestSchema):
 
 
 class ModelUpdateSchema(UpstreamSchema):
-    """An installed model, compared with its registry's."""
+    """An installed model, compared with the one in its registry."""
 
     model = fields.Str()
     status = fields.Str(
@@ -41,7 +99,7 @@ class ModelUpdateSchema(UpstreamSchema):
 
 
 class UpdateListSchema(UpstreamSchema):
-    """The installed models, compared with their registries'."""
+    """The installed models, compared with those in their registries."""
 
     models = fields.List(fields.Nested(ModelUpdateSchema))
     checked_at = UtcDateTime(metadata={"description": "When the first of them was asked for"})
@@ -50,7 +108,7 @@ class UpdateListSchema(UpstreamSchema):
 
 
 class UpdateRequestSchema(RequestSchema):
-    """What to update."""
+    """Which models to update."""
 
     models = fields.List(
         fields.Str(validate=not_blank("Model name")),
@@ -79,7 +137,7 @@ class StartedUpdateSchema(ModelUpdateSchema):
     class Meta(UpstreamSchema.Meta):
         exclude = ("reason", "previous")
 
-    kept_as = fields.Str(metadata={"description": "The name under which the version of now is kept"})
+    kept_as = fields.Str(metadata={"description": "The name under which the installed version is kept"})
     pull = fields.Nested(PullSchema)
 
 
@@ -93,7 +151,7 @@ class SkippedUpdateSchema(UpstreamSchema):
 
 
 class UpdateResultSchema(UpstreamSchema):
-    """What is being updated; with `dry_run`, what would be."""
+    """The models that are being updated, or with `dry_run` would be."""
 
     started = fields.List(fields.Nested(StartedUpdateSchema))
     skipped = fields.List(fields.Nested(SkippedUpdateSchema))
@@ -104,16 +162,16 @@ class UpdateResultSchema(UpstreamSchema):
 class RollbackRequestSchema(RequestSchema):
     """Which model to roll back."""
 
-    model = fields.Str(required=True, validate=not_blank("Model name"), metadata={"label": "Model name"})
+    model = model_name()
 
 
 class RollbackSchema(UpstreamSchema):
     """A model that was rolled back."""
 
     model = fields.Str()
-    digest = fields.Str(metadata={"description": "Of the version that is in force again"})
+    digest = fields.Str(metadata={"description": "Of the version that is installed again"})
     replaced_digest = fields.Str(allow_none=True, metadata={"description": "Of the one that was"})
     previous = fields.Str(
         allow_none=True,
-        metadata={"description": "The name under which that one is kept: roll back to go forth"},
+        metadata={"description": "The name under which that one is kept: another rollback installs it again"},
     )

@@ -1,4 +1,4 @@
-"""What the calls to providers took."""
+"""The calls to providers, summed up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema, no_controls
+from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.fields import no_controls
 
 GROUPS = ("day", "provider", "model")
 
@@ -91,14 +92,14 @@ class UsageQuerySchema(RequestSchema):
 
 
 class Rounded(fields.Float):
-    """A figure to the thousandth: more says nothing."""
+    """A number, rounded to three decimals."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> float | None:
         return None if value is None else round(value, 3)
 
 
 class UsageSumSchema(UpstreamSchema):
-    """Some calls, summed up."""
+    """The sums and averages of some calls."""
 
     calls = fields.Int()
     failures = fields.Int()
@@ -115,7 +116,7 @@ class UsageSumSchema(UpstreamSchema):
 
 
 class UsageGroupSchema(UsageSumSchema):
-    """The calls of a day, a provider or a model, as asked for."""
+    """The calls of a day, a provider or a model, as the request groups them."""
 
     day = fields.Str(metadata={"description": "In UTC"})
     provider = fields.Str()

@@ -1,1 +1,5 @@
-"""Which models a provider has: the one that answers by default, and what to say of one that is absent."""
+"""The models of the providers: which there are, which one answers by default, what to say of an absent one.
+
+:class:`~app.services.catalog.offers.Offers` is the face, for every kind of provider;
+:class:`~app.services.catalog.probe.ProviderProbe` tests a provider.
+"""

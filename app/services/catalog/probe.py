@@ -1,11 +1,11 @@
-"""Test whether a provider can be reached, and say how to mend it when it cannot."""
+"""Testing whether a provider can be reached, and saying what to do where it cannot."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from app.config import Timeouts
 from app.errors import (
     InvalidUpstreamKey,
     InvalidUpstreamResponse,
@@ -13,56 +13,57 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.schemas.providers import ProviderFinding, ProviderTest
-from app.services.ollama.service import OllamaService
-from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import Provider
+from app.schemas.providers import ProviderTest
+from app.services.catalog.offers import Offers, ProviderOffers
+from app.services.providers.store import Provider, ProviderStore
 
 
-def check(
-    provider: Provider, ollama: OllamaService, clients: OpenAIClients, timeouts: Timeouts
-) -> ProviderTest:
-    """Ask *provider* for its models; return what was found, also when that fails.
+@dataclass(frozen=True)
+class ProviderProbe:
+    """Tests providers, and keeps the outcome as their status."""
 
-    ``status`` is one of :data:`app.schemas.providers.TEST_STATUSES`.
-    """
-    started = time.monotonic()
-    try:
-        if provider.is_ollama:
-            found = _ollama_found(provider, ollama)
-        else:
-            found = _found(clients.list_models(provider, timeouts)["total"], provider)
-    except ServiceError as exc:
-        found = {"status": _status(exc, provider), "message": exc.message}
-        if exc.hint:
-            found["hint"] = exc.hint
-    return {
-        "provider": provider.id,
-        **found,
-        "latency": round(time.monotonic() - started, 3),
-        "last_checked": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
-    }
+    providers: ProviderStore
+    offers: Offers
+
+    def test(self, id: str) -> ProviderTest:
+        """Ask a provider for its models, and return what came of it; its failure is no error here.
+
+        ``status`` is one of :data:`app.schemas.providers.TEST_STATUSES`.
+
+        :raises ProviderNotFound: when there is none of that id
+        """
+        provider = self.providers.get(id)
+        offers = self.offers.of(provider)
+        started = time.monotonic()
+        try:
+            outcome = _found(provider, offers)
+        except ServiceError as exc:
+            outcome = {"status": _status(exc, offers), "message": exc.message}
+            if exc.hint:
+                outcome["hint"] = exc.hint
+        outcome["provider"] = provider.id
+        outcome["latency"] = round(time.monotonic() - started, 3)
+        outcome["last_checked"] = (
+            datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+        )
+        self.providers.update(id, status=outcome["status"], last_checked=outcome["last_checked"])
+        return outcome
 
 
-def _ollama_found(provider: Provider, ollama: OllamaService) -> ProviderFinding:
-    version = ollama.version()
-    return {**_found(ollama.list()["total"], provider), "version": version}
-
-
-def _found(models: int, provider: Provider) -> ProviderFinding:
+def _found(provider: Provider, offers: ProviderOffers) -> ProviderTest:
+    """Return what an answer of the provider tells: its version, and whether it has models."""
+    version = offers.version()
+    told: ProviderTest = {} if version is None else {"version": version}
+    models = len(offers.all())
     if models:
         plural = "" if models == 1 else "s"
         message = f"{provider.name} answers and has {models} model{plural}."
-        return {"status": "connected", "message": message, "models": models}
-    if provider.is_ollama:
-        hint = 'Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}'
-    else:
-        hint = "Load a model there."
+        return {"status": "connected", "message": message, "models": models, **told}
     message = f"{provider.name} answers and has no models yet."
-    return {"status": "no_models", "message": message, "hint": hint, "models": 0}
+    return {"status": "no_models", "message": message, "hint": offers.when_empty, "models": 0, **told}
 
 
-def _status(exc: ServiceError, provider: Provider) -> str:
+def _status(exc: ServiceError, offers: ProviderOffers) -> str:
     if isinstance(exc, UpstreamUnavailable):
         refused = exc.details.get("reason") == "connection_refused"
         return "connection_refused" if refused else "error"
@@ -70,6 +71,4 @@ def _status(exc: ServiceError, provider: Provider) -> str:
         return "timeout"
     if isinstance(exc, InvalidUpstreamKey):
         return "unauthorized"
-    if isinstance(exc, InvalidUpstreamResponse) and provider.is_ollama:
-        return "not_ollama"
-    return "error"
+    return offers.when_invalid if isinstance(exc, InvalidUpstreamResponse) else "error"

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 
 from app.errors import ServiceError
-from app.model_name import ModelName
 from app.schemas.chat_results import ToldUsage, Usage, UsedContext
 from app.schemas.messages import Message
 from app.services.ollama.names import find_model, key_of
@@ -64,8 +63,8 @@ class ContextWindows:
         """Ask whether *model* is loaded, and with which window; None for what is not known."""
         try:
             ollama = self._ollamas.of(provider, self._settings.hasty_timeouts)  # not worth a wait
-            found = find_model(ollama.ps()["models"], ModelName.parse(model))
-        except (ServiceError, ValueError):
+            found = find_model(ollama.ps()["models"], model)
+        except ServiceError:
             self._keep(provider, model, None, is_seen=True)
             return None, None
         if found is None:  # it may be loaded the next moment

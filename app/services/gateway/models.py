@@ -6,46 +6,28 @@ import logging
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any
 
-from app.config import Timeouts
 from app.errors import ServiceError
-from app.model_name import ModelName
 from app.schemas.openai_v1 import OpenAIModel, OpenAIModelList
 from app.schemas.providers import ProviderModel
-from app.services.catalog.absent import absent
+from app.services.catalog.offers import Offers
 from app.services.gateway.service import split_name
-from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaService
-from app.services.providers.openai_api import OpenAIClients
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)
-
-Json = dict[str, Any]
 
 _CONNECT_TIMEOUT = 1.0  # seconds that one provider may hold up the list of all
 _LIST_TIMEOUT = 3.0
 
 
 class GatewayModels:
-    """The models of the enabled providers, in OpenAI's shapes.
+    """The models of the enabled providers, in OpenAI's shapes."""
 
-    :param ollama_for: makes the service for an Ollama provider, with these timeouts
-    """
-
-    def __init__(
-        self,
-        providers: ProviderStore,
-        settings: SettingsStore,
-        clients: OpenAIClients,
-        ollama_for: Callable[[Provider, Timeouts], OllamaService],
-    ) -> None:
+    def __init__(self, providers: ProviderStore, settings: SettingsStore, offers: Offers) -> None:
         self._providers = providers
         self._settings = settings
-        self._clients = clients
-        self._ollama_for = ollama_for
+        self._offers = offers
 
     def list_models(self) -> OpenAIModelList:
         """Return the models of all enabled providers; those that do not answer soon are left out."""
@@ -59,10 +41,11 @@ class GatewayModels:
         default = self._settings.all()["default_provider"]
 
         def entries(provider: Provider) -> list[OpenAIModel]:
-            found = self._entries(provider, hasty)
-            for entry in found:
-                entry["id"] = _joined(provider.id, entry["id"], providers, default)
-            return found
+            offered = self._offers.of(provider, hasty).all()
+            return [
+                _entry(_joined(provider.id, model["id"], providers, default), provider, model)
+                for model in offered
+            ]
 
         lists = _each([provider for provider in providers.values() if provider.enabled], entries)
         return {"object": "list", "data": [entry for found in lists for entry in found]}
@@ -75,27 +58,7 @@ class GatewayModels:
         default = self._settings.all()["default_provider"]
         provider_id, model = split_name(name, self._providers.all(), default)
         provider = self._providers.get_enabled(provider_id)
-        timeouts = self._settings.timeouts
-        if provider.is_ollama:
-            ollama = self._ollama_for(provider, timeouts)
-            found = find_model(ollama.list()["models"], check_name(model))
-            if found is None:
-                raise ollama.model_not_found(model)
-            return _ollama_entry(name, found)
-        offered = self._clients.list_models(provider, timeouts)["models"]
-        for entry in offered:
-            if entry["id"] == model:
-                return _entry(name, provider, entry)
-        raise absent(provider, model, [entry["id"] for entry in offered])
-
-    def _entries(self, provider: Provider, timeouts: Timeouts) -> list[OpenAIModel]:
-        """Return the models of *provider*, by their own names."""
-        if provider.is_ollama:
-            models = self._ollama_for(provider, timeouts).list()["models"]
-            return [_ollama_entry(model["name"], model) for model in models]
-        # The settings' own timeouts: for others the client would be replaced.
-        offered = self._clients.list_models(provider, self._settings.timeouts, limit=timeouts.list)["models"]
-        return [_entry(entry["id"], provider, entry) for entry in offered]
+        return _entry(name, provider, self._offers.of(provider).find(model))
 
 
 def _joined(id: str, model: str, ids: Container[str], default: str) -> str:
@@ -123,15 +86,6 @@ def _each(
         else:
             raise error
     return found
-
-
-def _ollama_entry(id: str, model: Json) -> OpenAIModel:
-    try:
-        owner = ModelName.parse(model["name"]).namespace
-    except ValueError:  # Ollama lists names that its own grammar does not allow
-        owner = "library"
-    created = int(model["modified_at"].timestamp())
-    return {"id": id, "object": "model", "created": created, "owned_by": owner}
 
 
 def _entry(id: str, provider: Provider, entry: ProviderModel) -> OpenAIModel:

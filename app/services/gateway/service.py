@@ -7,15 +7,13 @@ from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http import HTTPStatus
 from typing import cast
 
-from app.errors import ModelNotFound, ServiceError, UpstreamError
+from app.errors import ServiceError
 from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest, OpenAIUsage
-from app.services.catalog.absent import cannot_embed, not_offered, own_model
+from app.services.catalog.offers import Offers
 from app.services.gateway.stream_check import StreamCheck, usage_of
 from app.services.ollama.names import check_name
-from app.services.ollama.service import OllamaService
 from app.services.providers.circuits import Circuits
 from app.services.providers.openai_api import OpenAIClients, ResponseBody, translated
 from app.services.providers.store import Provider, ProviderStore
@@ -92,7 +90,6 @@ class RelayedRequest:
 class GatewayService:
     """Passes requests on.
 
-    :param ollama_for: makes the service for an Ollama provider
     :param record: called once for each request that was sent to a provider, however it ended
     """
 
@@ -101,14 +98,14 @@ class GatewayService:
         providers: ProviderStore,
         settings: SettingsStore,
         clients: OpenAIClients,
-        ollama_for: Callable[[Provider], OllamaService],
+        offers: Offers,
         record: Callable[[CallRecord], None],
         circuits: Circuits,
     ) -> None:
         self._providers = providers
         self._settings = settings
         self._clients = clients
-        self._ollama_for = ollama_for
+        self._offers = offers
         self._record = record
         self._circuits = circuits
 
@@ -199,27 +196,17 @@ class GatewayService:
         """Send *request* and return its open answer."""
         timeouts, path = self._settings.timeouts, f"/{request.endpoint}"
         if not request.model:
-            ollama = self._ollama_for(provider) if provider.is_ollama else None
-            request.model = own_model(provider, ollama, request.endpoint)
+            request.model = self._offers.of(provider).default(request.endpoint)
         try:
             body = self._clients.open_response(provider, timeouts, path, request.sent_body(), register)
-        except ModelNotFound as exc:
-            raise self._not_found(provider, request) from exc
-        except UpstreamError as exc:
-            if provider.is_ollama and exc.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:
-                raise cannot_embed(self._ollama_for(provider), request.model) from exc
+        except ServiceError as exc:
+            if better := self._offers.of(provider).explain(exc, request.model, request.endpoint):
+                raise better from exc
             raise
         if request.streamed and "text/event-stream" not in body.content_type:
             body.close()
             raise invalid_response(provider.name, "it is not an event stream")
         return body
-
-    def _not_found(self, provider: Provider, request: RelayedRequest) -> ServiceError:
-        """Return the error for a model that *provider* does not have, or not for this endpoint."""
-        if provider.is_ollama:
-            return self._ollama_for(provider).model_not_found(request.model)
-        timeouts = self._settings.timeouts
-        return not_offered(self._clients, provider, request.model, request.endpoint, timeouts)
 
 
 def split_name(name: str, ids: Container[str], default: str) -> tuple[str, str]:

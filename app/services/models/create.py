@@ -1,4 +1,4 @@
-"""Making models: from another one, or from an uploaded file."""
+"""Making models: from an installed one, or from an uploaded file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Generator
 from typing import Any
 
 from app.errors import InvalidRequest, ServiceError
+from app.schemas.creations import Created, Creation, CreationOrder
+from app.schemas.models import InstalledModel
 from app.services.models.protection import Protection
 from app.services.models.upload import Upload, UploadService
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaServers
 
-Json = dict[str, Any]
-Events = Generator[list[tuple[str, Json]], None, None]
+Events = Generator[list[tuple[str, dict[str, Any]]], None, None]
 
 
 class CreationService:
@@ -23,34 +24,35 @@ class CreationService:
         self._protection = protection
         self._uploads = uploads
 
-    def from_model(self, wanted: Json) -> Json:
-        """Return what to ask of Ollama for a model that is made from an installed one.
+    def from_model(self, wanted: Creation) -> CreationOrder:
+        """Return the order for a model that is made from an installed one.
 
-        :param wanted: as :class:`~app.schemas.creations.CreateSchema` loads it
-        :raises ModelNotFound: when that is not installed: Ollama would go and download it
+        :raises ModelNotFound: when that one is not installed; Ollama would download it
         :raises ModelExists: when the new name is taken
         """
         order = _order(wanted)
-        _refuse(wanted, "digest", "Only a file has a digest: send one as application/octet-stream.")
+        if "digest" in wanted:
+            raise _bad_field("digest", "Only a file has a digest: send one as application/octet-stream.")
         if "origin" not in wanted:
             raise _bad_field("from", "Say which installed model to make it from, or send a file.")
         origin = check_name(wanted["origin"])
         ollama = self._ollamas.main()
         listed = ollama.list()["models"]
-        if find_model(listed, origin) is None:
+        if find_model(listed, str(origin)) is None:
             raise ollama.model_not_found(str(origin))
         self._check_free(wanted, listed)
         return {**order, "from": str(origin)}
 
-    def from_file(self, wanted: Json, upload: Upload, size: int | None) -> Json:
-        """Bring a GGUF file to Ollama, and return what to ask of it for a model made from that.
+    def from_file(self, wanted: Creation, upload: Upload, size: int | None) -> CreationOrder:
+        """Send a GGUF file to Ollama, and return the order for a model that is made from it.
 
-        :param size: the bytes that were announced
-        :raises InvalidUpload: when the file is not what it should be
-        :raises ModelExists: when the new name is taken; the file is not sent on then
+        :param size: the length of the file, as the client announced it
+        :raises InvalidUpload: when the file is damaged, or is no GGUF model
+        :raises ModelExists: when the new name is taken; then the file is not sent to Ollama
         """
         order = _order(wanted)
-        _refuse(wanted, "origin", "Make it from a model or from a file, not from both.")
+        if "origin" in wanted:
+            raise _bad_field("from", "Make it from a model or from a file, not from both.")
 
         def check() -> None:
             self._check_free(wanted, self._ollamas.main().list()["models"])
@@ -58,27 +60,27 @@ class CreationService:
         digest = self._uploads.push(upload, size, wanted.get("digest"), check)
         return {**order, "files": {"model.gguf": digest}}
 
-    def _check_free(self, wanted: Json, listed: list[Json]) -> None:
+    def _check_free(self, wanted: Creation, listed: list[InstalledModel]) -> None:
         self._protection.check_free(check_name(wanted["model"]), listed, overwrite=wanted["overwrite"])
 
-    def create(self, order: Json) -> Json:
-        """Make the model, and return how it went."""
+    def create(self, order: CreationOrder) -> Created:
+        """Make the model, and return the lines of Ollama's progress."""
         log = [part for part in self._ollamas.main().create(**order) if part]
         return _created(order, log)
 
-    def events(self, order: Json, request_id: str) -> Events:
+    def events(self, order: CreationOrder, request_id: str) -> Events:
         """Make the model, yielding `progress` and then `done` or `error`.
 
-        What goes wrong before the first event is raised.
+        :raises ServiceError: for a failure before the first `progress`
         """
-        log: list[Json] = []
+        log: list[dict[str, Any]] = []
         lines = self._ollamas.main().create(**order)
         try:
             for part in lines:
                 if part is not None:
                     log.append(part)
                 yield [("progress", part)] if part else []
-            yield [("done", _created(order, log))]
+            yield [("done", {**_created(order, log)})]
         except ServiceError as exc:
             if not log:
                 raise
@@ -87,20 +89,22 @@ class CreationService:
             lines.close()
 
 
-def _order(wanted: Json) -> Json:
-    changes: Json = {
-        key: wanted[key] for key in ("system", "template", "parameters", "license") if key in wanted
-    }
-    return {"model": str(check_name(wanted["model"])), **changes}
+def _order(wanted: Creation) -> CreationOrder:
+    """Return the part of the order that does not depend on what the model is made from."""
+    order: CreationOrder = {"model": str(check_name(wanted["model"]))}
+    if "system" in wanted:
+        order["system"] = wanted["system"]
+    if "template" in wanted:
+        order["template"] = wanted["template"]
+    if "parameters" in wanted:
+        order["parameters"] = wanted["parameters"]
+    if "license" in wanted:
+        order["license"] = wanted["license"]
+    return order
 
 
-def _created(order: Json, log: list[Json]) -> Json:
+def _created(order: CreationOrder, log: list[dict[str, Any]]) -> Created:
     return {"model": order["model"], "created": True, "status_log": log}
-
-
-def _refuse(wanted: Json, field: str, message: str) -> None:
-    if field in wanted:
-        raise _bad_field({"origin": "from"}.get(field, field), message)
 
 
 def _bad_field(field: str, message: str) -> InvalidRequest:

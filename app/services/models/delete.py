@@ -1,21 +1,19 @@
-"""Deleting models: what is protected stays, and what that frees is told."""
+"""Deleting models: a protected one stays, and the answer tells what that freed on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from app.manifest import Layer
-from app.model_name import ModelName
+from app.schemas.models import InstalledModel
+from app.schemas.show import DeletedModel, FreedLayer, FreedSpace
 from app.services.models.memory import MemoryService
 from app.services.models.protection import Protection
 from app.services.models.versions import VersionStore
 from app.services.ollama.folder import LocalStore, ModelFolders
-from app.services.ollama.names import check_name, find_model, full_name
+from app.services.ollama.names import check_name, find_model, key_of
 from app.services.ollama.service import OllamaServers, OllamaService
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,26 +26,26 @@ class RemovalService:
     versions: VersionStore
     protection: Protection
 
-    def delete(self, model: str, *, dry_run: bool = False, versions: bool = False) -> Json:
+    def delete(self, model: str, *, dry_run: bool = False, versions: bool = False) -> DeletedModel:
         """Delete *model*, and tell how many bytes the disk has back.
 
-        :param dry_run: only tell
-        :param versions: also the former versions of it that updates have kept
+        :param dry_run: only tell what deleting it would free
+        :param versions: delete also its former versions that updates have kept
         :raises ModelNotFound: when it is not installed
-        :raises ModelProtected: when it is protected; then nothing is deleted
+        :raises ModelProtected: when one of them is protected; then nothing is deleted
         """
-        name = check_name(model)
-        self.protection.check(str(name))
+        name = str(check_name(model))
+        self.protection.check(name)
         ollama = self.ollamas.main()
         listed = ollama.list()["models"]
         entry = find_model(listed, name)
         if entry is None:
-            raise ollama.model_not_found(str(name))
+            raise ollama.model_not_found(name)
         former = self._former(name, listed)
         going = [entry, *former] if versions else [entry]
         for each in going:
             self.protection.check(each["name"])
-        footprint = Footprint(self.folders.find(ollama, listed), going, listed)
+        footprint = footprint_of(going, listed, self.folders.find(ollama, listed))
         if not dry_run:
             for each in going:
                 self._delete(ollama, each["name"])
@@ -60,59 +58,90 @@ class RemovalService:
             "kept_versions": [] if versions else [each["name"] for each in former],
         }
 
-    def _former(self, name: ModelName, listed: list[Json]) -> list[Json]:
-        rows = self.versions.kept(full_name(str(name)))
-        found = [find_model(listed, ModelName.parse(row.name)) for row in rows]
+    def _former(self, name: str, listed: list[InstalledModel]) -> list[InstalledModel]:
+        """Return the former versions of a model that are installed."""
+        found = [find_model(listed, row.name) for row in self.versions.kept(key_of(name))]
         return [entry for entry in found if entry is not None]
 
     def _delete(self, ollama: OllamaService, model: str) -> None:
-        self.memory.release(check_name(model))
+        self.memory.release(model)
         ollama.delete(model)
         self.versions.delete(str(check_name(model)))
 
 
-class Footprint:
-    """The disk space of some models, as it is before they are deleted.
+@dataclass(frozen=True)
+class MeasuredFootprint:
+    """The disk space of models whose layers are known, as it was before they are deleted.
 
-    :param store: Ollama's models folder, where it is on this machine
-    :param going: the models as Ollama lists them
-    :param listed: all that it lists
+    :param layers: those of the models that are on the disk
+    :param shared: the digests of layers that other models use too
     """
 
-    def __init__(self, store: LocalStore | None, going: list[Json], listed: Iterable[Json]) -> None:
-        installed = store.models() if store else {}
-        manifests = [installed.pop(model["name"], None) for model in going]
-        staying = {m["digest"] for m in listed if m not in going}
-        sizes = {model["digest"]: model["size"] for model in going}
-        self._size = sum(sizes.values())
-        self._freed = sum(size for digest, size in sizes.items() if digest not in staying)
-        self._shared = {layer.digest for other in installed.values() for layer in other.layers}
-        self._store: LocalStore | None = None
-        self._layers: dict[str, Layer] = {}
-        if store is not None and [m and m.digest for m in manifests] == [m["digest"] for m in going]:
-            self._store = store
-            layers = (layer for manifest in manifests if manifest for layer in manifest.layers)
-            self._layers = {layer.digest: layer for layer in layers if store.has_blob(layer.digest)}
+    folder: LocalStore
+    layers: list[Layer]
+    shared: set[str]
 
-    def expected(self) -> Json:
-        """Tell what deleting the models would free: the layers that no other one uses."""
-        return self._told(lambda digest: digest not in self._shared)
+    def expected(self) -> FreedSpace:
+        """Tell what deleting the models would free: the layers that no other model uses."""
+        return self._told(lambda digest: digest not in self.shared)
 
-    def freed(self) -> Json:
-        """Tell what is really gone, after the models were deleted."""
-        store = self._store
-        return self._told(lambda digest: store is not None and not store.has_blob(digest))
+    def freed(self) -> FreedSpace:
+        """Tell what is gone, after the models were deleted."""
+        return self._told(lambda digest: not self.folder.has_blob(digest))
 
-    def _told(self, is_freed: Callable[[str], bool]) -> Json:
-        if self._store is None:
-            shared = self._size - self._freed
-            return {"freed_bytes": self._freed, "shared_bytes": shared, "estimated": True}
-        layers = [{**vars(layer), "freed": is_freed(layer.digest)} for layer in self._layers.values()]
+    def _told(self, is_freed: Callable[[str], bool]) -> FreedSpace:
+        layers: list[FreedLayer] = [
+            {
+                "digest": layer.digest,
+                "size": layer.size,
+                "media_type": layer.media_type,
+                "freed": is_freed(layer.digest),
+            }
+            for layer in self.layers
+        ]
         freed = sum(layer["size"] for layer in layers if layer["freed"])
         total = sum(layer["size"] for layer in layers)
+        return {"freed_bytes": freed, "shared_bytes": total - freed, "estimated": False, "layers": layers}
+
+
+@dataclass(frozen=True)
+class EstimatedFootprint:
+    """The disk space of models by their listed sizes: only models with the same digest share it."""
+
+    size: int
+    unshared: int
+
+    def expected(self) -> FreedSpace:
+        """Tell what deleting the models frees, as far as the list tells."""
         return {
-            "freed_bytes": freed,
-            "shared_bytes": total - freed,
-            "estimated": False,
-            "layers": layers,
+            "freed_bytes": self.unshared,
+            "shared_bytes": self.size - self.unshared,
+            "estimated": True,
         }
+
+    freed = expected
+
+
+def footprint_of(
+    going: list[InstalledModel], listed: list[InstalledModel], folder: LocalStore | None
+) -> MeasuredFootprint | EstimatedFootprint:
+    """Return the disk space of the models that are *going* to be deleted.
+
+    :param listed: all models that Ollama lists
+    :param folder: its models folder, where that is on this machine
+    """
+    installed = folder.models() if folder else {}
+    manifests = [installed.pop(model["name"], None) for model in going]
+    if folder and [manifest and manifest.digest for manifest in manifests] == [m["digest"] for m in going]:
+        layers = {layer.digest: layer for manifest in manifests if manifest for layer in manifest.layers}
+        return MeasuredFootprint(
+            folder,
+            layers=[layer for layer in layers.values() if folder.has_blob(layer.digest)],
+            shared={layer.digest for other in installed.values() for layer in other.layers},
+        )
+    sizes = {model["digest"]: model["size"] for model in going}
+    staying = {model["digest"] for model in listed if model not in going}
+    return EstimatedFootprint(
+        size=sum(sizes.values()),
+        unshared=sum(size for digest, size in sizes.items() if digest not in staying),
+    )

@@ -1,29 +1,31 @@
-"""What the models take on the disk: layers that several models share are there once."""
+"""The disk space of models: a layer that several models share is on the disk once."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from app.schemas.disk import Disk, ModelDisk
+from app.schemas.models import InstalledModel
 from app.services.models.removable import Known, verdicts
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.services.ollama.registry import ManifestSummary
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import utc_now
 
-Json = dict[str, Any]
+Parts = Mapping[str, Mapping[str, int]]
+"""The bytes of each part of each model, by the model's name and the part's digest."""
 
 
 @dataclass(frozen=True)
 class DiskService:
-    """The disk of Ollama."""
+    """Tells the disk space of Ollama's models."""
 
     ollamas: OllamaServers
     folders: ModelFolders
@@ -31,100 +33,95 @@ class DiskService:
     versions: VersionStore
     settings: SettingsStore
 
-    def usage(self) -> Json:
-        """Return what the models take, and which of them can go."""
+    def usage(self) -> Disk:
+        """Return the disk space of the models, and which of them are safe to remove."""
         ollama = self.ollamas.main()
         listed = ollama.list()["models"]
         folder = self.folders.find(ollama, listed)
         uses = self.uses.all(ollama.provider.id)
-        found = usage(listed, folder, uses)
+        settings = self.settings.all()
+        parts = parts_of(listed, folder.models() if folder else {})
+        found = usage(listed, folder, parts, uses)
         known = Known(
             uses=uses,
             watched_since=self.uses.since(),
-            protected=self._named("protected_models"),
-            pinned=self._named("pinned_models"),
+            protected=_keys(settings["protected_models"]),
+            pinned=_keys(settings["pinned_models"]),
             running=ollama.ps()["models"],
             kept=self.versions.all(),
             now=utc_now(),
         )
         judged = verdicts(listed, known)
         for model in found["models"]:
-            key = full_name(model["model"])
+            key = key_of(model["model"])
             is_safe, reason = judged.get(key, (False, "Ollama does not list it."))
-            model.update(protected=key in known.protected, safe_to_remove=is_safe, reason=reason)
+            model["protected"] = key in known.protected
+            model["safe_to_remove"], model["reason"] = is_safe, reason
         safe = {model["model"] for model in found["models"] if model["safe_to_remove"]}
-        return {**found, "safe_to_remove_bytes": freed_together(safe, _sizes(folder, listed))}
-
-    def _named(self, setting: str) -> frozenset[str]:
-        return frozenset(full_name(name) for name in self.settings.all()[setting])
+        return {**found, "safe_to_remove_bytes": freed_together(safe, parts)}
 
 
-def _sizes(folder: LocalStore | None, listed: list[Json]) -> dict[str, dict[str, int]]:
-    """Return the sizes of the parts of each model, by what tells the parts from each other."""
-    if folder is None:
-        return {model["name"]: {model["digest"]: model["size"]} for model in listed}
-    return {name: _layers([manifest]) for name, manifest in folder.models().items()}
+def _keys(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(key_of, names))
 
 
-def freed_together(names: Collection[str], sizes: Mapping[str, Mapping[str, int]]) -> int:
-    """Return what deleting all the models in *names* would free.
+def parts_of(listed: Iterable[InstalledModel], manifests: Mapping[str, ManifestSummary]) -> Parts:
+    """Return the parts of each model: its layers, or one part for a *listed* model that has no manifest here.
 
-    :param sizes: of the parts of every model, by their digest
+    :param manifests: those in Ollama's folder, by name; empty where that is not on this machine
     """
-    staying = {digest for name, parts in sizes.items() if name not in names for digest in parts}
-    going = {digest: size for name in names for digest, size in sizes.get(name, {}).items()}
+    measured = {
+        name: {layer.digest: layer.size for layer in manifest.layers} for name, manifest in manifests.items()
+    }
+    known = {key_of(name) for name in measured}
+    others = {
+        model["name"]: {model["digest"]: model["size"]}
+        for model in listed
+        if key_of(model["name"]) not in known
+    }
+    return {**measured, **others}
+
+
+def freed_together(names: Collection[str], parts: Parts) -> int:
+    """Return the bytes that deleting all the models in *names* would free."""
+    staying = {digest for name, sizes in parts.items() if name not in names for digest in sizes}
+    going = {digest: size for name in names for digest, size in parts.get(name, {}).items()}
     return sum(size for digest, size in going.items() if digest not in staying)
 
 
-def usage(listed: list[Json], store: LocalStore | None, uses: Mapping[str, datetime]) -> Json:
-    """Return what the *listed* models take, the largest first.
+def usage(
+    listed: Iterable[InstalledModel], folder: LocalStore | None, parts: Parts, uses: Mapping[str, datetime]
+) -> Disk:
+    """Return the disk space of the models, the largest first.
 
-    :param store: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
-    :param uses: when each model was last used, by its full name in lower case
+    :param folder: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
+    :param uses: when each model was last used, by its key
     """
-    models = measured(store.models()) if store else estimated(listed)
-    total = sum(_layers(store.models().values()).values()) if store else _listed_total(listed)
+    models = sizes_of(parts)
     for model in models:
-        model["last_used_at"] = uses.get(full_name(model["model"]))
+        model["last_used_at"] = uses.get(key_of(model["model"]))
     return {
-        "path": str(store.path) if store else None,
+        "path": str(folder.path) if folder else None,
         "models": sorted(models, key=lambda model: (-model["size"], model["model"])),
-        "total_bytes": total,
-        "free_bytes": store.free_bytes() if store else None,
+        "total_bytes": freed_together(parts, parts),
+        "free_bytes": folder.free_bytes() if folder else None,
         "duplicates": duplicates({m["name"]: m["digest"] for m in listed}),
-        "partial_bytes": partial_bytes(store.path / "blobs") if store else None,
-        "estimated": store is None,
+        "partial_bytes": partial_bytes(folder.path / "blobs") if folder else None,
+        "estimated": folder is None,
     }
 
 
-def measured(manifests: Mapping[str, ManifestSummary]) -> list[Json]:
-    """Return what each of *manifests* takes: what it shares, and what deleting it would free."""
-    users: defaultdict[str, int] = defaultdict(int)
-    for manifest in manifests.values():
-        for digest in _layers([manifest]):
-            users[digest] += 1
-    found = []
-    for name, manifest in manifests.items():
-        layers = _layers([manifest])
-        shared = sum(size for digest, size in layers.items() if users[digest] > 1)
-        sizes = {"size": manifest.size, "shared_bytes": shared, "reclaimable_bytes": manifest.size - shared}
-        found.append({"model": name, **sizes})
+def sizes_of(parts: Parts) -> list[ModelDisk]:
+    """Return the size of each model, what it shares with others, and what deleting it alone would free."""
+    users = Counter(digest for sizes in parts.values() for digest in sizes)
+    found: list[ModelDisk] = []
+    for name, sizes in parts.items():
+        size = sum(sizes.values())
+        shared = sum(size for digest, size in sizes.items() if users[digest] > 1)
+        found.append(
+            {"model": name, "size": size, "shared_bytes": shared, "reclaimable_bytes": size - shared}
+        )
     return found
-
-
-def estimated(listed: list[Json]) -> list[Json]:
-    """Return what each of the *listed* models takes, where only those with the same digest share."""
-    names = {model["name"]: model["digest"] for model in listed}
-    same = {name for group in duplicates(names) for name in group}
-    return [
-        {
-            "model": model["name"],
-            "size": model["size"],
-            "shared_bytes": model["size"] if model["name"] in same else 0,
-            "reclaimable_bytes": 0 if model["name"] in same else model["size"],
-        }
-        for model in listed
-    ]
 
 
 def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
@@ -133,11 +130,3 @@ def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
     for name, digest in sorted(digests.items()):
         groups[digest].append(name)
     return sorted(group for group in groups.values() if len(group) > 1)
-
-
-def _layers(manifests: Iterable[ManifestSummary]) -> dict[str, int]:
-    return {layer.digest: layer.size for manifest in manifests for layer in manifest.layers}
-
-
-def _listed_total(listed: list[Json]) -> int:
-    return sum({model["digest"]: model["size"] for model in listed}.values())

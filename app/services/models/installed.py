@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,21 +13,27 @@ from marshmallow import ValidationError
 
 from app.errors import NotFound, StorageFailed, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.model_name import ModelName
-from app.schemas.models import ModelListSchema
-from app.schemas.running import MemorySchema
-from app.services.models.memory import in_memory
+from app.schemas.models import InstalledModel, ModelList, ModelListing, ModelListSchema
+from app.schemas.show import CopiedModel, ModelDetail
+from app.services.models.memory import in_memory, memory_of
 from app.services.models.protection import Protection
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaServers, OllamaService
-from app.storage.json_file import JsonFile
+from app.storage.json_file import Json, JsonFile
 
-Json = dict[str, Any]
+log = logging.getLogger(__name__)
+
+_SORT_KEYS: dict[str, Callable[[InstalledModel], Any]] = {
+    "name": lambda model: model["name"].lower(),
+    "size": lambda model: model["size"],
+    "modified_at": lambda model: model["modified_at"],
+}
 
 
 class InstalledModels:
-    """The models that are installed on Ollama.
+    """Lists, shows and copies the models that are installed on Ollama.
 
-    :param last: the last list that it answered
+    :param last: keeps the last list that Ollama answered
     """
 
     def __init__(self, ollamas: OllamaServers, last: LastModels, protection: Protection) -> None:
@@ -44,13 +48,13 @@ class InstalledModels:
         capability: str | None = None,
         sort: str | None = None,
         stale: str | None = None,
-    ) -> Json:
+    ) -> ModelListing:
         """Return the models, newest first.
 
-        :param loaded: only those that are in memory, or that are not; each then says so
-        :param capability: only those that have it
+        :param loaded: true for those in memory only, false for the others; each model then has ``loaded``
+        :param capability: only models that have it
         :param sort: ``name``, ``size`` or ``modified_at``, with a ``-`` for descending
-        :param stale: ``ok``: the last known list when Ollama is down
+        :param stale: ``ok`` for the last known list when Ollama is down
         """
         ollama = self._ollamas.main()
         answer = self._now_or_last(ollama, stale=stale == "ok" and loaded is None)
@@ -62,11 +66,11 @@ class InstalledModels:
         if capability:
             models = [m for m in models if capability in _capabilities(ollama, m)]
         if sort:
-            models.sort(key=lambda m: _sort_key(m[sort.lstrip("-")]), reverse=sort.startswith("-"))
+            models.sort(key=_SORT_KEYS[sort.lstrip("-")], reverse=sort.startswith("-"))
         return {**answer, "models": models, "total": len(models)}
 
-    def get(self, model: str) -> Json:
-        """Return all that is known of *model*.
+    def get(self, model: str) -> ModelDetail:
+        """Return the details of *model*.
 
         :raises ModelNotFound: when it is not installed
         """
@@ -76,26 +80,31 @@ class InstalledModels:
         listed = ollama.list()["models"]
         entry = _find(ollama, listed, name)
         running = in_memory(ollama.ps()["models"], entry)
-        parameters = parse_parameters(shown["parameters"])
-        in_force = running["context_length"] if running else parameters.get("num_ctx")
-        memory = {field: running[field] for field in MemorySchema().fields} if running else {}
-        return {
-            **shown,
-            **entry,
-            **memory,
+        in_force = running["context_length"] if running else shown["parameters"].get("num_ctx")
+        detail: ModelDetail = {
+            "name": entry["name"],
+            "size": entry["size"],
+            "digest": entry["digest"],
+            "modified_at": entry["modified_at"],
+            "details": entry["details"],
             "capabilities": shown["capabilities"] or entry.get("capabilities", []),
-            "parameters": parameters,
             "context": {"trained": shown["trained_context"], "in_force": in_force},
+            "parameters": shown["parameters"],
+            "template": shown["template"],
+            "system": shown["system"],
+            "license": shown["license"],
+            "requires": shown["requires"],
             "aliases": [m["name"] for m in listed if m["digest"] == entry["digest"] and m is not entry],
             "loaded": running is not None,
         }
+        return {**detail, **memory_of(running)} if running else detail
 
-    def copy(self, source: str, destination: str, *, overwrite: bool = False) -> Json:
+    def copy(self, source: str, destination: str, *, overwrite: bool = False) -> CopiedModel:
         """Give *source* a second name.
 
         :raises ModelNotFound: when it is not installed
         :raises ModelExists: when the second name is taken
-        :raises ModelProtected: when what has it must not be replaced
+        :raises ModelProtected: when the model that has the second name is protected
         """
         old, new = check_name(source), check_name(destination)
         ollama = self._ollamas.main()
@@ -105,7 +114,7 @@ class InstalledModels:
         ollama.copy(str(old), str(new))
         return {"source": str(old), "destination": str(new), "copied": True}
 
-    def _now_or_last(self, ollama: OllamaService, *, stale: bool) -> Json:
+    def _now_or_last(self, ollama: OllamaService, *, stale: bool) -> ModelListing:
         url = ollama.provider.native_url
         try:
             listing = ollama.list()
@@ -115,46 +124,37 @@ class InstalledModels:
                 raise
             return {**last, "stale": True}
         self._last.keep(url, listing)
-        return listing
+        return {"models": listing["models"], "total": listing["total"]}
 
 
-def _find(ollama: OllamaService, listed: Sequence[Json], name: ModelName) -> Json:
-    found = find_model(listed, name)
+def _find(ollama: OllamaService, listed: Sequence[InstalledModel], name: ModelName) -> InstalledModel:
+    found = find_model(listed, str(name))
     if found is None:
         raise ollama.model_not_found(str(name))
     return found
 
 
-def _capabilities(ollama: OllamaService, model: Json) -> Sequence[str]:
-    """Return what *model* can do; an Ollama before 0.30 tells it of single models only."""
+def _capabilities(ollama: OllamaService, model: InstalledModel) -> Sequence[str]:
+    """Return the capabilities of *model*; an Ollama before 0.30 tells them of single models only."""
     if "capabilities" in model:
-        told: Sequence[str] = model["capabilities"]
-        return told
+        return model["capabilities"]
     try:
-        shown: Sequence[str] = ollama.show(model["name"])["capabilities"]
-    except (NotFound, UpstreamError):  # its weights are gone, or damaged
+        return ollama.show(model["name"])["capabilities"]
+    except (NotFound, UpstreamError):  # its weights are missing or damaged
         return []
-    return shown
-
-
-def _sort_key(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-log = logging.getLogger(__name__)
 
 
 class LastModels:
-    """The last list of models that Ollama answered, kept at *path* with the server's address.
+    """Keeps the last list of models that Ollama answered, with the server's address, in a file.
 
-    The file is written when the list changed; its time of change is the time of the last answer.
+    The file is written only when the list changed; its modification time is the time of the last answer.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = JsonFile(path, _check)
 
-    def keep(self, url: str, listing: Json) -> None:
-        """Keep what the server at *url* answered; a listing does not fail because it cannot be kept."""
+    def keep(self, url: str, listing: ModelList) -> None:
+        """Keep the list of the server at *url*; a file that cannot be written is only logged."""
         kept = {"url": url, "models": ModelListSchema().dump(listing)["models"]}
         try:
             if self._file.read() == kept:
@@ -164,7 +164,7 @@ class LastModels:
         except (OSError, StorageFailed) as exc:
             log.warning("the list of models cannot be kept: %s", exc)
 
-    def get(self, url: str) -> Json | None:
+    def get(self, url: str) -> ModelListing | None:
         """Return the last list of the server at *url*, with ``as_of`` and ``age_seconds``."""
         try:
             kept = self._file.read()
@@ -174,7 +174,7 @@ class LastModels:
             return None
         as_of = datetime.fromtimestamp(self._file.path.stat().st_mtime, timezone.utc)
         age = datetime.now(timezone.utc) - as_of
-        listing: Json = ModelListSchema().load(kept)
+        listing: ModelListing = ModelListSchema().load(kept)
         return {**listing, "as_of": as_of, "age_seconds": max(0, int(age.total_seconds()))}
 
 
@@ -183,27 +183,3 @@ def _check(kept: Json) -> None:
         ModelListSchema().load(kept)
     except ValidationError as exc:
         raise ValueError("it is no list of models") from exc
-
-
-_LISTS = {"stop"}
-
-
-def parse_parameters(text: str) -> dict[str, Any]:
-    """Parse lines such as ``stop  "<|im_end|>"``; what is named twice, and ``stop``, becomes a list."""
-    found: dict[str, list[Any]] = {}
-    for line in text.splitlines():
-        key, _, value = line.strip().partition(" ")
-        if key:
-            found.setdefault(key, []).append(_value(value.strip()))
-    return {key: values if key in _LISTS or len(values) > 1 else values[0] for key, values in found.items()}
-
-
-def _value(text: str) -> Any:
-    """Read a number, a truth value or a quoted text as Go's ``%#v`` writes it."""
-    for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError):
-            continue
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-    return text

@@ -1,70 +1,86 @@
-"""The models in memory."""
+"""The models in Ollama's memory: listed, loaded and unloaded."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from app.model_name import ModelName
+from app.schemas.models import InstalledModel
+from app.schemas.running import LoadedModel, Memory, RunningList, RunningModel, UnloadedModel
 from app.services.ollama.names import check_name, find_model
 from app.services.ollama.service import OllamaServers, OllamaService
 
-Json = dict[str, Any]
-
-_POLLS = 40  # an unloaded model is listed for a moment longer, or until its last answer is done
+_POLLS = 40  # an unloaded model stays listed for a moment, or until it has ended its answer
 _POLL_SECONDS = 0.05
 
 
 class MemoryService:
-    """The memory of Ollama."""
+    """Lists, loads and unloads models."""
 
     def __init__(self, ollamas: OllamaServers) -> None:
         self._ollamas = ollamas
 
-    def list(self) -> Json:
+    def list(self) -> RunningList:
         """Return the models in memory."""
         return self._ollamas.main().ps()
 
-    def load(self, model: str, keep_alive: float | str | None = None) -> Json:
-        """Load *model*, and tell what it takes."""
+    def load(self, model: str, keep_alive: float | str | None = None) -> LoadedModel:
+        """Load *model*, and return what it takes in memory."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.load(str(name), keep_alive)
         entry = _entry(ollama, name)
-        return {**(entry or {}), "model": str(name), "loaded": entry is not None}
+        if entry is None:
+            return {"model": str(name), "loaded": False}
+        return {
+            **memory_of(entry),
+            "model": str(name),
+            "loaded": True,
+            "size": entry["size"],
+            "context_length": entry["context_length"],
+        }
 
-    def unload(self, model: str) -> Json:
-        """Take *model* out of memory; ``loaded`` is still true while it answers a request."""
+    def unload(self, model: str) -> UnloadedModel:
+        """Take *model* out of memory; ``loaded`` is true if it is still answering a request."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.unload(str(name))
         return {"model": str(name), "loaded": not _is_gone(ollama, name)}
 
-    def release(self, name: ModelName) -> None:
-        """Unload a model that is to be deleted, if it is loaded under this *name*."""
-        if find_model(self._ollamas.main().ps()["models"], name):
-            self.unload(str(name))
+    def release(self, model: str) -> None:
+        """Unload *model*, which is to be deleted, if it is loaded under this name."""
+        if find_model(self._ollamas.main().ps()["models"], model):
+            self.unload(model)
 
 
-def _entry(ollama: OllamaService, name: ModelName) -> Json | None:
-    running: Sequence[Json] = ollama.ps()["models"]
-    if found := find_model(running, name):
+def _entry(ollama: OllamaService, name: ModelName) -> RunningModel | None:
+    running = ollama.ps()["models"]
+    if found := find_model(running, str(name)):
         return found
-    installed = find_model(ollama.list()["models"], name)
+    installed = find_model(ollama.list()["models"], str(name))
     return in_memory(running, installed) if installed else None
 
 
 def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
     for _ in range(_POLLS):
-        if find_model(ollama.ps()["models"], name) is None:
+        if find_model(ollama.ps()["models"], str(name)) is None:
             return True
         time.sleep(_POLL_SECONDS)
     return False
 
 
-def in_memory(running: Sequence[Json], model: Json) -> Json | None:
-    """Return the one of *running* that is *model*, maybe under another of its names."""
-    same_name = [entry for entry in running if entry["name"].lower() == model["name"].lower()]
-    same_digest = [entry for entry in running if entry["digest"] == model["digest"]]
-    return next(iter(same_name + same_digest), None)
+def in_memory(running: Sequence[RunningModel], model: InstalledModel) -> RunningModel | None:
+    """Return the entry of *running* for *model*, which may be loaded under another name of it."""
+    same_digest = (entry for entry in running if entry["digest"] == model["digest"])
+    return find_model(running, model["name"]) or next(same_digest, None)
+
+
+def memory_of(model: RunningModel) -> Memory:
+    """Return what *model* takes in memory, and for how long."""
+    return {
+        "size_vram": model["size_vram"],
+        "gpu_percent": model["gpu_percent"],
+        "expires_at": model["expires_at"],
+        "forever": model["forever"],
+    }

@@ -1,48 +1,44 @@
-"""What keeps a model from being deleted or replaced by mistake."""
+"""Protected models, and names that are taken: neither is deleted or replaced by mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from app.errors import ModelExists, ModelProtected
 from app.model_name import ModelName
-from app.services.ollama.names import find_model, full_name
+from app.schemas.models import InstalledModel
+from app.services.ollama.names import find_model, key_of
 from app.services.settings import SettingsStore
-
-Json = dict[str, Any]
 
 
 class Protection:
-    """The models that the settings protect.
-
-    Upper and lower case are the same in their names, and a name without a tag is that of `latest`.
-    """
+    """Checks models against the ``protected_models`` of the settings."""
 
     def __init__(self, settings: SettingsStore) -> None:
         self._settings = settings
 
     def check(self, model: str) -> None:
-        """See to it that *model* may go.
+        """Check that *model* may be deleted or replaced.
 
-        :raises ModelProtected: when it may not
+        :raises ModelProtected: when the settings protect it
         """
-        names: list[str] = self._settings.all()["protected_models"]
-        if full_name(model) in map(full_name, names):
+        names = self._settings.all()["protected_models"]
+        if key_of(model) in map(key_of, names):
             raise ModelProtected(
                 f"The model '{model}' is protected: it is neither deleted nor replaced.",
                 hint="Take it out of `protected_models` first: PUT /api/settings",
                 details={"model": model, "protected_models": names},
             )
 
-    def check_free(self, name: ModelName, listed: Iterable[Json], *, overwrite: bool) -> None:
-        """See to it that a new model can have this *name*.
+    def check_free(self, name: ModelName, listed: Iterable[InstalledModel], *, overwrite: bool) -> None:
+        """Check that a new model can have this *name*.
 
         :param listed: the models that are installed
-        :raises ModelExists: when it is taken, and not to be overwritten
-        :raises ModelProtected: when it must not be
+        :param overwrite: whether to replace a model of this name
+        :raises ModelExists: when there is one, and it is not to be replaced
+        :raises ModelProtected: when there is one, and the settings protect it
         """
-        if find_model(listed, name) is None:
+        if find_model(listed, str(name)) is None:
             return
         if not overwrite:
             raise ModelExists(

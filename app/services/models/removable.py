@@ -1,54 +1,54 @@
-"""Which models nobody seems to need any more, and why."""
+"""Which models are safe to remove, and why: nobody seems to need them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from app.schemas.models import InstalledModel
+from app.schemas.running import RunningModel
 from app.services.models.memory import in_memory
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.storage.database import KeptVersion
 
-Json = dict[str, Any]
 Verdict = tuple[bool, str]
 
 IDLE = timedelta(days=30)
-"""How long nobody must have used a model before it counts as not needed."""
+"""A model that was not used for so long is safe to remove."""
 TWIN_IDLE = timedelta(days=7)
-"""The same for a further name of a model: what it holds stays under the other one."""
+"""The same for one of several names of a model: its layers stay under the other name."""
 
 
 @dataclass(frozen=True)
 class Known:
     """What is known of the use of the models.
 
-    :param uses: when each was last used through this program, by its full name in lower case
-    :param watched_since: since when uses are noted: of the time before, nothing is known
-    :param protected: full names of those that must not be deleted
-    :param pinned: full names of those that are not updated by themselves
-    :param running: those in memory
-    :param kept: former versions, the newest first
+    :param uses: when each model was last used through this program, by its key
+    :param watched_since: since when this program notes uses; nothing is known of the time before
+    :param protected: the keys of the models that must not be deleted
+    :param pinned: the keys of the models that are not updated automatically
+    :param running: the models in memory
+    :param kept: the former versions, the newest first
     """
 
     uses: Mapping[str, datetime]
     watched_since: datetime
     protected: frozenset[str]
     pinned: frozenset[str]
-    running: list[Json]
+    running: Sequence[RunningModel]
     kept: list[KeptVersion]
     now: datetime
 
 
-def verdicts(listed: list[Json], known: Known) -> dict[str, Verdict]:
-    """Return of each of the *listed* models, by its full name, whether it can go, and a sentence why."""
-    models = {full_name(model["name"]): model for model in listed}
-    kept = {full_name(row.name): row for row in known.kept}
+def verdicts(listed: Iterable[InstalledModel], known: Known) -> dict[str, Verdict]:
+    """Return for each of the *listed* models, by its key, whether it is safe to remove, and why."""
+    models = {key_of(model["name"]): model for model in listed}
+    kept = {key_of(row.name): row for row in known.kept}
     keepers = _keepers(models, kept, known)
     found: dict[str, Verdict] = {}
     for key, model in models.items():
-        if reason := _bound(key, model, known):
+        if reason := _must_stay(key, model, known):
             found[key] = False, reason
         elif key in kept and not _was_used_lately(key, known):
             found[key] = _of_former(kept[key], models, known)
@@ -57,8 +57,8 @@ def verdicts(listed: list[Json], known: Known) -> dict[str, Verdict]:
     return found
 
 
-def _bound(key: str, model: Json, known: Known) -> str:
-    """Return why a model has to stay whatever its use; empty when nothing binds it."""
+def _must_stay(key: str, model: InstalledModel, known: Known) -> str:
+    """Return why a model must stay even if it is not used; empty when there is no reason."""
     if key in known.protected:
         return "It is one of the protected_models of the settings."
     if key in known.pinned:
@@ -66,7 +66,7 @@ def _bound(key: str, model: Json, known: Known) -> str:
     return "It is in memory." if in_memory(known.running, model) else ""
 
 
-def _of_model(key: str, model: Json, keeper: str | None, known: Known) -> Verdict:
+def _of_model(key: str, model: InstalledModel, keeper: str | None, known: Known) -> Verdict:
     idle, used = _idle_for(key, model, known), known.uses.get(key)
     since = _day(used) if used else f"{_day(known.watched_since)}, when it began to take note"
     if idle >= IDLE:
@@ -81,8 +81,8 @@ def _of_model(key: str, model: Json, keeper: str | None, known: Known) -> Verdic
     return False, f"Of its use nothing is known from before {_day(last)}."
 
 
-def _of_former(row: KeptVersion, models: Mapping[str, Json], known: Known) -> Verdict:
-    """Judge a version that an update has kept, and that nobody uses by its own name."""
+def _of_former(row: KeptVersion, models: Mapping[str, InstalledModel], known: Known) -> Verdict:
+    """Judge a former version that an update has kept, and that was not used by its own name."""
     installed = models.get(row.key)
     if row.status == "pending":
         return False, f"The update of {row.model} is not over."
@@ -96,7 +96,7 @@ def _of_former(row: KeptVersion, models: Mapping[str, Json], known: Known) -> Ve
         if other.key == row.key
         and other.status == "kept"
         and other.digest != installed["digest"]
-        and full_name(other.name) in models
+        and key_of(other.name) in models
     ]
     if ways_back[0].name != row.name:
         return True, f"A rollback of {row.model} leads to a newer version than this one."
@@ -110,18 +110,19 @@ def _was_used_lately(key: str, known: Known) -> bool:
     return used is not None and known.now - used < IDLE
 
 
-def _idle_for(key: str, model: Json, known: Known) -> timedelta:
-    """Return for how long a model surely was not used; one that was just installed was no time idle."""
-    modified: datetime = model["modified_at"]
-    return known.now - max(modified, known.uses.get(key) or known.watched_since)
+def _idle_for(key: str, model: InstalledModel, known: Known) -> timedelta:
+    """Return for how long a model was not used, as far as is known; at most since it was installed."""
+    return known.now - max(model["modified_at"], known.uses.get(key) or known.watched_since)
 
 
-def _keepers(models: Mapping[str, Json], kept: Mapping[str, KeptVersion], known: Known) -> dict[str, str]:
-    """Return, for each further name of a model, the name under which it stays."""
+def _keepers(
+    models: Mapping[str, InstalledModel], kept: Mapping[str, KeptVersion], known: Known
+) -> dict[str, str]:
+    """Return, for a model with several names, the name to keep, by the key of each of the others."""
 
     def worth(key: str) -> tuple[bool, bool, timedelta, str]:
         idle = _idle_for(key, models[key], known)
-        return bool(_bound(key, models[key], known)), key not in kept, -idle, key
+        return bool(_must_stay(key, models[key], known)), key not in kept, -idle, key
 
     found = {}
     for group in _same(models):
@@ -130,7 +131,7 @@ def _keepers(models: Mapping[str, Json], kept: Mapping[str, KeptVersion], known:
     return found
 
 
-def _same(models: Mapping[str, Json]) -> Iterable[list[str]]:
+def _same(models: Mapping[str, InstalledModel]) -> Iterable[list[str]]:
     groups: dict[str, list[str]] = {}
     for key, model in models.items():
         groups.setdefault(model["digest"], []).append(key)

@@ -1,4 +1,4 @@
-"""Model files that a client sends: kept on the disk for a moment, checked, and passed on to Ollama."""
+"""Model files that a client sends: written to a temporary file, checked, and sent to Ollama."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Upload(Protocol):
     """The body of a request."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to *size* bytes; none at the end."""
+        """Return up to *size* bytes; ``b""`` at the end."""
 
 
 class UploadService:
-    """Uploads to Ollama.
+    """Receives model files, and sends them to Ollama.
 
-    :param folder: where a file is kept while it arrives; it has no name there, and ends with the process
+    :param folder: where the temporary file is; it has no name, so that it ends with the process
     """
 
     def __init__(self, ollamas: OllamaServers, folder: Path) -> None:
@@ -43,12 +43,12 @@ class UploadService:
         digest: str | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> str:
-        """Bring a GGUF file to Ollama, and return its digest.
+        """Send a GGUF file to Ollama, and return its digest.
 
-        :param size: the bytes that were announced
-        :param digest: what it must be
-        :param check: called when the whole file is here, before anything is sent on
-        :raises InvalidUpload: for another file than was announced, or one that is no GGUF
+        :param size: the length of the file, as the client announced it
+        :param digest: the digest of the file, as the client announced it
+        :param check: called when the whole file was received, before it is sent to Ollama
+        :raises InvalidUpload: when the file is not the announced one, is cut, or is no GGUF model
         :raises DiskFull: when it does not fit on the disk
         """
         start = _read(upload, len(_MAGIC))
@@ -95,7 +95,7 @@ class UploadService:
 
 
 def _read(upload: Upload, size: int) -> bytes:
-    """Return *size* bytes of *upload*, or what is left of it."""
+    """Return the next *size* bytes of *upload*, or fewer at its end."""
     parts = []
     try:
         while size and (part := upload.read(size)):
@@ -118,7 +118,7 @@ def _check(received: int, size: int | None, actual: str, digest: str | None) -> 
 
 
 def _check_complete(file: IO[bytes]) -> None:
-    """See to it that the tensors are all in the *file*, before Ollama keeps it."""
+    """Check that all tensors are in the *file*: Ollama would accept a cut one."""
     file.flush()
     try:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

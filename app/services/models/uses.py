@@ -23,7 +23,7 @@ class ModelUses:
         self._database = database
 
     def all(self, provider: str) -> dict[str, datetime]:
-        """Return when the models of *provider* were last used, by their full names in lower case."""
+        """Return when the models of *provider* were last used, by their keys."""
         with self._database.session() as session:
             rows = session.scalars(select(ModelUse).where(ModelUse.provider == provider))
             return {row.key: row.used_at for row in rows}

@@ -1,4 +1,4 @@
-"""Former versions of models: an update keeps what it replaces under another name, so that one can go back."""
+"""Former versions of models: an update keeps the version that it replaces, for a rollback."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import delete, select
 
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
-from app.services.ollama.names import check_name, find_model, full_name
+from app.schemas.updates import Rollback
+from app.services.ollama.names import check_name, find_model, key_of
 from app.services.ollama.service import OllamaServers
 from app.services.settings import SettingsStore
 from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
 
-Json = dict[str, Any]
-
 log = logging.getLogger(__name__)
 
 _TAG_LENGTH = 80
-_PATIENCE = timedelta(minutes=1)  # for whoever began an update and has not started its pull yet
+_PATIENCE = timedelta(minutes=1)  # between keeping a version and starting the pull that replaces it
 
 
 class VersionStore:
-    """The rows of the kept versions."""
+    """Keeps the former versions in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,21 +37,21 @@ class VersionStore:
             return [*session.scalars(query)]
 
     def kept(self, key: str) -> list[KeptVersion]:
-        """Return the versions of a model that one can go back to, the newest first."""
+        """Return the versions of a model that a rollback can lead to, the newest first."""
         return [row for row in self.all() if row.key == key and row.status == "kept"]
 
     def save(self, row: KeptVersion) -> None:
-        """Keep *row*, also over one of the same name."""
+        """Keep *row*, replacing the row of the same name."""
         with self._database.session() as session:
             session.merge(row)
 
     def delete(self, name: str) -> None:
-        """Forget a version."""
+        """Delete the row of a version."""
         with self._database.session() as session:
             session.execute(delete(KeptVersion).where(KeptVersion.name == name))
 
     def over(self) -> list[KeptVersion]:
-        """Return the pending versions whose pull is over, or never came to be."""
+        """Return the pending versions whose pull is over, or was never started."""
         active = select(Pull.id).where(Pull.status.in_(ACTIVE))
         begun = (KeptVersion.pull_id != "") | (KeptVersion.created_at < utc_now() - _PATIENCE)
         pending = select(KeptVersion).where(KeptVersion.status == "pending", begun)
@@ -67,7 +65,7 @@ class VersionStore:
 
 
 class VersionService:
-    """Keeps versions, goes back to them, and deletes those beyond the settings' `keep_versions`."""
+    """Keeps versions, rolls back to them, and deletes those beyond the settings' `keep_versions`."""
 
     def __init__(self, store: VersionStore, ollamas: OllamaServers, settings: SettingsStore) -> None:
         self._store = store
@@ -75,28 +73,31 @@ class VersionService:
         self._settings = settings
 
     def keep(self, model: str, digest: str, *, automatic: bool = False) -> KeptVersion:
-        """Keep the installed version of *model*, whose *digest* it is, until its update is over."""
+        """Copy the installed version of *model* to a name of its own, before an update replaces it.
+
+        :param digest: the digest of that version
+        """
         name = check_name(model)
         row = KeptVersion(
-            name=str(kept_name(name, digest)), model=str(name), key=full_name(model), digest=digest,
+            name=str(kept_name(name, digest)), model=str(name), key=key_of(model), digest=digest,
             status="pending", pull_id="", automatic=automatic, created_at=utc_now(),
         )  # fmt: skip
-        self._store.save(row)  # first, so that no copy is ever left that nobody knows of
+        self._store.save(row)  # before the copy, so that no copy is ever without its row
         self._ollamas.main().copy(model, row.name)
         return row
 
     def keep_installed(self, model: str) -> KeptVersion | None:
         """Keep the installed version of *model* until its pull is over; None where it is not installed."""
-        installed = find_model(self._ollamas.main().list()["models"], check_name(model))
+        installed = find_model(self._ollamas.main().list()["models"], model)
         return self.keep(installed["name"], installed["digest"]) if installed else None
 
     def begun(self, row: KeptVersion, pull_id: str) -> None:
-        """Note which pull is the update that *row* was kept for."""
+        """Note the pull that replaces the version of *row*."""
         row.pull_id = pull_id
         self._store.save(row)
 
     def settle(self) -> None:
-        """End the updates whose pull is over: what changed stays kept, what did not is one name too many."""
+        """End the updates whose pull is over: keep the former version, or delete it where nothing changed."""
         over = self._store.over()
         if not over:
             return
@@ -109,17 +110,17 @@ class VersionService:
                 self._store.save(row)
                 self._prune(row.key, installed[row.key])
 
-    def rollback(self, model: str) -> Json:
-        """Bring the version before into force again, and keep the one that was, to go forth.
+    def rollback(self, model: str) -> Rollback:
+        """Install the previous version of *model* again, and keep the version that it replaces.
 
-        :raises NoPreviousVersion: when there is none
-        :raises PullActive: while the model is being updated or pulled, which would undo it
+        :raises NoPreviousVersion: when no previous version is kept
+        :raises PullActive: while the model is being updated or pulled, which would undo the rollback
         """
         name = check_name(model)
-        self.settle()  # an update may have ended just now
-        key, installed = full_name(model), self.installed()
+        self.settle()  # an update may have ended since the last time
+        key, installed = key_of(model), self.installed()
         self._check_idle(str(name), key)
-        there = [row for row in self._store.kept(key) if full_name(row.name) in installed]
+        there = [row for row in self._store.kept(key) if key_of(row.name) in installed]
         now = installed.get(key)
         row = next((row for row in there if row.digest != now), None)
         if row is None:
@@ -142,26 +143,24 @@ class VersionService:
         }
 
     def previous(self, installed: Mapping[str, str]) -> dict[str, str]:
-        """Return the version that a rollback of each model leads to.
+        """Return the name of the version that a rollback of each model leads to, by the model's key.
 
-        :param installed: the digests of the installed models, by their full names
+        :param installed: the digests of the installed models, by their keys
         """
         rows = [
             row
             for row in self._store.all()
-            if row.status == "kept"
-            and full_name(row.name) in installed
-            and row.digest != installed.get(row.key)
+            if row.status == "kept" and key_of(row.name) in installed and row.digest != installed.get(row.key)
         ]
-        return {row.key: row.name for row in reversed(rows)}  # the newest last, so that it stays
+        return {row.key: row.name for row in reversed(rows)}  # the newest comes last and wins
 
     def names(self) -> set[str]:
-        """Return the full names under which versions are kept."""
-        return {full_name(row.name) for row in self._store.all()}
+        """Return the keys of the names under which versions are kept."""
+        return {key_of(row.name) for row in self._store.all()}
 
     def installed(self) -> dict[str, str]:
-        """Return the digests of the installed models, by their full names in lower case."""
-        return {full_name(model["name"]): model["digest"] for model in self._ollamas.main().list()["models"]}
+        """Return the digests of the installed models, by their keys."""
+        return {key_of(model["name"]): model["digest"] for model in self._ollamas.main().list()["models"]}
 
     def _check_idle(self, model: str, key: str) -> None:
         pending = [row.pull_id for row in self._store.all() if row.key == key and row.status == "pending"]
@@ -179,7 +178,7 @@ class VersionService:
             self._forget(row)
 
     def _forget(self, row: KeptVersion) -> None:
-        if full_name(row.name) in map(full_name, self._settings.all()["protected_models"]):
+        if key_of(row.name) in map(key_of, self._settings.all()["protected_models"]):
             row.status = "kept"
             self._store.save(row)
             return
@@ -191,17 +190,17 @@ class VersionService:
 
 
 def kept_name(name: ModelName, digest: str) -> ModelName:
-    """Return the name under which the version *digest* of *name* is kept: the same with a longer tag."""
+    """Return the name for the version *digest* of *name*: the same name with a longer tag."""
     end = f"-prev-{digest.removeprefix('sha256:')[:12]}"
     tag = name.tag
-    if len(tag) + len(end) > _TAG_LENGTH:  # cut, and told apart from others that are cut alike
+    if len(tag) + len(end) > _TAG_LENGTH:  # cut it, and add a hash, since other tags may begin alike
         mark = hashlib.sha256(tag.lower().encode()).hexdigest()[:8]
         tag = f"{tag[: _TAG_LENGTH - len(end) - len(mark) - 1]}-{mark}"
     return replace(name, tag=tag + end)
 
 
 def superfluous(kept: list[KeptVersion], installed: str, limit: int) -> list[KeptVersion]:
-    """Return which of the *kept* versions, the newest first, to throw away.
+    """Return which of the *kept* versions, the newest first, to delete.
 
     Those beyond the *limit*, and those that are the *installed* version itself.
     """

@@ -1,4 +1,5 @@
-"""One Ollama server: its own API, its models folder, its registries, and the names of its models.
+"""An Ollama server: its own API, its models folder, the registries of its models, and their names.
 
-Where no server runs, :mod:`launcher` starts one.
+``OllamaServers`` makes the service for a provider, ``ModelFolders`` finds its folder, ``RegistryService``
+asks registries, :mod:`names` checks and compares names; where no server runs, :mod:`launcher` starts one.
 """

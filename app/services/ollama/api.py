@@ -107,7 +107,8 @@ class OllamaApi:
             raise invalid_response(self.name, "a line of its progress is not JSON") from exc
         if isinstance(part, dict) and "error" in part:
             raise failed(clean(part["error"], self.provider.api_key))
-        return self._load(PullPartSchema(), part)
+        loaded: Json = self._load(PullPartSchema(), part)
+        return loaded
 
     @contextmanager
     def _open(self, method: str, path: str, **kwargs: Any) -> Iterator[requests.Response]:
@@ -163,9 +164,9 @@ class OllamaApi:
         except ValueError:
             return None
 
-    def _load(self, schema: Schema, answer: Any) -> Json:
+    def _load(self, schema: Schema, answer: Any) -> Any:
+        """Return *answer* as *schema* loads it."""
         try:
-            loaded: Json = schema.load(answer)
+            return schema.load(answer)
         except ValidationError as exc:
             raise invalid_response(self.name, "a field is missing or of the wrong type") from exc
-        return loaded

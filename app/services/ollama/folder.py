@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes, the unit of st_blocks
 _SERVICE_FOLDER = Path("/usr/share/ollama/.ollama/models")  # of Ollama's service on Linux
+_BLOCK = 512  # bytes, the unit of st_blocks
 
 
 class LocalStore:
@@ -40,7 +41,8 @@ class LocalStore:
         """Return the models folder of the Ollama at *provider*; None where it is not on this machine.
 
         :param environ: ``OLLAMA_MODELS`` names the folder, else it is below the home folder
-        :param listed: digests that this Ollama lists: a folder that holds none of them is another's
+        :param listed: digests of models that this Ollama lists; a folder without any of them belongs to
+            another Ollama
         """
         if not is_loopback(urlsplit(provider.native_url).hostname or ""):
             return None
@@ -55,7 +57,7 @@ class LocalStore:
         return any(manifest.digest in digests for manifest in self.models().values())
 
     def models(self) -> dict[str, ManifestSummary]:
-        """Return what is installed, by the name that Ollama shows; what cannot be read is left out."""
+        """Return the manifests by the name that Ollama shows; one that cannot be read is left out."""
         return {
             str(name): manifest
             for name, path in self._entries()
@@ -63,7 +65,7 @@ class LocalStore:
         }
 
     def has_blob(self, digest: str) -> bool:
-        """Tell whether the blob *digest* is here in full."""
+        """Tell whether the blob *digest* is complete in the folder."""
         return bool(DIGEST.fullmatch(digest)) and self._blob(digest).is_file()
 
     def free_bytes(self) -> int:
@@ -97,7 +99,7 @@ class ModelFolders:
     ) -> LocalStore | None:
         """Return the models folder of *ollama*; None where it is not on this machine.
 
-        :param listed: the models that it lists, where they are known already
+        :param listed: the models that it lists, where the caller has them already
         """
         if LocalStore.find(ollama.provider, self._environ) is None:
             return None
@@ -127,15 +129,15 @@ def _read(name: ModelName, path: Path) -> ManifestSummary | None:
 
 
 def partial_bytes(blobs: Path, digest: str = "sha256:") -> int:
-    """Return what the unfinished downloads in the folder *blobs* take: of *digest*, or all of them."""
+    """Return the bytes that unfinished downloads take in the folder *blobs*: that of *digest*, or all."""
     return sum(_taken(path) for path in blobs.glob(f"{digest.replace(':', '-')}*-partial*"))
 
 
 def _taken(path: Path) -> int:
-    """Return the bytes that a file takes on the disk; Ollama makes a partial one full of holes."""
+    """Return the bytes that a file takes on the disk: Ollama makes partial files sparse."""
     try:
         stat = path.stat()
-    except OSError:  # it was finished meanwhile
+    except OSError:  # the download ended meanwhile, and the file has another name
         return 0
-    blocks = getattr(stat, "st_blocks", None)  # Windows tells none
+    blocks = getattr(stat, "st_blocks", None)  # Windows has none
     return stat.st_size if blocks is None else min(stat.st_size, blocks * _BLOCK)

@@ -1,4 +1,4 @@
-"""Finding an Ollama server for the run, or starting one."""
+"""The Ollama server of a run: one that answers already, or one that this program starts."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from app.services.providers.store import Provider
 
 log = logging.getLogger(__name__)
 
-_TIMEOUTS = Timeouts(connect=1, list=2)  # a server that does not tell its version by then is not well
+_TIMEOUTS = Timeouts(connect=1, list=2)  # its version is all that is asked for
 _START_LIMIT = 30.0  # seconds
 _STOP_LIMIT = 10.0
 _POLL = 0.05
 
 
 class Launcher:
-    """The Ollama server of a run: one that answers already, or one that this program starts and stops.
+    """Finds the Ollama server of a run, or starts one and stops it in the end.
 
-    :param session: kept by the caller
-    :param provider: where the server is, or is to be
-    :param log_file: where a started server writes
+    :param session: the connections, which the caller closes
+    :param provider: its ``base_url`` is the server's address
+    :param log_file: gets the output of a server that is started
     """
 
     def __init__(self, session: requests.Session, provider: Provider, log_file: Path) -> None:
@@ -46,7 +46,11 @@ class Launcher:
         self._settled = threading.Event()
 
     def start(self, mode: str) -> None:
-        """Start a server when *mode* wants one: ``auto`` or ``embedded``, if none answers; ``external``."""
+        """Start a server if none answers at the address.
+
+        :param mode: ``auto`` starts Ollama, where it is installed, or else the embedded engine; ``embedded``
+            starts the engine; ``external`` starts nothing
+        """
         address = urlsplit(self._url)
         host, port = address.hostname or "", address.port or 80
         if mode == "external" or not is_loopback(host) or self._answers():
@@ -65,7 +69,7 @@ class Launcher:
         ).start()
 
     def describe(self) -> str:
-        """Wait until the server answers, and say in a line what was found or started."""
+        """Wait until the server answers, and return a line about what was found or started."""
         self._settled.wait(_START_LIMIT)
         try:
             version = self._ollama.version()
@@ -80,7 +84,7 @@ class Launcher:
         return f"Found Ollama {version} at {self._url}."
 
     def stop(self) -> None:
-        """Stop what was started."""
+        """Stop the server that was started."""
         with self._starting:
             self._stopping = True
             process = self._process
@@ -94,7 +98,7 @@ class Launcher:
             process.wait()
 
     def _supervise(self, command: list[str], environment: dict[str, str]) -> None:
-        """Start the server, and start it again when it dies after it had answered."""
+        """Start the server, and start it again when it dies; not one that dies before its first answer."""
         while process := self._spawn(command, environment):
             while not self._answers():
                 if process.poll() is not None:
@@ -107,14 +111,14 @@ class Launcher:
                 log.error("%s died; starting it again. Its log: %s", self._what, self._log_file)
 
     def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
-        """Start *command*; nothing when this program is stopping."""
+        """Start *command*, unless this program is stopping."""
         with self._starting:
             if self._stopping:
                 return None
             with self._log_file.open("ab") as output:
                 self._process = subprocess.Popen(  # the command is made here  # noqa: S603
                     command,
-                    stdin=subprocess.PIPE,  # its end tells the engine that this program is gone
+                    stdin=subprocess.PIPE,  # when it ends, the engine knows that this program is gone
                     stdout=output,
                     stderr=output,
                     env=environment,
@@ -128,5 +132,5 @@ class Launcher:
         except UpstreamUnavailable:
             return False
         except ServiceError:
-            return True  # something else has the port; nothing can be started there
+            return True  # another program has the port, so that no server can be started
         return True

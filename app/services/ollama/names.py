@@ -1,25 +1,35 @@
-"""The names of models: what users type is checked, what Ollama lists is found."""
+"""Names of models: what a client types is checked, what Ollama lists is compared by its key.
+
+Ollama lists what lies in its folder, so a listed name may be one that its own grammar refuses. Such a name
+never fails here: it has a key of its own, and no other model is mixed up with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 from app.errors import InvalidModelName
 from app.model_name import ModelName
+from app.schemas.models import Named
 
-Json = dict[str, Any]
+_Model = TypeVar("_Model", bound=Named)
+
+
+@lru_cache(maxsize=4096)  # a few lists of models are compared name by name for one request
+def _parse(text: str) -> ModelName:
+    return ModelName.parse(text)
 
 
 @lru_cache(maxsize=1024)  # each request checks the name of its model
 def check_name(model: str) -> ModelName:
-    """Return *model* parsed: nothing but a name that Ollama accepts is ever sent to it.
+    """Return a name that a client typed, parsed: nothing but a valid name is ever sent to Ollama.
 
-    :raises InvalidModelName: for any other
+    :raises InvalidModelName: for a name that Ollama would not accept
     """
     try:
-        return ModelName.parse(model)
+        return _parse(model)
     except ValueError as exc:
         raise InvalidModelName(
             str(exc),
@@ -28,32 +38,24 @@ def check_name(model: str) -> ModelName:
         ) from exc
 
 
-def find_model(models: Iterable[Json], name: ModelName) -> Json | None:
-    """Return the one of *models* that is called *name*: names are case-insensitive."""
-    return next((model for model in models if _key(model["name"]) == name.key), None)
-
-
-def _key(listed: str) -> ModelName | None:
+def parse_listed(model: str) -> ModelName | None:
+    """Return a name that Ollama lists, parsed; None for one that its grammar does not allow."""
     try:
-        return ModelName.parse(listed).key
-    except ValueError:  # Ollama's business
+        return _parse(model)
+    except ValueError:
         return None
 
 
-def full_name(model: str) -> str:
-    """Return the full name of *model* in lower case: names ignore case.
+def key_of(model: str) -> str:
+    """Return what tells *model* from every other: the full name in lower case, since names ignore case.
 
-    :raises ValueError: for no name
+    A name that the grammar does not allow is its own key: it equals no full name.
     """
-    return ModelName.parse(model).key.full
+    name = parse_listed(model)
+    return model if name is None else name.key.full
 
 
-def key_of(listed: str) -> str:
-    """Return what tells a model that Ollama lists, or that the settings name, from all others.
-
-    That is its full name in lower case; of a name that no grammar allows, the name itself.
-    """
-    try:
-        return full_name(listed)
-    except ValueError:
-        return listed.lower()
+def find_model(models: Iterable[_Model], model: str) -> _Model | None:
+    """Return the one of *models* that is called *model*."""
+    key = key_of(model)
+    return next((entry for entry in models if key_of(entry["name"]) == key), None)

@@ -1,4 +1,4 @@
-"""The registry that models come from: what a model consists of, before it is pulled."""
+"""The registries that models come from: they tell the layers of a model before it is pulled."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _GO_ORDER = ("mediaType", "digest", "size", "from", "name")
 class ManifestSummary:
     """What a model consists of, and the digests by which it is known.
 
-    :param digest: that of the manifest: the digest that Ollama lists for the model
+    :param digest: that of the manifest's own bytes, which Ollama lists as the model's digest
     :param layers: the config first
-    :param other_digests: the digests that an Ollama before 0.19 lists, which encoded the manifest anew
+    :param other_digests: the digests that an Ollama before 0.19 lists, because it encoded the manifest anew
     """
 
     digest: str
@@ -49,19 +49,19 @@ class ManifestSummary:
         return cls(manifest.digest, layers)
 
     def is_same(self, digest: str) -> bool:
-        """Tell whether *digest*, of an installed model, means this manifest."""
+        """Tell whether an installed model with *digest* has this manifest."""
         return digest in (self.digest, *self.other_digests)
 
     @property
     def size(self) -> int:
-        """Bytes of all layers, each counted once."""
+        """The bytes of all layers; a layer that is there twice counts once."""
         return sum({layer.digest: layer.size for layer in self.layers}.values())
 
 
 class RegistryService:
-    """The registries, by the host in a model's name (``GET /v2/<namespace>/<model>/manifests/<tag>``).
+    """Asks registries; a model's name tells the host (``GET /v2/<namespace>/<model>/manifests/<tag>``).
 
-    :param timeouts: returns those in force
+    :param timeouts: returns the timeouts in force
     """
 
     def __init__(self, session: requests.Session, timeouts: Callable[[], Timeouts]) -> None:
@@ -69,7 +69,7 @@ class RegistryService:
         self._timeouts = timeouts
 
     def manifest(self, name: ModelName, *, insecure: bool = False) -> ManifestSummary:
-        """Return what *name* consists of in its registry.
+        """Return the manifest of *name* in its registry.
 
         :raises ModelNotInRegistry: when the registry has no such model
         """
@@ -111,7 +111,7 @@ class RegistryService:
 
 
 def re_encoded(manifest: dict[str, Any]) -> bytes:
-    """Return *manifest* as Ollama before 0.19 wrote it: what it knows of it, compact, in Go's order."""
+    """Return *manifest* as an Ollama before 0.19 encoded it: only the fields it knew, in Go's order."""
     entries = [
         {key: entry[key] for key in _GO_ORDER if entry.get(key) or key in _GO_ORDER[:3]}
         for entry in (manifest["config"], *manifest["layers"])
@@ -135,9 +135,9 @@ def _parse(name: ModelName, body: bytes) -> ManifestSummary:
 
 
 def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:
-    """See to it that Ollama is sent to no registry but this machine's own and the *allowed* ones.
+    """Check that Ollama may connect to *host*: one on this machine, or an *allowed* one.
 
-    :raises RegistryNotAllowed: for any other, and for plain HTTP to another machine
+    :raises RegistryNotAllowed: for any other host, and for plain HTTP to another machine
     """
     name, colon, _port = host.rpartition(":")
     here = is_loopback(name if colon else host)
@@ -156,6 +156,6 @@ def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> No
 
 
 def is_plain(name: ModelName) -> bool:
-    """Tell whether the registry of *name* is asked in plain HTTP: one on this machine is."""
+    """Tell whether the registry of *name* speaks plain HTTP: one on this machine does."""
     host, colon, _port = name.host.rpartition(":")
     return is_loopback(host if colon else name.host)

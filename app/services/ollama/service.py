@@ -1,8 +1,8 @@
-"""Ollama's own API: the models that are installed, what is done with them, and their downloads."""
+"""Ollama's own API: list, show, load, copy, make, pull and delete models, and chat natively."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Set
+from collections.abc import Generator
 from typing import IO
 
 import requests
@@ -15,9 +15,9 @@ from app.errors import (
     PullFailed,
     UpstreamRejected,
 )
-from app.schemas.models import ModelListSchema
-from app.schemas.running import RunningListSchema
-from app.schemas.show import ShowSchema
+from app.schemas.models import ModelList, ModelListSchema
+from app.schemas.running import RunningList, RunningListSchema
+from app.schemas.show import ShownModel, ShowSchema
 from app.services.ollama.api import Json, OllamaApi
 from app.services.providers.store import Provider, ProviderStore
 from app.services.settings import SettingsStore
@@ -35,23 +35,27 @@ class OllamaService(OllamaApi):
             raise invalid_response(self.name, "no version in it")
         return version
 
-    def list(self) -> Json:
+    def list(self) -> ModelList:
         """Return the installed models, newest first (``GET /api/tags``)."""
-        return self._load(ModelListSchema(), self._call("GET", "/api/tags"))
+        loaded: ModelList = self._load(ModelListSchema(), self._call("GET", "/api/tags"))
+        return loaded
 
-    def ps(self) -> Json:
+    def ps(self) -> RunningList:
         """Return the models in memory (``GET /api/ps``)."""
-        return self._load(RunningListSchema(), self._call("GET", "/api/ps"))
+        loaded: RunningList = self._load(RunningListSchema(), self._call("GET", "/api/ps"))
+        return loaded
 
-    def show(self, model: str) -> Json:
+    def show(self, model: str) -> ShownModel:
         """Return what Ollama knows of *model* (``POST /api/show``).
 
         :raises ModelNotFound: when it is not installed
         """
         try:
-            return self._load(ShowSchema(), self._call("POST", "/api/show", json={"model": model}))
+            answer = self._call("POST", "/api/show", json={"model": model})
         except NotFound as exc:
             raise self.model_not_found(model) from exc
+        loaded: ShownModel = self._load(ShowSchema(), answer)
+        return loaded
 
     def pull(self, model: str, *, insecure: bool = False) -> Generator[Json | None, None, None]:
         """Download *model*, yielding each line of progress, and None in each silent half second.
@@ -68,7 +72,7 @@ class OllamaService(OllamaApi):
     def create(self, model: str, **values: object) -> Generator[Json | None, None, None]:
         """Make *model* (``POST /api/create``), yielding what :meth:`pull` does.
 
-        :param values: ``from`` or ``files``, and what is to be changed
+        :param values: ``from`` or ``files``, and the model's ``system``, ``template``, ``parameters`` ...
         :raises CreateFailed: when Ollama says so, also in mid-stream
         :raises UpstreamIncomplete: when the stream ends without its `success`
         """
@@ -78,8 +82,8 @@ class OllamaService(OllamaApi):
     def chat(self, request: Json, register: Register) -> Body:
         """Return the open answer to a chat (``POST /api/chat``).
 
-        :param register: given the connection before the answer begins, so that one can hang up on it
-        :raises ModelNotFound: when the model is not there
+        :param register: gets the connection before the answer begins, so that another thread can close it
+        :raises ModelNotFound: when the model is not installed
         """
         try:
             return self._body("/api/chat", request, register)
@@ -109,7 +113,7 @@ class OllamaService(OllamaApi):
     def load(self, model: str, keep_alive: float | str | None = None) -> None:
         """Load *model* into memory (``POST /api/generate`` without a prompt).
 
-        :param keep_alive: seconds or a Go duration; negative for ever; None for Ollama's own
+        :param keep_alive: seconds or a Go duration; negative for ever; None for Ollama's default
         :raises ModelNotFound: when it is not installed
         """
         body = {"model": model, "stream": False}
@@ -119,13 +123,13 @@ class OllamaService(OllamaApi):
         try:
             try:
                 self._call("POST", "/api/generate", json=body, timeout=timeout)
-            except UpstreamRejected:  # a model that only embeds
+            except UpstreamRejected:  # a model that only makes embeddings cannot be loaded like this
                 self._call("POST", "/api/embed", json={**body, "input": ""}, timeout=timeout)
         except NotFound as exc:
             raise self.model_not_found(model) from exc
 
     def unload(self, model: str) -> None:
-        """Take *model* out of memory, at once or when its last answer is done.
+        """Take *model* out of memory, as soon as it has ended the answer that it is making.
 
         :raises ModelNotFound: when it is not installed
         """
@@ -145,7 +149,7 @@ class OllamaService(OllamaApi):
     def push_blob(self, digest: str, file: IO[bytes]) -> None:
         """Send *file* as the layer *digest* (``POST /api/blobs/:digest``)."""
         longest = max(self._timeouts.first_byte, self._timeouts.idle)
-        # While a body is sent, each of its parts has the time that is meant for connecting.
+        # requests uses the connect timeout for each part of the body that it sends, too.
         self._do(
             "POST",
             f"/api/blobs/{digest}",
@@ -154,7 +158,7 @@ class OllamaService(OllamaApi):
         )
 
     def model_not_found(self, model: str) -> ModelNotFound:
-        """Say that *model* is not installed, and what is."""
+        """Return the error for a *model* that is not installed; it lists those that are."""
         available = [m["name"] for m in self.list()["models"]]
         there = f"Installed: {', '.join(available[:20])}." if available else "None is installed yet."
         return ModelNotFound(
@@ -163,28 +167,11 @@ class OllamaService(OllamaApi):
             details={"model": model, "available": available},
         )
 
-    def first_chat_model(self, needs: Set[str] = frozenset()) -> str:
-        """Return the newest installed model that can chat, and has the capabilities *needs* if one has.
-
-        :raises ModelNotFound: when there is none
-        """
-        models = self.list()["models"]
-        able = [model for model in models if "completion" in model.get("capabilities", ["completion"])]
-        able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))
-        if able:
-            name: str = able[0]["name"]
-            return name
-        raise ModelNotFound(
-            f"{self.name} has no model that can chat.",
-            hint='Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}',
-            details={"available": [model["name"] for model in models]},
-        )
-
 
 class OllamaServers:
-    """The Ollama servers that the providers name, each asked with the settings in force.
+    """Makes the service for each provider that is an Ollama server, with the settings in force.
 
-    :param session: for the connections to all of them
+    :param session: the connections to all of them
     """
 
     def __init__(self, session: requests.Session, providers: ProviderStore, settings: SettingsStore) -> None:
@@ -197,12 +184,12 @@ class OllamaServers:
         return self.of(self._providers.get("ollama"), timeouts)
 
     def of(self, provider: Provider, timeouts: Timeouts | None = None) -> OllamaService:
-        """Return the service for *provider*; without *timeouts*, those of the settings hold."""
+        """Return the service for *provider*, with *timeouts* or else those of the settings."""
         return OllamaService(self._session, provider, timeouts or self._settings.timeouts)
 
 
 def create_failed(model: str, message: str) -> CreateFailed:
-    """Say why Ollama could not make *model*, and what to do about it."""
+    """Return the error for a *model* that Ollama could not make, for the reason in *message*."""
     hint = "What was installed is as it was."
     if "no space left" in message:
         hint = "Free some disk space, then try again."
@@ -214,7 +201,7 @@ def create_failed(model: str, message: str) -> CreateFailed:
 
 
 def pull_failed(model: str, message: str) -> PullFailed:
-    """Say why Ollama could not pull *model*, and what to do about it."""
+    """Return the error for a *model* that Ollama could not pull, for the reason in *message*."""
     if "file does not exist" in message:
         hint = "There is no such model: check the name and tag at https://ollama.com/library"
     elif "no space left" in message:

@@ -15,7 +15,7 @@ from app.manifest import Layer
 from app.model_name import ModelName
 from app.schemas.plan import Plan, PlanDisk, PlanLayer, PlanMemory
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
-from app.services.ollama.names import check_name
+from app.services.ollama.names import check_name, find_model
 from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry
 from app.services.ollama.service import OllamaServers, OllamaService
 from app.services.pulls.memory_need import available_bytes, needed_bytes
@@ -53,11 +53,8 @@ class Destination:
 
     def installed(self, name: ModelName) -> str | None:
         """Return the digest of the installed model *name*; None where it is not installed."""
-        for model in self.ollama.list()["models"]:
-            if check_name(model["name"]).key == name.key:
-                digest: str = model["digest"]
-                return digest
-        return None
+        found = find_model(self.ollama.list()["models"], str(name))
+        return found["digest"] if found else None
 
     @property
     def available_memory(self) -> int | None:

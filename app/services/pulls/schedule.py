@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypedDict
 
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
+from app.schemas.settings import Window
 from app.services.settings import SettingsStore
 from app.storage.database import Database
 from app.storage.tables import Occasion, Pull
-
-Window = TypedDict("Window", {"from": str, "to": str})  # not a class statement: `from` is a keyword
-"""A part of each day, in local time (``HH:MM``), as the settings have it; it may include midnight."""
 
 _DAY = timedelta(days=1)
 
 
 def occasion(time: str, window: Window | None, now: datetime) -> datetime | None:
-    """Return the last time when daily work of *time* was due; None when *now* is outside its *window*.
+    """Return when what is due daily at *time* was due last; None when its *window* is over by *now*.
 
     A *time* outside the window counts as the window's beginning.
     """
@@ -33,7 +30,7 @@ def occasion(time: str, window: Window | None, now: datetime) -> datetime | None
 
 
 def is_open(window: Window | None, now: datetime) -> bool:
-    """Tell whether *now* is in the *window*; without a window, it is."""
+    """Tell whether *now* is in the *window*; without one, it always is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
 
 

@@ -1,1 +1,4 @@
-"""Newer versions of installed models: found in their registries, fetched when asked or once a day."""
+"""Updates of installed models: found in their registries, pulled on request or once a day.
+
+``UpdateService`` is for the views, ``DailyUpdate`` for the worker.
+"""

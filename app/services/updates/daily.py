@@ -1,4 +1,4 @@
-"""Automatic updates: once a day, in a window of the day, where the settings enable them."""
+"""Automatic updates: once a day, in a window of the day, when the settings enable them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = "updates"
 
 
 def local_now() -> datetime:
-    """Return the time in the zone of this machine."""
+    """Return the local time."""
     return datetime.now().astimezone()
 
 
@@ -36,7 +36,7 @@ class DailyUpdate:
     clock: Callable[[], datetime] = local_now
 
     def tick(self) -> None:
-        """Update the models when that is due; outside the window, pause the updates that still run."""
+        """Update the models when it is time; outside of the window, pause the updates that still run."""
         settings = self.settings.all()["updates"]
         if not settings["enabled"]:
             return
@@ -58,7 +58,7 @@ class DailyUpdate:
             log.info("%d models are updated, %d are left", len(done["started"]), len(done["skipped"]))
 
     def _pause(self) -> None:
-        """Pause the automatic pulls, each once: one that a user resumes is not paused again."""
+        """Pause the automatic pulls; only once, so that one that a person resumes goes on."""
         for row in self.versions.all():
             if row.automatic and row.status == "pending" and row.pull_id:
                 row.automatic = False

@@ -1,4 +1,4 @@
-"""What the registries say of the installed models: asked in parallel, and kept for an hour."""
+"""What registries answer about the installed models: asked in parallel, and kept for an hour."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from app.errors import ModelNotInRegistry, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
+from app.services.ollama.names import parse_listed
 from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry, is_plain
 from app.storage.database import utc_now
 from app.storage.json_file import JsonFile
 
-Json = dict[str, Any]
-
 _FRESH = timedelta(hours=1)
 _AT_ONCE = 4  # requests to one registry
 _LOCAL = "The registry has no model of this name: it was made or named here."
+_ODD = "No registry can have a model of this name: it is not a valid one."
 _CLOUD = "It runs in Ollama's cloud, where it is updated."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registry said of a model: its manifest, or the status and reason of there being none."""
+    """What a registry answered about a model: its manifest, or else a status and the reason for it."""
 
     asked_at: datetime
     manifest: ManifestSummary | None = None
@@ -36,10 +36,19 @@ class Answer:
     reason: str = ""
 
 
-class RegistryAnswers:
-    """Asks the registries.
+class StoredAnswer(TypedDict):
+    """An answer as the file has it."""
 
-    :param path: where their answers are kept
+    asked_at: str
+    manifest: dict[str, Any] | None
+    status: str
+    reason: str
+
+
+class RegistryAnswers:
+    """Asks the registries, and keeps their answers.
+
+    :param path: the file with the answers
     :param allowed: the hosts, beside this machine's own, that may be asked
     """
 
@@ -48,8 +57,18 @@ class RegistryAnswers:
         self._registry = registry
         self._allowed = allowed
 
-    def of(self, names: Mapping[str, ModelName], *, refresh: bool) -> dict[str, Answer]:
-        """Return the answers for *names*: those from the last hour, unless they are to be *refreshed*."""
+    def of(self, listed: Mapping[str, str], *, refresh: bool) -> dict[str, Answer]:
+        """Return the answers for models: those of the last hour, or new ones.
+
+        :param listed: the names that Ollama lists, by their keys
+        :param refresh: ask for all of them again
+        """
+        parsed = {key: parse_listed(name) for key, name in listed.items()}
+        names = {key: name for key, name in parsed.items() if name is not None}
+        odd = {key: Answer(utc_now(), status="unknown", reason=_ODD) for key in listed if key not in names}
+        return {**self._known(names, refresh=refresh), **odd}
+
+    def _known(self, names: Mapping[str, ModelName], *, refresh: bool) -> dict[str, Answer]:
         known = {} if refresh else _fresh(self._file.read(), utc_now() - _FRESH)
         answers = {key: known[key] for key in names if key in known}
         unknown = {key: name for key, name in names.items() if key not in answers}
@@ -59,7 +78,7 @@ class RegistryAnswers:
         return answers
 
     def _ask(self, names: dict[str, ModelName]) -> dict[str, Answer]:
-        """Ask all registries at the same time, each a few questions at once."""
+        """Ask all registries at the same time, each for a few models at once."""
         hosts: defaultdict[str, dict[str, ModelName]] = defaultdict(dict)
         for key, name in names.items():
             hosts[name.host.lower()][key] = name
@@ -83,17 +102,17 @@ class RegistryAnswers:
             return Answer(now, status="unknown", reason=exc.message)
 
     def _keep(self, answers: dict[str, Answer]) -> None:
-        """Keep what is known; what could not be asked is asked again the next time."""
+        """Keep the answers, except of models that the registry could not be asked for."""
         known = {key: _kept(answer) for key, answer in answers.items() if answer.status != "unknown"}
 
-        def change(stored: Json) -> None:
+        def change(stored: dict[str, StoredAnswer]) -> None:
             stored.clear()
             stored.update(known)
 
         self._file.update(change)
 
 
-def _check(data: Json) -> None:
+def _check(data: Mapping[str, StoredAnswer]) -> None:
     try:
         for entry in data.values():
             _restored(entry)
@@ -101,19 +120,23 @@ def _check(data: Json) -> None:
         raise ValueError("not the answers of registries") from exc
 
 
-def _fresh(stored: Json, since: datetime) -> dict[str, Answer]:
+def _fresh(stored: Mapping[str, StoredAnswer], since: datetime) -> dict[str, Answer]:
     answers = {key: _restored(entry) for key, entry in stored.items()}
     return {key: answer for key, answer in answers.items() if answer.asked_at >= since}
 
 
-def _kept(answer: Answer) -> Json:
-    manifest = asdict(answer.manifest) if answer.manifest else None
-    return {**vars(answer), "asked_at": answer.asked_at.isoformat(), "manifest": manifest}
+def _kept(answer: Answer) -> StoredAnswer:
+    return {
+        "asked_at": answer.asked_at.isoformat(),
+        "manifest": asdict(answer.manifest) if answer.manifest else None,
+        "status": answer.status,
+        "reason": answer.reason,
+    }
 
 
-def _restored(entry: Json) -> Answer:
-    asked_at, manifest = datetime.fromisoformat(entry["asked_at"]), entry["manifest"]
-    if manifest is not None:
-        layers = tuple(Layer(**layer) for layer in manifest["layers"])
-        manifest = ManifestSummary(manifest["digest"], layers, tuple(manifest["other_digests"]))
-    return Answer(asked_at, manifest, entry["status"], entry["reason"])
+def _restored(entry: StoredAnswer) -> Answer:
+    kept, manifest = entry["manifest"], None
+    if kept is not None:
+        layers = tuple(Layer(**layer) for layer in kept["layers"])
+        manifest = ManifestSummary(kept["digest"], layers, tuple(kept["other_digests"]))
+    return Answer(datetime.fromisoformat(entry["asked_at"]), manifest, entry["status"], entry["reason"])

@@ -1,14 +1,15 @@
-"""Updates: which models have changed in their registry, and fetching what has."""
+"""Updates: find the models that have changed in their registry, and pull them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from app.manifest import Layer
+from app.schemas.models import InstalledModel
+from app.schemas.updates import ModelUpdate, SkippedUpdate, UpdateList, UpdateResult
 from app.services.models.versions import VersionService
-from app.services.ollama.names import check_name, full_name
+from app.services.ollama.names import check_name, key_of
 from app.services.ollama.registry import ManifestSummary, is_plain
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.plan import Destination, PlanService, total
@@ -16,8 +17,6 @@ from app.services.pulls.service import PullService
 from app.services.settings import SettingsStore
 from app.services.updates.registry_answers import Answer, RegistryAnswers
 from app.storage.database import utc_now
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,28 +30,30 @@ class UpdateService:
     answers: RegistryAnswers
     settings: SettingsStore
 
-    def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> Json:
-        """Return how each installed model compares with its registry's; with *refresh* all are asked anew.
+    def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> UpdateList:
+        """Compare each installed model with the one in its registry.
 
-        :param only: the full names of those to look at
+        :param refresh: ask the registries again, whatever they answered within the last hour
+        :param only: the keys of the models to compare
         """
         destination = self.plans.destination()
-        listed = {full_name(model["name"]): model for model in destination.ollama.list()["models"]}
+        listed = {key_of(model["name"]): model for model in destination.ollama.list()["models"]}
         kept = self.versions.names()
         models = {
             key: model for key, model in listed.items() if key not in kept and (only is None or key in only)
         }
-        names = {key: check_name(model["name"]) for key, model in models.items()}
-        answers = self.answers.of(names, refresh=refresh)
+        answers = self.answers.of({key: model["name"] for key, model in models.items()}, refresh=refresh)
         folder = destination.folder
-        here = {full_name(name): manifest for name, manifest in folder.models().items()} if folder else {}
+        here = {key_of(name): manifest for name, manifest in folder.models().items()} if folder else {}
         previous = self.versions.previous({key: model["digest"] for key, model in listed.items()})
-        pinned = {full_name(name) for name in self.settings.all()["pinned_models"]}
+        pinned = {key_of(name) for name in self.settings.all()["pinned_models"]}
         found = []
         for key, model in models.items():
             item = _compare(destination, model, answers[key], here.get(key))
             item["previous"] = previous.get(key)
-            found.append({**item, "status": "pinned"} if key in pinned else item)
+            if key in pinned:
+                item["status"] = "pinned"
+            found.append(item)
         return {
             "models": found,
             "checked_at": min((answer.asked_at for answer in answers.values()), default=utc_now()),
@@ -67,20 +68,22 @@ class UpdateService:
         include_loaded: bool = False,
         dry_run: bool = False,
         automatic: bool = False,
-    ) -> Json:
-        """Update *models*, or all that are not pinned; say which are, and why others are not.
+    ) -> UpdateResult:
+        """Update *models*, or all that are not pinned; return those, and why the others are skipped.
 
+        :param include_loaded: update models in memory, too
+        :param dry_run: only return what would be updated
+        :param automatic: whether nobody asked for it, so that it pauses outside of the window
         :raises ModelNotFound: for one that is not installed
         """
-        only = None if models is None else {full_name(str(check_name(model))) for model in models}
+        only = None if models is None else {key_of(str(check_name(model))) for model in models}
         chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
         loaded = set() if include_loaded else self._loaded()
         room = self.plans.destination().disk([])
-        started, skipped = choose(
+        items, skipped = choose(
             chosen, loaded, room["free_bytes"] if room else None, all_models=models is None
         )
-        if not dry_run:
-            started = [{**item, **self._start(item, automatic=automatic)} for item in started]
+        started = items if dry_run else [self._start(item, automatic=automatic) for item in items]
         return {
             "started": started,
             "skipped": skipped,
@@ -88,35 +91,40 @@ class UpdateService:
             "dry_run": dry_run,
         }
 
-    def _start(self, item: Json, *, automatic: bool) -> Json:
-        """Keep the installed version, then begin the pull that replaces it."""
+    def _start(self, item: ModelUpdate, *, automatic: bool) -> ModelUpdate:
+        """Keep the installed version, then start the pull that replaces it."""
         kept = self.versions.keep(item["model"], item["digest"], automatic=automatic)
         insecure = is_plain(check_name(item["model"]))
         pull = self.pulls.start(item["model"], insecure=insecure, force=True)  # choose() looked at the disk
         self.versions.begun(kept, pull["id"])
-        return {"pull": pull, "kept_as": kept.name}
+        return {**item, "pull": pull, "kept_as": kept.name}
 
-    def _chosen(self, items: list[Json], models: list[str] | None) -> list[Json]:
+    def _chosen(self, items: list[ModelUpdate], models: list[str] | None) -> list[ModelUpdate]:
         if models is None:
             return items
-        by_key = {full_name(item["model"]): item for item in items}
-        wanted = {full_name(str(check_name(model))): model for model in models}
+        by_key = {key_of(item["model"]): item for item in items}
+        wanted = {key_of(str(check_name(model))): model for model in models}
         for key, model in wanted.items():
             if key not in by_key:
                 raise self.ollamas.main().model_not_found(model)
         return [by_key[key] for key in wanted]
 
     def _loaded(self) -> set[str]:
-        return {full_name(model["name"]) for model in self.ollamas.main().ps()["models"]}
+        return {key_of(model["name"]) for model in self.ollamas.main().ps()["models"]}
 
 
-def _compare(destination: Destination, model: Json, answer: Answer, here: ManifestSummary | None) -> Json:
-    """Compare an installed *model* with its registry's; its manifest is *here* where it can be read."""
-    item: Json = {
+def _compare(
+    destination: Destination, model: InstalledModel, answer: Answer, here: ManifestSummary | None
+) -> ModelUpdate:
+    """Compare an installed *model* with the registry's *answer*.
+
+    :param here: the installed manifest, where it can be read
+    """
+    item: ModelUpdate = {
         "model": model["name"],
         "status": answer.status or "current",
         "digest": model["digest"],
-        "available_digest": answer.manifest and answer.manifest.digest,
+        "available_digest": answer.manifest.digest if answer.manifest else None,
         "download_bytes": 0,
         "needed_bytes": 0,
         "changed": [],
@@ -129,25 +137,31 @@ def _compare(destination: Destination, model: Json, answer: Answer, here: Manife
         return item
     missing = destination.missing(new)
     disk = destination.disk(missing)
-    item.update(status="outdated", is_outdated=True, download_bytes=total(missing))
-    item.update(needed_bytes=disk["needed_bytes"] if disk else 0)
-    return {**item, "changed": changed_kinds(here, new, missing)}
+    return {
+        **item,
+        "status": "outdated",
+        "is_outdated": True,
+        "download_bytes": total(missing),
+        "needed_bytes": disk["needed_bytes"] if disk else 0,
+        "changed": changed_kinds(here, new, missing),
+    }
 
 
 def choose(
-    items: list[Json], loaded: set[str], free: int | None, *, all_models: bool
-) -> tuple[list[Json], list[Json]]:
-    """Return which of *items* to update, and which not, with the reason.
+    items: list[ModelUpdate], loaded: set[str], free: int | None, *, all_models: bool
+) -> tuple[list[ModelUpdate], list[SkippedUpdate]]:
+    """Return which of *items* to update, and which to skip, with the reason.
 
-    :param loaded: full names of models that are not to be touched
-    :param free: bytes on the disk, where that is known; those that no longer fit are left out
+    :param loaded: the keys of models to skip, because they are in memory
+    :param free: the free bytes on the disk, where they are known; models that do not fit are skipped
     """
-    chosen, skipped = [], []
+    chosen: list[ModelUpdate] = []
+    skipped: list[SkippedUpdate] = []
     for item in items:
         reason = ""
         if not item["is_outdated"] or (all_models and item["status"] == "pinned"):
             reason = item["status"]
-        elif full_name(item["model"]) in loaded:
+        elif key_of(item["model"]) in loaded:
             reason = "loaded"
         elif free is not None and item["needed_bytes"] > free:
             reason = "disk_full"
@@ -161,7 +175,7 @@ def choose(
 
 
 def is_current(digest: str, installed: ManifestSummary | None, available: ManifestSummary) -> bool:
-    """Tell whether the model that Ollama lists with *digest* is what its registry has.
+    """Tell whether the model that Ollama lists with *digest* is the one that its registry has.
 
     The same manifest may have been encoded anew by an older Ollama: then its layers are the same.
     """
@@ -173,10 +187,10 @@ def is_current(digest: str, installed: ManifestSummary | None, available: Manife
 
 
 def changed_kinds(old: ManifestSummary | None, new: ManifestSummary, missing: list[Layer]) -> list[str]:
-    """Return which kinds of layers differ; where the *old* manifest cannot be read, those *missing* do."""
+    """Return the kinds of layers that differ; without the *old* manifest, the kinds of those *missing*."""
     differing = _entries(old.layers) ^ _entries(new.layers) if old else _entries(missing)
     kinds = {kind for kind, _ in differing}
-    return sorted(kinds - {"config"} or kinds)  # the configuration changes with whatever else does
+    return sorted(kinds - {"config"} or kinds)  # the configuration changes whenever another layer does
 
 
 def _entries(layers: Iterable[Layer]) -> set[tuple[str, str]]:

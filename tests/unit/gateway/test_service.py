@@ -446,7 +446,7 @@ def _gateway(app: Flask, records: list[CallRecord]) -> GatewayService:
         services.providers,
         services.settings,
         services.clients,
-        services.ollamas.of,
+        services.offers,
         records.append,
         services.circuits,
     )

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.config import Config
 from app.services.models.versions import VersionStore
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.storage.database import KeptVersion
 from tests.models_folder import Folder
 from tests.registry import digest_of
@@ -191,7 +191,7 @@ def updated(
     """An Ollama with a model whose former version is kept, and another whose copy is gone."""
     store = VersionStore(local_client.application.extensions["services"].database)
     for name in (FORMER, "base:latest-prev-ffffffffffff"):
-        row = KeptVersion(name=name, model="base:latest", key=full_name("base"), digest="", status="kept")
+        row = KeptVersion(name=name, model="base:latest", key=key_of("base"), digest="", status="kept")
         store.save(row)
     models = [folder.add("base:latest", CONFIG, WEIGHTS), folder.add(FORMER, CONFIG, SYSTEM)]
     wire.get(f"{BASE}/api/tags", json={"models": models})

@@ -9,7 +9,7 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
-from app.services.models.installed import parse_parameters
+from app.schemas.show import ParametersField
 from tests.wire import replay
 
 BASE = "http://localhost:11434"
@@ -155,6 +155,6 @@ def test_get_model_reports_upstream_fault(
     ],
 )
 def test_parameters_are_parsed_as_go_writes_them(text: str, parameters: dict[str, Any]) -> None:
-    parsed = parse_parameters(text)
+    parsed = ParametersField().deserialize(text)
 
     assert parsed == parameters

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from app.services.models.disk import freed_together
 from app.services.models.removable import Known, verdicts
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.storage.database import KeptVersion, ModelUse, Occasion
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -32,7 +32,7 @@ def former(name: str, digest: str = "", *, days: float = 5, status: str = "kept"
     return KeptVersion(
         name=name,
         model="a:1",
-        key=full_name("a:1"),
+        key=key_of("a:1"),
         digest=digest or name,
         status=status,
         created_at=ago(days),
@@ -48,19 +48,19 @@ def known(**more: Any) -> Known:
 def safe(listed: list[dict[str, Any]], known: Known) -> set[str]:
     found = verdicts(listed, known)
     assert all(reason.endswith(".") for _, reason in found.values())
-    return {each["name"] for each in listed if found[full_name(each["name"])][0]}
+    return {each["name"] for each in listed if found[key_of(each["name"])][0]}
 
 
 @pytest.mark.parametrize(
     ("facts", "is_safe"),
     [
         ({}, True),
-        ({"uses": {full_name("a:1"): ago(31)}}, True),
-        ({"uses": {full_name("a:1"): ago(29)}}, False),
+        ({"uses": {key_of("a:1"): ago(31)}}, True),
+        ({"uses": {key_of("a:1"): ago(29)}}, False),
         ({"watched_since": ago(29)}, False),  # whoever used it before that was not seen
-        ({"watched_since": ago(29), "uses": {full_name("a:1"): ago(31)}}, True),
-        ({"protected": frozenset({full_name("A:1")})}, False),
-        ({"pinned": frozenset({full_name("a:1")})}, False),
+        ({"watched_since": ago(29), "uses": {key_of("a:1"): ago(31)}}, True),
+        ({"protected": frozenset({key_of("A:1")})}, False),
+        ({"pinned": frozenset({key_of("a:1")})}, False),
         ({"running": [{"name": "a:1", "digest": "a:1"}]}, False),
         ({"running": [{"name": "other:1", "digest": "a:1"}]}, False),
     ],
@@ -71,7 +71,7 @@ def test_model_is_safe_to_remove_when_nobody_used_it_for_long(facts: dict[str, A
 
 def test_model_that_was_installed_lately_is_never_safe() -> None:
     assert safe([model("a:1", days=29)], known()) == set()
-    assert safe([model("a:1", days=29)], known(uses={full_name("a:1"): ago(40)})) == set()
+    assert safe([model("a:1", days=29)], known(uses={key_of("a:1"): ago(40)})) == set()
 
 
 def test_of_two_names_of_a_model_one_stays() -> None:
@@ -80,9 +80,9 @@ def test_of_two_names_of_a_model_one_stays() -> None:
     found = verdicts(listed, known())
 
     assert safe(listed, known()) == {"b:1"}
-    assert "a:1" in found[full_name("b:1")][1]
-    assert safe(listed, known(protected=frozenset({full_name("b:1")}))) == {"a:1"}
-    assert safe(listed, known(uses={full_name("b:1"): ago(2)})) == {"a:1"}
+    assert "a:1" in found[key_of("b:1")][1]
+    assert safe(listed, known(protected=frozenset({key_of("b:1")}))) == {"a:1"}
+    assert safe(listed, known(uses={key_of("b:1"): ago(2)})) == {"a:1"}
     assert safe([model("a:1", "x", days=3), model("b:1", "x", days=3)], known()) == set()
 
 
@@ -111,7 +111,7 @@ def test_former_version_that_is_used_by_its_own_name_stays() -> None:
     listed = [model("a:1", "new", days=1), model("a:1-prev-1")]
     rows = [former("a:1-prev-1", days=31)]
 
-    assert safe(listed, known(kept=rows, uses={full_name("a:1-prev-1"): ago(3)})) == set()
+    assert safe(listed, known(kept=rows, uses={key_of("a:1-prev-1"): ago(3)})) == set()
 
 
 def test_removing_together_frees_what_no_other_model_uses_once() -> None:
@@ -138,7 +138,7 @@ def test_disk_says_what_is_protected_and_what_can_go(
     database = client.application.extensions["services"].database
     with database.session() as session:
         session.execute(update(Occasion).values(at=datetime(2026, 1, 1, tzinfo=timezone.utc)))
-        session.add(ModelUse(provider="ollama", key=full_name("c:1")))
+        session.add(ModelUse(provider="ollama", key=key_of("c:1")))
 
     answer: Any = client.get(path).json
 

@@ -28,7 +28,9 @@ def feeds(store: PullStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[PullFee
     feeds.close()
 
 
-def test_watchers_of_one_pull_share_its_feed_and_hear_of_no_other_pull(feeds: PullFeeds, store: PullStore) -> None:
+def test_watchers_of_one_pull_share_its_feed_and_hear_of_no_other_pull(
+    feeds: PullFeeds, store: PullStore
+) -> None:
     first, second = (store.join(name, name, insecure=False).id for name in ("a", "b"))
 
     with feeds.watch(first) as one, feeds.watch(second) as two, feeds.watch(second) as same:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app import gguf
 from app.manifest import Layer
-from app.services.models.disk import duplicates, estimated, measured, usage
+from app.services.models.disk import duplicates, parts_of, sizes_of, usage
 from app.services.ollama.folder import LocalStore, partial_bytes
 from app.services.ollama.registry import ManifestSummary
 from app.services.pulls.memory_need import available_bytes, kv_cache_bytes, needed_bytes
@@ -115,7 +115,7 @@ def test_disk_counts_shared_layers_once() -> None:
         "c:1": model("3", ("x", 9)),
     }
 
-    found = {each["model"]: each for each in measured(models)}
+    found = {each["model"]: each for each in sizes_of(parts_of([], models))}
 
     assert found["a:1"] == {"model": "a:1", "size": 105, "shared_bytes": 100, "reclaimable_bytes": 5}
     assert found["c:1"] == {"model": "c:1", "size": 9, "shared_bytes": 0, "reclaimable_bytes": 9}
@@ -132,11 +132,20 @@ manifests = st.dictionaries(
 
 @given(manifests)
 def test_disk_of_a_model_is_what_it_shares_and_what_it_alone_has(models: dict[str, ManifestSummary]) -> None:
-    found = measured(models)
+    found = sizes_of(parts_of([], models))
 
     total = sum({layer.digest: layer.size for each in models.values() for layer in each.layers}.values())
     assert all(each["shared_bytes"] + each["reclaimable_bytes"] == each["size"] for each in found)
     assert sum(each["reclaimable_bytes"] for each in found) <= total
+
+
+def test_disk_counts_a_model_that_the_folder_does_not_show_as_it_is_listed() -> None:
+    listed = [{"name": name, "size": size, "digest": name} for name, size in [("A:1", 1), ("odd name", 7)]]
+
+    parts = parts_of(listed, {"a:1": model("1", ("w", 100))})
+
+    assert parts == {"a:1": {"w": 100}, "odd name": {"odd name": 7}}
+    assert usage(listed, None, parts, {})["total_bytes"] == 107
 
 
 def test_disk_without_the_folder_is_estimated_from_the_list() -> None:
@@ -145,7 +154,7 @@ def test_disk_without_the_folder_is_estimated_from_the_list() -> None:
         for name, size, digest in [("a:1", 5, "x"), ("b:1", 5, "x"), ("c:1", 7, "y")]
     ]
 
-    found = usage(listed, None, {})
+    found = usage(listed, None, parts_of(listed, {}), {})
 
     assert (found["total_bytes"], found["estimated"], found["path"]) == (12, True, None)
     assert [(each["model"], each["reclaimable_bytes"]) for each in found["models"]] == [
@@ -156,7 +165,7 @@ def test_disk_without_the_folder_is_estimated_from_the_list() -> None:
 
 def test_duplicates_are_names_with_the_same_digest() -> None:
     assert duplicates({"b": "1", "a": "1", "c": "2"}) == [["a", "b"]]
-    assert estimated([]) == []
+    assert sizes_of(parts_of([], {})) == []
 
 
 def test_unfinished_downloads_are_counted_as_they_lie_on_the_disk(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from app.manifest import MANIFEST_TYPE
 from app.services.models.versions import VersionStore
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.storage.database import KeptVersion
 
 OLLAMA = "http://gpu.test:11434"
@@ -148,9 +148,9 @@ def test_rollback_is_refused_while_the_model_is_pulled(
     client: FlaskClient, remote: responses.RequestsMock
 ) -> None:
     services = client.application.extensions["services"]
-    row = KeptVersion(name="a:1-prev-1", model="a:1", key=full_name("a:1"), digest="old", status="kept")
+    row = KeptVersion(name="a:1-prev-1", model="a:1", key=key_of("a:1"), digest="old", status="kept")
     VersionStore(services.database).save(row)
-    pull = services.pull_store.join("a:1", full_name("a:1"), insecure=False)
+    pull = services.pull_store.join("a:1", key_of("a:1"), insecure=False)
     services.pull_store.claim(pull.id, "a worker", 1)
 
     response = client.post(f"{API}/rollback", json={"model": "A:1"})

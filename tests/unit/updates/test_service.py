@@ -17,7 +17,7 @@ from app.config import ROOT, Timeouts
 from app.manifest import MANIFEST_TYPE, Layer
 from app.model_name import ModelName
 from app.services.models.versions import VersionService, VersionStore, kept_name, superfluous
-from app.services.ollama.names import full_name
+from app.services.ollama.names import key_of
 from app.services.ollama.registry import ManifestSummary, RegistryService
 from app.services.ollama.service import OllamaServers
 from app.services.providers.store import ProviderStore
@@ -214,7 +214,7 @@ def test_former_version_that_is_protected_is_not_thrown_away(
     store = VersionStore(database)
     for mark in "12":
         name, past = f"a:1-prev-{mark}", utc_now() - timedelta(days=1)
-        row = KeptVersion(name=name, model="a:1", key=full_name("a:1"), digest=mark * 64, created_at=past)
+        row = KeptVersion(name=name, model="a:1", key=key_of("a:1"), digest=mark * 64, created_at=past)
         store.save(row)
     settings = SettingsStore(tmp_path / "settings.json", Timeouts())
     settings.update(keep_versions=0, protected_models=["A:1-prev-1"])
@@ -230,9 +230,7 @@ def test_former_version_that_is_protected_is_not_thrown_away(
         b'{"model": "a:1-prev-2"}'
     ]
     assert [row.name for row in store.all()] == ["a:1-prev-1"]
-    here = {full_name("a:1-prev-1"): "1" * 64}
-    assert versions.previous({**here, full_name("a:1"): "0" * 64}) == {full_name("a:1"): "a:1-prev-1"}
-    assert (
-        versions.previous({**here, full_name("a:1"): "1" * 64}) == {}
-    )  # it is in force: nothing to go back to
+    here = {key_of("a:1-prev-1"): "1" * 64}
+    assert versions.previous({**here, key_of("a:1"): "0" * 64}) == {key_of("a:1"): "a:1-prev-1"}
+    assert versions.previous({**here, key_of("a:1"): "1" * 64}) == {}  # it is in force: nothing to go back to
     database.close()
