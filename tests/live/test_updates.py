@@ -202,7 +202,7 @@ def test_update_use_and_roll_back_and_forth(backend: BackendProcess, tiny: str, 
 
     started = _update(backend, tiny)
     updated = _digests(backend)[tiny]
-    chat = {"message": "Say hello in five words.", "model": tiny}
+    chat = {"message": "Say hello in five words.", "model": tiny, "options": {"num_predict": 16}}
     used = backend.post("/api/chat", chat)
     previous = _update_of(backend, tiny)["previous"]
     back = backend.post(f"{API}/rollback", {"model": tiny}).json()
