@@ -92,7 +92,7 @@ class Services:
         self.probe = ProviderProbe(self.providers, self.offers)
         self.folders = ModelFolders(config.environ)
         self.registry = RegistryService(self.session, lambda: self.settings.timeouts)
-        self.hasty_registry = RegistryService(self.session, lambda: self.settings.hasty_timeouts)
+        self.hasty_registry = RegistryService(self.session, self.settings.hasty_timeouts)
         self.usage = UsageLog(self.database)
         self.model_uses = ModelUses(self.database)
 

@@ -48,7 +48,7 @@ blp = OpenAIBlueprint(
 @blp.post("/chat/completions")
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(
-    OpenAIChatSchema,
+    OpenAIChatSchema(),
     example={"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
 )
 @blp.response(200, OpenAIAnswerSchema)
@@ -63,7 +63,7 @@ def create_chat_completion(body: OpenAIRequest) -> Response:
 
 @blp.post("/completions")
 @accepts(CHAT_BODY_LIMIT)
-@blp.arguments(OpenAICompletionSchema, example={"model": "llama3.2", "prompt": "Once upon a time"})
+@blp.arguments(OpenAICompletionSchema(), example={"model": "llama3.2", "prompt": "Once upon a time"})
 @blp.response(200, OpenAIAnswerSchema)
 def create_completion(body: OpenAIRequest) -> Response:
     """Continue a text
@@ -75,7 +75,7 @@ def create_completion(body: OpenAIRequest) -> Response:
 
 @blp.post("/embeddings")
 @accepts(CHAT_BODY_LIMIT)
-@blp.arguments(OpenAIEmbeddingSchema, example={"model": "nomic-embed-text", "input": "The sky"})
+@blp.arguments(OpenAIEmbeddingSchema(), example={"model": "nomic-embed-text", "input": "The sky"})
 @blp.response(200, OpenAIAnswerSchema)
 def create_embedding(body: OpenAIRequest) -> Response:
     """Make vectors of texts"""

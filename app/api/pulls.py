@@ -30,8 +30,8 @@ blp = Blueprint(
 
 
 @blp.post("/pull")
-@blp.arguments(PullRequestSchema, example={"model": "llama3.2:1b"})
-@blp.arguments(IdempotencySchema, location="headers")
+@blp.arguments(PullRequestSchema(), example={"model": "llama3.2:1b"})
+@blp.arguments(IdempotencySchema(), location="headers")
 @blp.response(200, PullResultSchema)
 @blp.alt_response(
     "2XX", schema=PlanSchema, description="200 with `dry_run`: what would be fetched and needed"
@@ -92,7 +92,7 @@ def get_pull(id: str) -> PullValues:
 
 
 @blp.get("/pulls/<id>/events")
-@blp.arguments(LastEventSchema, location="headers")
+@blp.arguments(LastEventSchema(), location="headers")
 @blp.response(200, content_type="text/event-stream")
 @blp.alt_response(204, description="There is nothing after Last-Event-ID, and nothing will come")
 def watch_pull(headers: dict[str, Any], id: str) -> Response:

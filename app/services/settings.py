@@ -76,9 +76,8 @@ class SettingsStore:
         """The timeouts in force."""
         return Timeouts(**self.all()["timeouts"])
 
-    @property
     def hasty_timeouts(self) -> Timeouts:
-        """Short timeouts, for an answer that helps but is not worth a wait."""
+        """Return the timeouts for what is good to know and not worth a wait."""
         return replace(self.timeouts, connect=1, list=2)
 
     def update(self, **values: Any) -> SettingsValues:

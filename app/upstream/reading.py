@@ -4,6 +4,7 @@ A service that passes on a stream has other work while the upstream is silent: i
 connection alive, notices that the client left, and gives up in time. So a thread opens the answer, whose
 connection is announced before the upstream has answered, and reading waits for one tick at most. To give up
 is to shut the connection down, which ends the wait of the thread, and tells the upstream to stop its work.
+An answer whose connection cannot be polled is read by a thread too: :class:`ThreadedBody`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
@@ -24,6 +25,9 @@ TICK = 0.5
 
 SIZE_LIMIT = 64_000_000
 """Bytes that no answer or event has."""
+
+_BACKLOG = 1000  # reads that may wait for the taker
+_ROOM_POLL = 0.01  # seconds
 
 threads = Threads("upstream reader")
 """Those that open answers, and read those that cannot be polled."""
@@ -215,3 +219,80 @@ def take(queue: SimpleQueue[_T]) -> list[_T]:
             items.append(queue.get_nowait())
     except Empty:
         return items
+
+
+class _End(Exception):
+    """All of an answer was read."""
+
+
+class ThreadedBody:
+    """A body that a thread reads; see :class:`~app.upstream.reading.Body`.
+
+    The thread starts with the first :meth:`receive`.
+
+    :param chunks: yields what each read gave
+    :param connection: to hang up on; None where it is not known
+    :param close: gives the connection back, or closes it
+    """
+
+    def __init__(
+        self, chunks: Iterable[bytes], connection: socket.socket | None, close: Callable[[], None]
+    ) -> None:
+        self._chunks = chunks
+        self._connection = connection
+        self._close = close
+        self._items: SimpleQueue[bytes | BaseException] = SimpleQueue()  # the exception is the last item
+        self._end: BaseException | None = None
+        self._is_started = False
+        self._is_over = False  # the connection may serve another request
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def receive(self) -> bytes | None:
+        """Return the bytes that came; ``b""`` when none came within a tick, None at the end.
+
+        :raises Exception: what reading raised
+        """
+        if not self._is_started:
+            self._is_started = True
+            threads.run(self._run)
+        if self._end is None:
+            items = take(self._items)
+            if items and isinstance(items[-1], BaseException):
+                self._end = items[-1]
+            data = b"".join(item for item in items if isinstance(item, bytes))
+            if data or self._end is None:
+                return data
+        if isinstance(self._end, _End):
+            return None
+        raise self._end
+
+    def close(self) -> None:
+        """Hang up, unless all of the answer was read."""
+        with self._lock:
+            self._is_closed = True
+            if self._is_started and not self._is_over and self._connection is not None:
+                hang_up(self._connection)
+        if not self._is_started:
+            self._close()
+
+    def _run(self) -> None:
+        end: BaseException = _End()
+        try:
+            self._read()
+        except BaseException as exc:  # raised again by receive()  # noqa: BLE001
+            end = exc
+        self._items.put(end)
+
+    def _read(self) -> None:
+        try:
+            for chunk in self._chunks:
+                while self._items.qsize() >= _BACKLOG and not self._is_closed:
+                    time.sleep(_ROOM_POLL)  # the client is slower than the upstream: no haste
+                self._items.put(chunk)
+                if self._is_closed:
+                    break
+        finally:
+            with self._lock:
+                self._is_over = True
+            self._close()

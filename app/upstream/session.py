@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,10 +70,10 @@ class UpstreamSession(requests.Session):
 
 
 @contextmanager
-def translated(name: str, url: str, start_hint: str = "") -> Iterator[None]:
+def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iterator[None]:
     """Turn what requests raises for the upstream *name* at *url* into our errors.
 
-    :param start_hint: how to start the upstream on this machine, where that is known
+    :param start_hint: returns how to start the upstream on this machine; empty where that is not known
     """
     try:
         yield
@@ -90,7 +90,7 @@ def translated(name: str, url: str, start_hint: str = "") -> Iterator[None]:
             raise timed_out(name, url) from exc
         if was_cut(exc):
             raise cut_off(name) from exc
-        raise unreachable(name, url, exc, start_hint) from exc
+        raise unreachable(name, url, exc, start_hint()) from exc
     except (requests.RequestException, UnicodeError) as exc:
         if is_lone_surrogate(exc):
             raise lone_surrogate() from exc

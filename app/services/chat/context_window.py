@@ -62,7 +62,7 @@ class ContextWindows:
     def look(self, provider: Provider, model: str) -> tuple[bool | None, int | None]:
         """Ask whether *model* is loaded, and with which window; None for what is not known."""
         try:
-            ollama = self._ollamas.of(provider, self._settings.hasty_timeouts)  # not worth a wait
+            ollama = self._ollamas.of(provider, self._settings.hasty_timeouts())  # not worth a wait
             found = find_model(ollama.ps()["models"], model)
         except ServiceError:
             self._keep(provider, model, None, is_seen=True)

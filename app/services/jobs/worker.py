@@ -13,7 +13,7 @@ from app.services.ollama.registry import RegistryService
 from app.services.ollama.service import OllamaServers
 from app.services.pulls.idempotency import IdempotencyService
 from app.services.pulls.run import PullRun, new_owner
-from app.services.pulls.schedule import may_run
+from app.services.pulls.service import may_run
 from app.services.pulls.store import PullStore
 from app.services.settings import SettingsStore
 from app.services.updates.daily import DailyUpdate

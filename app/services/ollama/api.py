@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from typing import Any
 
 import requests
@@ -16,9 +17,8 @@ from app.schemas.pulls import PullPartSchema
 from app.services.providers.start_hint import start_hint
 from app.services.providers.store import Provider
 from app.upstream.failures import clean, cut_off, invalid_response, rejection
-from app.upstream.reading import Body, Register, announcing, read
+from app.upstream.reading import Body, Register, ThreadedBody, announcing, read
 from app.upstream.session import translated
-from app.upstream.threaded_body import ThreadedBody
 
 Json = dict[str, Any]
 
@@ -140,7 +140,7 @@ class OllamaApi:
 
     def translated(self) -> AbstractContextManager[None]:
         """Turn what requests raises into our errors."""
-        return translated(self.name, self.provider.native_url, start_hint(self.provider))
+        return translated(self.name, self.provider.native_url, partial(start_hint, self.provider))
 
     def _rejection(self, response: requests.Response) -> ServiceError:
         """Return the error for an answer that is no success, whose body is not read yet."""

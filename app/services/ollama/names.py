@@ -17,19 +17,17 @@ from app.schemas.models import Named
 _Model = TypeVar("_Model", bound=Named)
 
 
-@lru_cache(maxsize=4096)  # a few lists of models are compared name by name for one request
-def _parse(text: str) -> ModelName:
-    return ModelName.parse(text)
+_REMEMBERED = 4096  # names; a few lists of models are compared name by name for one request
 
 
-@lru_cache(maxsize=1024)  # each request checks the name of its model
+@lru_cache(_REMEMBERED)
 def check_name(model: str) -> ModelName:
     """Return a name that a client typed, parsed: nothing but a valid name is ever sent to Ollama.
 
     :raises InvalidModelName: for a name that Ollama would not accept
     """
     try:
-        return _parse(model)
+        return ModelName.parse(model)
     except ValueError as exc:
         raise InvalidModelName(
             str(exc),
@@ -38,14 +36,16 @@ def check_name(model: str) -> ModelName:
         ) from exc
 
 
+@lru_cache(_REMEMBERED)
 def parse_listed(model: str) -> ModelName | None:
     """Return a name that Ollama lists, parsed; None for one that its grammar does not allow."""
     try:
-        return _parse(model)
+        return ModelName.parse(model)
     except ValueError:
         return None
 
 
+@lru_cache(_REMEMBERED)
 def key_of(model: str) -> str:
     """Return what tells *model* from every other: the full name in lower case, since names ignore case.
 

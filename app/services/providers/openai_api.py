@@ -30,8 +30,7 @@ from app.upstream.failures import (
     unreachable,
     was_cut,
 )
-from app.upstream.reading import Register, SilentUpstream, TooMuch, announcing, read_all
-from app.upstream.threaded_body import ThreadedBody
+from app.upstream.reading import Register, SilentUpstream, ThreadedBody, TooMuch, announcing, read_all
 
 if TYPE_CHECKING:
     import httpx2

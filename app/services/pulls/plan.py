@@ -126,7 +126,7 @@ class PlanService:
         :raises DiskFull: when the model does not fit
         """
         try:
-            destination = self.destination(self.settings.hasty_timeouts)
+            destination = self.destination(self.settings.hasty_timeouts())
             if destination.folder is None:
                 return
             missing = destination.missing(self.hasty_registry.manifest(name, insecure=insecure))

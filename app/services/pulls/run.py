@@ -15,13 +15,12 @@ from typing import Any, cast
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
-from app.model_name import ModelName
 from app.schemas.pulls import PullPart
+from app.services.ollama.names import check_name
 from app.services.ollama.registry import RegistryService
 from app.services.ollama.service import OllamaService
-from app.services.pulls.progress import LIMITED_WINDOW, WINDOW, Progress
+from app.services.pulls.progress import LEAD, LIMITED_WINDOW, WINDOW, Progress, Throttle
 from app.services.pulls.store import PullStore
-from app.services.pulls.throttle import LEAD, Throttle
 from app.storage.tables import Pull
 
 log = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ class PullRun:
         """Ask the registry for the size; if that fails, Ollama's progress lines tell it."""
         if self.progress.total is None:
             try:
-                name = ModelName.parse(self.pull.model)
+                name = check_name(self.pull.model)
                 self.progress.total = self.registry.manifest(name, insecure=self.pull.insecure).size
             except ServiceError as exc:
                 log.info("no manifest of %s: %s", self.pull.model, exc.message)

@@ -8,9 +8,8 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from app.schemas.settings import Window
-from app.services.settings import SettingsStore
 from app.storage.database import Database
-from app.storage.tables import Occasion, Pull
+from app.storage.tables import Occasion
 
 _DAY = timedelta(days=1)
 
@@ -32,11 +31,6 @@ def occasion(time: str, window: Window | None, now: datetime) -> datetime | None
 def is_open(window: Window | None, now: datetime) -> bool:
     """Tell whether *now* is in the *window*; without one, it always is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
-
-
-def may_run(pull: Pull, settings: SettingsStore) -> bool:
-    """Tell whether *pull* may run at this time of the day."""
-    return pull.anytime or is_open(settings.all()["pulls"]["window"], datetime.now().astimezone())
 
 
 class Occasions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from datetime import datetime
 from typing import Any, Protocol
 
 from app.errors import (
@@ -17,9 +18,10 @@ from app.errors import (
     restored,
 )
 from app.schemas.pulls import PullResult, PullSummary, PullValues
+from app.services.ollama.names import key_of
 from app.services.pulls.feed import PullFeeds
 from app.services.pulls.plan import PlanService
-from app.services.pulls.schedule import may_run
+from app.services.pulls.schedule import is_open
 from app.services.pulls.store import PullStore, is_finished, summary
 from app.services.settings import SettingsStore
 from app.storage.tables import KeptVersion, Pull
@@ -79,7 +81,7 @@ class PullService:
         name = self._plans.allowed_name(model, insecure=insecure)
         if not force:
             self._plans.check_disk(name, insecure=insecure)
-        pull = self._store.join(model, name.key.full, insecure=insecure, anytime=now)
+        pull = self._store.join(model, key_of(model), insecure=insecure, anytime=now)
         self._enqueue(pull.id)
         return summary(pull)
 
@@ -233,3 +235,9 @@ def _result(pull: Pull) -> PullResult:
         "model": pull.model,
         "status_log": pull.status_log,
     }
+
+
+def may_run(pull: Pull, settings: SettingsStore) -> bool:
+    """Tell whether *pull* may run at this time of the day."""
+    window = settings.all()["pulls"]["window"]
+    return pull.anytime or window is None or is_open(window, datetime.now().astimezone())

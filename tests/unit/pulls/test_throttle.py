@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.pulls import run as pull_run
-from app.services.pulls.throttle import LEAD, Throttle
+from app.services.pulls.progress import LEAD, Throttle
 from tests.raw_server import Connection, raw_server
 
 API = "/api/providers/ollama"

@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.upstream import threaded_body
-from app.upstream.reading import Opening, Register, SilentUpstream, TooMuch, read, read_all
-from app.upstream.threaded_body import ThreadedBody
+from app.upstream import reading
+from app.upstream.reading import Opening, Register, SilentUpstream, ThreadedBody, TooMuch, read, read_all
 
 
 class PolledBody:
@@ -277,7 +276,7 @@ def test_body_that_nobody_waited_for_is_closed() -> None:
 
 
 def test_threaded_body_waits_while_the_taker_is_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threaded_body, "_BACKLOG", 2)
+    monkeypatch.setattr(reading, "_BACKLOG", 2)
     is_behind, go_on = threading.Event(), threading.Event()
     made: list[int] = []
 
@@ -290,7 +289,7 @@ def test_threaded_body_waits_while_the_taker_is_far_behind(monkeypatch: pytest.M
             made.append(number)
             yield b"x"
 
-    monkeypatch.setattr(threaded_body, "time", SimpleNamespace(sleep=wait))
+    monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=wait))
     body = ThreadedBody(chunks(), None, lambda: None)
     first = body.receive()
 
