@@ -18,7 +18,7 @@ from app.config import Config, ConfigError
 from app.container import Services
 from app.errors import ServiceError
 from app.server import serve
-from app.services.ollama.launcher import Launcher
+from app.services.ollama import Launcher
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

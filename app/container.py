@@ -6,48 +6,30 @@ A service that depends on what a person may change (the settings, the providers)
 from __future__ import annotations
 
 from app.config import Config
-from app.services.catalog.offers import Offers
-from app.services.catalog.probe import ProviderProbe
-from app.services.chat.attempts import Attempts
-from app.services.chat.compare import CompareService
-from app.services.chat.context_window import ContextWindows
-from app.services.chat.model_choice import ModelChoice
-from app.services.chat.service import ChatService
-from app.services.chat.stops import Stops
-from app.services.conversations.chat import ConversationChat
-from app.services.conversations.heartbeats import Heartbeats
-from app.services.conversations.store import ConversationStore
-from app.services.gateway.embeddings import EmbeddingService
-from app.services.gateway.models import GatewayModels
-from app.services.gateway.service import GatewayService
-from app.services.jobs.queue import Jobs
-from app.services.jobs.worker import Chores, PullWorker
-from app.services.models.create import CreationService
-from app.services.models.delete import RemovalService
-from app.services.models.disk import DiskService
-from app.services.models.installed import InstalledModels, LastModels
-from app.services.models.memory import MemoryService
-from app.services.models.protection import Protection
-from app.services.models.upload import UploadService
-from app.services.models.uses import ModelUses
-from app.services.models.versions import VersionService, VersionStore
-from app.services.ollama.folder import ModelFolders
-from app.services.ollama.registry import RegistryService
-from app.services.ollama.service import OllamaServers
-from app.services.providers.circuits import Circuits
-from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import ProviderStore
-from app.services.pulls.feed import PullFeeds
-from app.services.pulls.idempotency import IdempotencyService
-from app.services.pulls.plan import PlanService
-from app.services.pulls.schedule import Occasions
-from app.services.pulls.service import PullService
-from app.services.pulls.store import PullStore
+from app.services.catalog import Offers, ProviderProbe
+from app.services.chat import Attempts, ChatService, CompareService, ContextWindows, ModelChoice, Stops
+from app.services.conversations import ConversationChat, ConversationStore, Heartbeats
+from app.services.gateway import EmbeddingService, GatewayModels, GatewayService
+from app.services.jobs import Chores, Jobs, PullWorker
+from app.services.models import (
+    CreationService,
+    DiskService,
+    InstalledModels,
+    LastModels,
+    MemoryService,
+    ModelUses,
+    Protection,
+    RemovalService,
+    UploadService,
+    VersionService,
+    VersionStore,
+)
+from app.services.ollama import ModelFolders, OllamaServers, RegistryService
+from app.services.providers import Circuits, OpenAIClients, ProviderStore
+from app.services.pulls import IdempotencyService, Occasions, PlanService, PullFeeds, PullService, PullStore
 from app.services.settings import SettingsStore
-from app.services.updates.daily import DailyUpdate
-from app.services.updates.registry_answers import RegistryAnswers
-from app.services.updates.service import UpdateService
-from app.services.usage.log import UsageLog
+from app.services.updates import DailyUpdate, RegistryAnswers, UpdateService
+from app.services.usage import UsageLog
 from app.storage.database import Database
 from app.upstream.session import UpstreamSession
 

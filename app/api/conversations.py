@@ -24,9 +24,7 @@ from app.schemas.conversations import (
     WholeConversationSchema,
 )
 from app.security import CHAT_BODY_LIMIT, accepts
-from app.services.conversations.export import as_markdown, file_name
-from app.services.conversations.rows import Summary, WholeConversation
-from app.services.conversations.store import Listing
+from app.services.conversations import Listing, Summary, WholeConversation, as_markdown, file_name
 
 blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")
 

@@ -19,7 +19,7 @@ from app.schemas.providers import (
     ProviderTest,
     ProviderTestSchema,
 )
-from app.services.providers.store import Provider
+from app.services.providers import Provider
 
 blp = Blueprint(
     "providers", __name__, url_prefix="/api/providers", description="The services that answer chats"

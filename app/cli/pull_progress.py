@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from app.services.pulls.service import PullService
+from app.services.pulls import PullService
 
 Json = dict[str, Any]
 

@@ -3,3 +3,8 @@
 :class:`~app.services.catalog.offers.Offers` is the face, for every kind of provider;
 :class:`~app.services.catalog.probe.ProviderProbe` tests a provider.
 """
+
+from app.services.catalog.offers import Offers
+from app.services.catalog.probe import ProviderProbe
+
+__all__ = ["Offers", "ProviderProbe"]

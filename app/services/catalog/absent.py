@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
-from app.services.providers.store import Provider
+from app.services.providers import Provider
 
 
 def absent(provider: Provider, model: str, available: Sequence[str]) -> ModelNotFound:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence, Set
 
 from app.schemas.models import InstalledModel
 from app.services.catalog.absent import cannot_embed, no_chat_model, no_model_configured
-from app.services.ollama.names import find_model
-from app.services.providers.store import Provider
+from app.services.ollama import find_model
+from app.services.providers import Provider
 
 
 def configured_model(provider: Provider) -> str:

@@ -22,10 +22,8 @@ from app.services.catalog.default_model import (
     embedding_models,
     installed_model,
 )
-from app.services.ollama.names import check_name, find_model, parse_listed
-from app.services.ollama.service import OllamaServers, OllamaService
-from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import Provider
+from app.services.ollama import OllamaServers, OllamaService, check_name, find_model, parse_listed
+from app.services.providers import OpenAIClients, Provider
 from app.services.settings import SettingsStore
 
 

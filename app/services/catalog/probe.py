@@ -15,7 +15,7 @@ from app.errors import (
 )
 from app.schemas.providers import ProviderTest
 from app.services.catalog.offers import Offers, ProviderOffers
-from app.services.providers.store import Provider, ProviderStore
+from app.services.providers import Provider, ProviderStore
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ from app.services.chat.dialects.answers import Answer
 from app.services.chat.dialects.base import Dialect, Request
 from app.services.chat.dialects.ollama import NATIVE_ONLY, OllamaDialect
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OllamaV1Dialect, OpenAIDialect
-from app.services.ollama.names import check_name, key_of
-from app.services.ollama.service import OllamaServers
-from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import Provider, ProviderStore
+from app.services.ollama import OllamaServers, check_name, key_of
+from app.services.providers import OpenAIClients, Provider, ProviderStore
 from app.services.settings import SettingsStore
 
 Settings = Mapping[str, Any]

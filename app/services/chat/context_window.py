@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from app.errors import ServiceError
 from app.schemas.chat_results import ToldUsage, Usage, UsedContext
 from app.schemas.messages import Message
-from app.services.ollama.names import find_model, key_of
-from app.services.ollama.service import OllamaServers
-from app.services.providers.store import Provider
+from app.services.ollama import OllamaServers, find_model, key_of
+from app.services.providers import Provider
 from app.services.settings import SettingsStore
 
 CHARS_PER_TOKEN = 3.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.errors import CapabilityMissing, ModelNotFound, ServiceError
-from app.services.catalog.offers import Offers
+from app.services.catalog import Offers
 from app.services.chat.attempts import Attempt
 
 _WHAT = {"vision": "look at images", "tools": "use tools", "thinking": "think"}

@@ -10,7 +10,7 @@ from app.services.chat.answer_format import check_format
 from app.services.chat.attempts import Attempt
 from app.services.chat.context_window import context, measure
 from app.services.chat.dialects.answers import Timing
-from app.services.usage.log import CallRecord
+from app.services.usage import CallRecord
 
 
 class Remarks(TypedDict, total=False):

@@ -22,9 +22,9 @@ from app.services.chat.exchange import Exchange
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import record
 from app.services.chat.stops import Stops
-from app.services.providers.circuits import Circuits
+from app.services.providers import Circuits
 from app.services.settings import SettingsStore
-from app.services.usage.log import UsageLog
+from app.services.usage import UsageLog
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,18 @@
 """Chats that are kept: before and after each answer, searched, exported, and fitted to a model's window."""
+
+from app.services.conversations.chat import ConversationChat
+from app.services.conversations.export import as_markdown, file_name
+from app.services.conversations.heartbeats import Heartbeats
+from app.services.conversations.rows import Summary, WholeConversation
+from app.services.conversations.store import ConversationStore, Listing
+
+__all__ = [
+    "ConversationChat",
+    "ConversationStore",
+    "Heartbeats",
+    "Listing",
+    "Summary",
+    "WholeConversation",
+    "as_markdown",
+    "file_name",
+]

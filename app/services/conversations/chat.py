@@ -13,15 +13,22 @@ from app.errors import ServiceError, UpstreamRejected, kept
 from app.schemas.chat import ChatBody
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
-from app.services.chat.attempts import Attempt, Event, new_messages, with_model_defaults, with_prompt
-from app.services.chat.context_window import ContextWindows, estimate
-from app.services.chat.service import ChatService, Events
+from app.services.chat import (
+    Attempt,
+    ChatService,
+    ContextWindows,
+    Event,
+    Events,
+    estimate,
+    new_messages,
+    with_model_defaults,
+    with_prompt,
+)
 from app.services.conversations.fitting import fit
 from app.services.conversations.heartbeats import Heartbeats
 from app.services.conversations.rows import Columns, Summary, Turn
 from app.services.conversations.store import ConversationStore, Ticket
-from app.services.providers.circuits import Circuits
-from app.services.providers.store import ProviderStore
+from app.services.providers import Circuits, ProviderStore
 from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)

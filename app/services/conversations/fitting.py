@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate, chain
 
-from app.services.chat.context_window import estimate
+from app.services.chat import estimate
 from app.services.conversations.rows import Turn
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from app.schemas.embeddings import EmbeddingRequest, EmbeddingResponse
 from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest
 from app.services.gateway.service import EMBEDDINGS, GatewayService, RelayedRequest
-from app.services.providers.store import Provider
+from app.services.providers import Provider
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from app.errors import ServiceError
 from app.schemas.openai_v1 import OpenAIModel, OpenAIModelList
 from app.schemas.providers import ProviderModel
-from app.services.catalog.offers import Offers
+from app.services.catalog import Offers
 from app.services.gateway.service import split_name
-from app.services.providers.store import Provider, ProviderStore
+from app.services.providers import Provider, ProviderStore
 from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)

@@ -11,14 +11,12 @@ from typing import cast
 
 from app.errors import ServiceError
 from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest, OpenAIUsage
-from app.services.catalog.offers import Offers
+from app.services.catalog import Offers
 from app.services.gateway.stream_check import StreamCheck, usage_of
-from app.services.ollama.names import check_name
-from app.services.providers.circuits import Circuits
-from app.services.providers.openai_api import OpenAIClients, ResponseBody, translated
-from app.services.providers.store import Provider, ProviderStore
+from app.services.ollama import check_name
+from app.services.providers import Circuits, OpenAIClients, Provider, ProviderStore, ResponseBody, translated
 from app.services.settings import SettingsStore
-from app.services.usage.log import CallRecord
+from app.services.usage import CallRecord
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, parse_answer
 from app.upstream.reading import Register, let_end, read, read_all

@@ -7,17 +7,12 @@ import threading
 from dataclasses import dataclass
 
 from app.errors import PullNotFound, ServiceError
-from app.services.models.uses import ModelUses
-from app.services.models.versions import VersionService
-from app.services.ollama.registry import RegistryService
-from app.services.ollama.service import OllamaServers
-from app.services.pulls.idempotency import IdempotencyService
-from app.services.pulls.run import PullRun, new_owner
-from app.services.pulls.service import may_run
-from app.services.pulls.store import PullStore
+from app.services.models import ModelUses, VersionService
+from app.services.ollama import OllamaServers, RegistryService
+from app.services.pulls import IdempotencyService, PullRun, PullStore, may_run, new_owner
 from app.services.settings import SettingsStore
-from app.services.updates.daily import DailyUpdate
-from app.services.usage.log import UsageLog
+from app.services.updates import DailyUpdate
+from app.services.usage import UsageLog
 from app.storage.tables import Pull
 
 log = logging.getLogger(__name__)

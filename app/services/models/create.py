@@ -10,8 +10,7 @@ from app.schemas.creations import Created, Creation, CreationOrder
 from app.schemas.models import InstalledModel
 from app.services.models.protection import Protection
 from app.services.models.upload import Upload, UploadService
-from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaServers
+from app.services.ollama import OllamaServers, check_name, find_model
 
 Events = Generator[list[tuple[str, dict[str, Any]]], None, None]
 

@@ -11,9 +11,15 @@ from app.schemas.show import DeletedModel, FreedLayer, FreedSpace
 from app.services.models.memory import MemoryService
 from app.services.models.protection import Protection
 from app.services.models.versions import VersionStore
-from app.services.ollama.folder import LocalStore, ModelFolders
-from app.services.ollama.names import check_name, find_model, key_of
-from app.services.ollama.service import OllamaServers, OllamaService
+from app.services.ollama import (
+    LocalStore,
+    ModelFolders,
+    OllamaServers,
+    OllamaService,
+    check_name,
+    find_model,
+    key_of,
+)
 
 
 @dataclass(frozen=True)

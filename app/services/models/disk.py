@@ -12,10 +12,14 @@ from app.schemas.models import InstalledModel
 from app.services.models.removable import Known, verdicts
 from app.services.models.uses import ModelUses
 from app.services.models.versions import VersionStore
-from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
-from app.services.ollama.names import key_of
-from app.services.ollama.registry import ManifestSummary
-from app.services.ollama.service import OllamaServers
+from app.services.ollama import (
+    LocalStore,
+    ManifestSummary,
+    ModelFolders,
+    OllamaServers,
+    key_of,
+    partial_bytes,
+)
 from app.services.settings import SettingsStore
 from app.storage.database import utc_now
 

@@ -17,8 +17,7 @@ from app.schemas.models import InstalledModel, ModelList, ModelListing, ModelLis
 from app.schemas.show import CopiedModel, ModelDetail
 from app.services.models.memory import in_memory, memory_of
 from app.services.models.protection import Protection
-from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaServers, OllamaService
+from app.services.ollama import OllamaServers, OllamaService, check_name, find_model
 from app.storage.json_file import Json, JsonFile
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from app.model_name import ModelName
 from app.schemas.models import InstalledModel
 from app.schemas.running import LoadedModel, Memory, RunningList, RunningModel, UnloadedModel
-from app.services.ollama.names import check_name, find_model
-from app.services.ollama.service import OllamaServers, OllamaService
+from app.services.ollama import OllamaServers, OllamaService, check_name, find_model
 
 _POLLS = 40  # an unloaded model stays listed for a moment, or until it has ended its answer
 _POLL_SECONDS = 0.05

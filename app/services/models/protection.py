@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from app.errors import ModelExists, ModelProtected
 from app.model_name import ModelName
 from app.schemas.models import InstalledModel
-from app.services.ollama.names import find_model, key_of
+from app.services.ollama import find_model, key_of
 from app.services.settings import SettingsStore
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from app.schemas.models import InstalledModel
 from app.schemas.running import RunningModel
 from app.services.models.memory import in_memory
-from app.services.ollama.names import key_of
+from app.services.ollama import key_of
 from app.storage.database import KeptVersion
 
 Verdict = tuple[bool, str]

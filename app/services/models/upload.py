@@ -13,7 +13,7 @@ from typing import IO, Protocol
 
 from app import gguf
 from app.errors import DiskFull, InvalidUpload
-from app.services.ollama.service import OllamaServers
+from app.services.ollama import OllamaServers
 
 _CHUNK = 1 << 20
 _MAGIC = b"GGUF"

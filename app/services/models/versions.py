@@ -13,8 +13,7 @@ from sqlalchemy import delete, select
 from app.errors import ModelNotFound, NoPreviousVersion, PullActive
 from app.model_name import ModelName
 from app.schemas.updates import Rollback
-from app.services.ollama.names import check_name, find_model, key_of
-from app.services.ollama.service import OllamaServers
+from app.services.ollama import OllamaServers, check_name, find_model, key_of
 from app.services.settings import SettingsStore
 from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
 

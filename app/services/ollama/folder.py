@@ -19,7 +19,7 @@ from app.manifest import DIGEST, CorruptManifestError
 from app.model_name import ModelName
 from app.services.ollama.registry import MANIFEST_LIMIT, ManifestSummary
 from app.services.ollama.service import OllamaService
-from app.services.providers.store import Provider
+from app.services.providers import Provider
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import requests
 from app.config import Timeouts, is_loopback
 from app.errors import ServiceError, UpstreamUnavailable
 from app.services.ollama.service import OllamaService
-from app.services.providers.store import Provider
+from app.services.providers import Provider
 
 log = logging.getLogger(__name__)
 

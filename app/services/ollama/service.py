@@ -19,7 +19,7 @@ from app.schemas.models import ModelList, ModelListSchema
 from app.schemas.running import RunningList, RunningListSchema
 from app.schemas.show import ShownModel, ShowSchema
 from app.services.ollama.api import Json, OllamaApi
-from app.services.providers.store import Provider, ProviderStore
+from app.services.providers import Provider, ProviderStore
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
 from app.upstream.reading import Body, Register

@@ -2,3 +2,18 @@
 
 The failures of the openai client become our errors in :mod:`openai_api`.
 """
+
+from app.services.providers.circuits import Circuits
+from app.services.providers.openai_api import OpenAIClients, ResponseBody, translated
+from app.services.providers.start_hint import start_hint
+from app.services.providers.store import Provider, ProviderStore
+
+__all__ = [
+    "Circuits",
+    "OpenAIClients",
+    "Provider",
+    "ProviderStore",
+    "ResponseBody",
+    "start_hint",
+    "translated",
+]

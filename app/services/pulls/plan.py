@@ -14,10 +14,18 @@ from app.errors import DiskFull, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
 from app.schemas.plan import Plan, PlanDisk, PlanLayer, PlanMemory
-from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
-from app.services.ollama.names import check_name, find_model
-from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry
-from app.services.ollama.service import OllamaServers, OllamaService
+from app.services.ollama import (
+    LocalStore,
+    ManifestSummary,
+    ModelFolders,
+    OllamaServers,
+    OllamaService,
+    RegistryService,
+    check_name,
+    check_registry,
+    find_model,
+    partial_bytes,
+)
 from app.services.pulls.memory_need import available_bytes, needed_bytes
 from app.services.settings import SettingsStore
 

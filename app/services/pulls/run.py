@@ -16,9 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
 from app.schemas.pulls import PullPart
-from app.services.ollama.names import check_name
-from app.services.ollama.registry import RegistryService
-from app.services.ollama.service import OllamaService
+from app.services.ollama import OllamaService, RegistryService, check_name
 from app.services.pulls.progress import LEAD, LIMITED_WINDOW, WINDOW, Progress, Throttle
 from app.services.pulls.store import PullStore
 from app.storage.tables import Pull

@@ -18,7 +18,7 @@ from app.errors import (
     restored,
 )
 from app.schemas.pulls import PullResult, PullSummary, PullValues
-from app.services.ollama.names import key_of
+from app.services.ollama import key_of
 from app.services.pulls.feed import PullFeeds
 from app.services.pulls.plan import PlanService
 from app.services.pulls.schedule import is_open

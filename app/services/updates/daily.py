@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.errors import PullFinished, PullNotFound, ServiceError
-from app.services.models.versions import VersionStore
-from app.services.pulls.schedule import Occasions, is_open, occasion
-from app.services.pulls.service import PullService
+from app.services.models import VersionStore
+from app.services.pulls import Occasions, PullService, is_open, occasion
 from app.services.settings import SettingsStore
 from app.services.updates.service import UpdateService
 

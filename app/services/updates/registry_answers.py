@@ -14,8 +14,7 @@ from typing import Any, TypedDict
 from app.errors import ModelNotInRegistry, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
-from app.services.ollama.names import parse_listed
-from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry, is_plain
+from app.services.ollama import ManifestSummary, RegistryService, check_registry, is_plain, parse_listed
 from app.storage.database import utc_now
 from app.storage.json_file import JsonFile
 

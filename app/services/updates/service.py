@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from app.manifest import Layer
 from app.schemas.models import InstalledModel
 from app.schemas.updates import ModelUpdate, SkippedUpdate, UpdateList, UpdateResult
-from app.services.models.versions import VersionService
-from app.services.ollama.names import check_name, key_of
-from app.services.ollama.registry import ManifestSummary, is_plain
-from app.services.ollama.service import OllamaServers
-from app.services.pulls.plan import Destination, PlanService, total
-from app.services.pulls.service import PullService
+from app.services.models import VersionService
+from app.services.ollama import ManifestSummary, OllamaServers, check_name, is_plain, key_of
+from app.services.pulls import Destination, PlanService, PullService, total
 from app.services.settings import SettingsStore
 from app.services.updates.registry_answers import Answer, RegistryAnswers
 from app.storage.database import utc_now

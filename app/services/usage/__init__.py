@@ -2,3 +2,7 @@
 
 :class:`~app.services.usage.log.UsageLog` keeps them without any call waiting for it.
 """
+
+from app.services.usage.log import CallRecord, UsageLog
+
+__all__ = ["CallRecord", "UsageLog"]

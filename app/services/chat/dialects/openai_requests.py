@@ -12,9 +12,8 @@ from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.dialects.answers import OpenAIAnswer
 from app.services.chat.dialects.base import Request
+from app.services.providers import OpenAIClients, Provider
 from app.services.providers import openai_api as openai_client
-from app.services.providers.openai_api import OpenAIClients
-from app.services.providers.store import Provider
 from app.upstream.failures import invalid_response
 from app.upstream.reading import SIZE_LIMIT, Body, Register, TooMuch
 
