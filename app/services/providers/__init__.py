@@ -5,8 +5,7 @@ The failures of the openai client become our errors in :mod:`openai_api`.
 
 from app.services.providers.circuits import Circuits
 from app.services.providers.openai_api import OpenAIClients, ResponseBody, translated
-from app.services.providers.start_hint import start_hint
-from app.services.providers.store import Provider, ProviderStore
+from app.services.providers.store import Provider, ProviderStore, start_hint
 
 __all__ = [
     "Circuits",

@@ -16,8 +16,7 @@ from app.config import Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
-from app.services.providers.start_hint import start_hint
-from app.services.providers.store import Provider
+from app.services.providers.store import Provider, start_hint
 from app.upstream.failures import (
     clean,
     cut_off,

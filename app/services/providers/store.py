@@ -66,6 +66,7 @@ class Provider:
 StoredProviders = dict[str, StoredProvider]
 """By id."""
 
+_CONTAINER_MARK = Path("/.dockerenv")
 _OF_THE_SERVER = frozenset({"api_key", "status", "last_checked"})
 _STORED = frozenset(f.name for f in fields(Provider)) - {"id", "custom", "api_key_source"}
 
@@ -239,3 +240,18 @@ def _check_stored(data: StoredProviders) -> None:
                 raise ValueError("not an id")
     except (ValidationError, AttributeError) as exc:
         raise ValueError("not an object of providers") from exc
+
+
+def start_hint(provider: Provider) -> str:
+    """Return how to start *provider*; empty where that is not known."""
+    if provider.name != "Ollama":
+        return ""
+    if not _CONTAINER_MARK.exists():
+        return "Start it with `ollama serve`, or this program with `make run`, which finds or starts one."
+    port = urlsplit(provider.native_url).port or 11434
+    return (
+        "In a container, localhost is the container itself. For an Ollama in it, start it there, or "
+        "start this program again with `make run`. For one outside, set base_url to "
+        f"http://host.docker.internal:{port}/v1, run the container with "
+        "--add-host=host.docker.internal:host-gateway and Ollama with OLLAMA_HOST=0.0.0.0."
+    )

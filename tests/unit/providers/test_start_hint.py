@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.services.providers import start_hint as module
-from app.services.providers.start_hint import start_hint
-from app.services.providers.store import Provider
+from app.services.providers import store as module
+from app.services.providers.store import Provider, start_hint
 
 OLLAMA = Provider(id="ollama", name="Ollama", kind="ollama", base_url="http://localhost:11500/v1")
 
