@@ -6,7 +6,7 @@ A service that depends on what a person may change (the settings, the providers)
 from __future__ import annotations
 
 from app.config import Config
-from app.services.catalog import Offers, ProviderProbe
+from app.services.catalog import Offers, ProviderCheck
 from app.services.chat import Attempts, ChatService, CompareService, ContextWindows, ModelChoice, Stops
 from app.services.conversations import ConversationChat, ConversationStore, Heartbeats
 from app.services.gateway import EmbeddingService, GatewayModels, GatewayService
@@ -71,7 +71,7 @@ class Services:
         self.session = UpstreamSession()
         self.ollamas = OllamaServers(self.session, self.providers, self.settings)
         self.offers = Offers(self.ollamas, self.clients, self.settings)
-        self.probe = ProviderProbe(self.providers, self.offers)
+        self.provider_check = ProviderCheck(self.providers, self.offers)
         self.folders = ModelFolders(config.environ)
         self.registry = RegistryService(self.session, lambda: self.settings.timeouts)
         self.hasty_registry = RegistryService(self.session, self.settings.hasty_timeouts)

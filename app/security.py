@@ -5,24 +5,16 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
+from app.body_limits import accepted_by
 from app.config import Config, is_loopback
 from app.errors import ServiceError
 
-BODY_LIMIT = 1_000_000  # bytes, where a view does not say otherwise
-CHAT_BODY_LIMIT = 16_000_000  # bytes: images and long conversations
-
-View = TypeVar("View", bound=Callable[..., Any])
-
-_MARK = "accepted_bodies"
 _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
 
 
@@ -59,34 +51,6 @@ class NotJson(ServiceError):
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     error_type = "unsupported_media_type"
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The bodies that a view accepts.
-
-    :param limit: bytes that a JSON body may have
-    :param file_type: the media type of a file, which may have BACKEND_MAX_UPLOAD bytes; empty for no file
-    """
-
-    limit: int = BODY_LIMIT
-    file_type: str = ""
-
-
-def accepts(limit: int = BODY_LIMIT, *, file_type: str = "") -> Callable[[View], View]:
-    """Mark a view with the bodies that it accepts; a view without a mark takes JSON up to BODY_LIMIT."""
-
-    def mark(view: View) -> View:
-        setattr(view, _MARK, Accepted(limit, file_type))
-        return view
-
-    return mark
-
-
-def accepted_by(view: object) -> Accepted:
-    """Return the bodies that *view* accepts."""
-    found: Accepted = getattr(view, _MARK, Accepted())
-    return found
 
 
 def protect(app: Flask, config: Config) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 from flask import Response, g
 
 from app.api.base import Blueprint
+from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.chat import ChatBody, ChatRequestSchema, CompareRequestSchema
 from app.schemas.chat_results import ChatResponseSchema, CompareResponseSchema
-from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import event_stream, last_event
 
 _COMPARE = {

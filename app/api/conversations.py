@@ -9,6 +9,7 @@ from flask import Response
 from marshmallow import RAISE
 
 from app.api.base import Blueprint
+from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.conversations import (
@@ -23,7 +24,6 @@ from app.schemas.conversations import (
     MessageQuerySchema,
     WholeConversationSchema,
 )
-from app.security import CHAT_BODY_LIMIT, accepts
 from app.services.conversations import Listing, Summary, WholeConversation, as_markdown, file_name
 
 blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")

@@ -7,10 +7,10 @@ from typing import Any
 from flask import Request, Response, g, request
 
 from app.api import base
+from app.body_limits import accepts
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.creations import Created, CreatedSchema, CreateSchema, Creation
-from app.security import accepts
 from app.streaming import event_stream
 
 UPLOAD_TYPE = "application/octet-stream"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import g
 
 from app.api.base import Blueprint
+from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.embeddings import (
@@ -13,7 +14,6 @@ from app.schemas.embeddings import (
     EmbeddingResponse,
     EmbeddingResponseSchema,
 )
-from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import last_event
 
 blp = Blueprint("embeddings", __name__, url_prefix="/api/embeddings", description="Vectors of texts")

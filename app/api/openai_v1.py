@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, g
 
 from app.api.base import Blueprint
+from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.openai_errors import PREFIX
 from app.schemas.openai_v1 import (
@@ -21,7 +22,6 @@ from app.schemas.openai_v1 import (
     OpenAIModelSchema,
     OpenAIRequest,
 )
-from app.security import CHAT_BODY_LIMIT, accepts
 from app.streaming import byte_stream, openai_error_event, whole
 
 Json = dict[str, Any]

@@ -87,7 +87,7 @@ def delete_provider(id: str) -> None:
 @blp.response(200, ProviderTestSchema)
 def test_provider(id: str) -> ProviderTest:
     """Test the connection to a provider, and keep the outcome as its status"""
-    return services.probe.test(id)
+    return services.provider_check.test(id)
 
 
 @blp.get("/<id>/models")

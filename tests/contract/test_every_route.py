@@ -14,9 +14,9 @@ from pytest_httpserver import HTTPServer
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.body_limits import BODY_LIMIT, CHAT_BODY_LIMIT, accepted_by
 from app.config import ROOT, Config
 from app.errors import ServiceError
-from app.security import BODY_LIMIT, CHAT_BODY_LIMIT, accepted_by
 
 KEY = "a-long-random-text"
 PUBLIC = {"/api/health", "/api/docs", "/api/docs/assets/swagger-ui.css", "/api/openapi.json"}

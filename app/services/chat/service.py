@@ -6,19 +6,12 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
-from app.errors import (
-    ChatStopped,
-    RateLimited,
-    ServiceError,
-    UpstreamBusy,
-    UpstreamIncomplete,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
+from app.errors import ServiceError
 from app.schemas.chat import ChatBody
 from app.services.chat.attempts import Attempt, Attempts, Event
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.exchange import Exchange
+from app.services.chat.fallback import FALLBACK_AFTER, joined
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import record
 from app.services.chat.stops import Stops
@@ -29,9 +22,6 @@ from app.services.usage import UsageLog
 log = logging.getLogger(__name__)
 
 Events = Generator[list[Event], None, None]
-
-FALLBACK_AFTER = (UpstreamUnavailable, UpstreamBusy, UpstreamTimeout, UpstreamIncomplete, RateLimited)
-"""The failures of the first provider after which the fallback is asked."""
 
 
 class ChatService:
@@ -83,7 +73,7 @@ class ChatService:
                 except ServiceError as exc:
                     is_announced |= exchange.is_announced
                     may_go_on = first_error is None and isinstance(exc, FALLBACK_AFTER)
-                    first_error = _joined(first_error, exc, request_id)
+                    first_error = joined(first_error, exc, request_id)
                     if not may_go_on:
                         break
                 else:
@@ -130,11 +120,3 @@ class ChatService:
             call.completion_tokens,
             call.latency,
         )
-
-
-def _joined(first: ServiceError | None, second: ServiceError, request_id: str) -> ServiceError:
-    """Return the error to report: the first one, with the fallback's in its details; but a stop is a stop."""
-    if first is None or isinstance(second, ChatStopped):
-        return second
-    first.details = {**first.details, "fallback_error": second.body(request_id)}
-    return first

@@ -4,10 +4,11 @@
 asks registries, :mod:`names` checks and compares names; where no server runs, :mod:`launcher` starts one.
 """
 
+from app.services.ollama.allowed_registries import check_registry, is_plain
 from app.services.ollama.folder import LocalStore, ModelFolders, partial_bytes
 from app.services.ollama.launcher import Launcher
 from app.services.ollama.names import check_name, find_model, key_of, parse_listed
-from app.services.ollama.registry import ManifestSummary, RegistryService, check_registry, is_plain
+from app.services.ollama.registry import ManifestSummary, RegistryService
 from app.services.ollama.service import OllamaServers, OllamaService
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any
 
 import requests
 
-from app.config import Timeouts, is_loopback
-from app.errors import ModelNotInRegistry, RegistryNotAllowed
+from app.config import Timeouts
+from app.errors import ModelNotInRegistry
 from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, digest_of
 from app.model_name import ModelName
 from app.upstream.failures import invalid_response, rejection
@@ -132,30 +132,3 @@ def _parse(name: ModelName, body: bytes) -> ManifestSummary:
     except ValueError as exc:
         raise invalid_response(f"The registry {name.host}", "it is no manifest") from exc
     return replace(summary, other_digests=(digest_of(older), digest_of(older + b"\n")))
-
-
-def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:
-    """Check that Ollama may connect to *host*: one on this machine, or an *allowed* one.
-
-    :raises RegistryNotAllowed: for any other host, and for plain HTTP to another machine
-    """
-    name, colon, _port = host.rpartition(":")
-    here = is_loopback(name if colon else host)
-    if not here and host.lower() not in {a.lower() for a in allowed}:
-        raise RegistryNotAllowed(
-            f"Models may not be pulled from '{host}'.",
-            hint=f"Allow it with BACKEND_ALLOWED_REGISTRIES={','.join([*allowed, host])}",
-            details={"registry": host, "allowed": list(allowed)},
-        )
-    if insecure and not here:
-        raise RegistryNotAllowed(
-            f"Plain HTTP to the registry '{host}' is not allowed.",
-            hint='Leave "insecure" out; it is for registries on this machine.',
-            details={"registry": host},
-        )
-
-
-def is_plain(name: ModelName) -> bool:
-    """Tell whether the registry of *name* speaks plain HTTP: one on this machine does."""
-    host, colon, _port = name.host.rpartition(":")
-    return is_loopback(host if colon else name.host)

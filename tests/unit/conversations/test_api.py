@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.security import BODY_LIMIT, CHAT_BODY_LIMIT
+from app.body_limits import BODY_LIMIT, CHAT_BODY_LIMIT
 from app.services.conversations.export import as_markdown, file_name
 from app.services.conversations.store import ConversationStore
 

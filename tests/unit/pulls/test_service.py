@@ -11,8 +11,8 @@ import pytest
 from app.config import Timeouts
 from app.errors import DiskFull, PullFinished, RegistryNotAllowed
 from app.model_name import ModelName
+from app.services.ollama.allowed_registries import check_registry
 from app.services.ollama.names import check_name
-from app.services.ollama.registry import check_registry
 from app.services.pulls.feed import PullFeeds
 from app.services.pulls.service import PullService
 from app.services.pulls.store import PullStore

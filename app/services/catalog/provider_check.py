@@ -19,7 +19,7 @@ from app.services.providers import Provider, ProviderStore
 
 
 @dataclass(frozen=True)
-class ProviderProbe:
+class ProviderCheck:
     """Tests providers, and keeps the outcome as their status."""
 
     providers: ProviderStore
