@@ -97,8 +97,8 @@ class ChatService:
 
         :raises ServiceError: while the circuit is open
         """
+        self._circuits.check(attempt.provider)  # a refused attempt asks nobody: the usage does not have it
         try:
-            self._circuits.check(attempt.provider)
             yield
             self._circuits.worked(attempt.provider)
         except ServiceError as exc:

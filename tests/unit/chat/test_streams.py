@@ -268,6 +268,16 @@ def test_circuit_stays_closed_for_a_provider_that_is_only_slow() -> None:
     circuits.check(PROVIDER)
 
 
+def test_chat_that_an_open_circuit_refuses_is_no_call(app: Flask, client: FlaskClient, point: Point) -> None:
+    services = app.extensions["services"]
+    services.circuits.failed(services.providers.get("ollama"), DOWN, 3.0)
+
+    assert client.post(CHAT, json={"message": "Hi"}).status_code == 503
+    services.usage.close()
+
+    assert client.get("/api/usage").json["totals"]["calls"] == 0  # type: ignore[index]
+
+
 def test_chat_with_a_provider_whose_circuit_is_open_is_answered_by_the_fallback(
     app: Flask, client: FlaskClient, httpserver: HTTPServer, point: Point
 ) -> None:
