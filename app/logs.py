@@ -12,7 +12,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 class OneLineFormatter(logging.Formatter):
-    """Writes one line for each record, so that text from a client cannot forge a record; tracebacks follow."""
+    """Writes a record as one line, so that text from a client cannot forge a record; tracebacks follow it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name  # noqa: N802
         """Return the record's line with control characters escaped."""

@@ -48,7 +48,7 @@ def chat(
     """
     try:
         conversation = _find(conversation) if conversation else None
-        # A user who chats with a provider here wants it: a disabled one is enabled for this process.
+        # Chatting with a provider here enables it for this run, unless the user has disabled it.
         services.providers.enable(_provider(provider, conversation))
         asked = {"provider": provider, "model": model, "system_prompt": system}
         piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
