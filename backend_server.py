@@ -1,4 +1,4 @@
-"""Start the backend: flags, the app, the server."""
+"""Start the backend: read the flags, make the app, and serve it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from app.services.ollama import Launcher
     type=click.Choice(["auto", "external", "embedded"]),
     default="external",
     show_default=True,
-    help="external: use the one at the configured base_url. auto: start `ollama serve`, or else the "
-    "embedded engine, if none answers there. embedded: the engine, if none answers.",
+    help="Which Ollama to use. external: the server at the configured base_url. auto: if no server answers "
+    "there, start `ollama serve`, or else the embedded engine. embedded: if no server answers there, start "
+    "the embedded engine.",
 )
 @click.option("--enable", multiple=True, metavar="ID", help="Enable a provider for this run.")
 def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
@@ -47,7 +48,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     for how in (signal.SIGTERM, signal.SIGINT):
         signal.signal(how, lambda *_: _stop(services))
     try:
-        # Beside the serving: what answers slowly at Ollama's address must not delay it.
+        # In a thread: a slow server at Ollama's address must not delay the first requests.
         threading.Thread(
             target=_prepare, args=(services, launcher, ollama, listener), name="start", daemon=True
         ).start()
@@ -58,7 +59,8 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
 
 
 def _stop(services: Services) -> NoReturn:
-    services.jobs.stopping.set()  # who waits for a pull is told, before the server waits for them
+    # First end the requests that wait for a pull: the server waits for its requests when it shuts down.
+    services.jobs.stopping.set()
     sys.exit(0)
 
 
@@ -93,7 +95,7 @@ def _app(config: Config) -> Flask:
 
 
 def _listen(config: Config) -> socket.socket:
-    """Take the port before anything is started for it."""
+    """Take the port, before the app is made and Ollama is started."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -111,11 +113,11 @@ def _check_provider(services: Services, id: str) -> None:
         services.providers.get(id)
     except ServiceError as exc:
         known = ", ".join(services.providers.all())
-        raise click.ClickException(f"{exc.message} There are: {known}") from exc
+        raise click.ClickException(f"{exc.message} The providers are: {known}") from exc
 
 
 def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket.socket) -> None:
-    """Find or start an Ollama, say which and what to type next, import what the first chat needs."""
+    """Find or start an Ollama, print which one and what to type next, and load the chat client's modules."""
     launcher.start(mode)
     services.jobs.start()
     host, port = listener.getsockname()[:2]

@@ -1,8 +1,8 @@
 """The backend in front of local language models.
 
-A request passes :mod:`app.security`, a view in :mod:`app.api` (its body checked by :mod:`app.schemas`), one
-service in :mod:`app.services`, and the upstream; the answer comes back through the schema.
-:mod:`app.factory` puts these together.
+:mod:`app.security` checks each request. A view in :mod:`app.api` loads its body with a schema from
+:mod:`app.schemas` and calls one service in :mod:`app.services`, which asks the upstream. The schema also
+writes the answer. :mod:`app.factory` builds the application from these parts.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.config.ConfigError: for an environment that cannot be used
+    :raises app.config.ConfigError: when the environment holds an invalid setting
     """
-    # Imported by the call: the engine's processes import this package too, and start without Flask.
+    # Imported here and not above: the engine's processes import this package too, and do not need Flask.
     from app import factory
 
     return factory.create_app(config)

@@ -1,4 +1,4 @@
-"""How large a request's body may be: a view says it by a mark, and :mod:`app.security` holds to it."""
+"""The size limits of request bodies: a view declares its own, and :mod:`app.security` enforces them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-BODY_LIMIT = 1_000_000  # bytes, where a view does not say otherwise
+BODY_LIMIT = 1_000_000  # bytes, for a view that declares no limit
 CHAT_BODY_LIMIT = 16_000_000  # bytes: images and long conversations
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -19,8 +19,9 @@ _MARK = "accepted_bodies"
 class Accepted:
     """The bodies that a view accepts.
 
-    :param limit: bytes that a JSON body may have
-    :param file_type: the media type of a file, which may have BACKEND_MAX_UPLOAD bytes; empty for no file
+    :param limit: the largest JSON body, in bytes
+    :param file_type: the media type of a file upload, which may have BACKEND_MAX_UPLOAD bytes; empty when the
+        view takes no file
     """
 
     limit: int = BODY_LIMIT
@@ -28,7 +29,7 @@ class Accepted:
 
 
 def accepts(limit: int = BODY_LIMIT, *, file_type: str = "") -> Callable[[View], View]:
-    """Mark a view with the bodies that it accepts; a view without a mark takes JSON up to BODY_LIMIT."""
+    """Declare the bodies that a view accepts; a view without this decorator takes JSON up to BODY_LIMIT."""
 
     def mark(view: View) -> View:
         setattr(view, _MARK, Accepted(limit, file_type))
@@ -37,7 +38,7 @@ def accepts(limit: int = BODY_LIMIT, *, file_type: str = "") -> Callable[[View],
     return mark
 
 
-@lru_cache(maxsize=512)  # more than there are views
+@lru_cache(maxsize=512)  # the program has fewer views
 def accepted_by(view: object) -> Accepted:
     """Return the bodies that *view* accepts."""
     found: Accepted = getattr(view, _MARK, Accepted())

@@ -1,7 +1,6 @@
-"""Settings of the process, from the environment and a ``.env`` file beside it.
+"""Settings of the process, from the environment and from the ``.env`` file in the working directory.
 
-What a person changes while the program runs is kept in the data folder instead:
-:mod:`app.services.settings`.
+The settings that a user can change while the program runs are in :mod:`app.services.settings`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backen
 
 
 class ConfigError(Exception):
-    """The environment holds settings that cannot be used; ``str()`` names each of them."""
+    """The environment holds invalid settings; ``str()`` names each of them."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ class Config:
     def from_env(cls) -> Config:
         """Read and validate the environment.
 
-        :raises ConfigError: naming every fault at once
+        :raises ConfigError: when settings are invalid; it names all of them
         """
-        env = Env(eager=False)
+        env = Env(eager=False)  # collects the faults until seal(), so that the user sees all of them at once
         env_file = Path.cwd() / ".env"
         env.read_env(env_file, recurse=False)
         values = _read(env, {**dotenv_values(env_file), **os.environ})
@@ -90,7 +89,7 @@ class Config:
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* names this machine only."""
+    """Tell whether *host* is a loopback address or a name for one."""
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:

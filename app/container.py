@@ -1,6 +1,7 @@
-"""Every service of an app, made once, in the order in which they need each other.
+"""Make every service of an app, once, each after the services that it needs.
 
-A service that depends on what a person may change (the settings, the providers) asks for it at each request.
+Settings and providers can change while the program runs. So a service gets their store, and reads the current
+values at each request.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from app.upstream.session import UpstreamSession
 
 
 class Services:
-    """What the views and the commands call."""
+    """The services that the views and the commands call."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -50,7 +51,7 @@ class Services:
         self._assign_work()
 
     def close(self) -> None:
-        """Stop the workers, write what waits to be written, and close all connections."""
+        """Stop the workers, write the rows that are still in memory, and close all connections."""
         self.jobs.stop()
         self.feeds.close()
         self.stops.close()

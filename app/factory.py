@@ -1,4 +1,4 @@
-"""Put the application together, one step after the other."""
+"""Build the Flask application."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from app.config import Config
 from app.container import Services
 from app.version import __version__
 
-# In the order in which the API docs show them
+# The API docs show the resources in this order.
 _RESOURCES = (
     chat,
     embeddings,
@@ -53,19 +53,19 @@ _SPEC = {
         "Every failure answers with the body `Error`; its `error_type` is listed in docs/errors.md."
     },
     "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
-    "security": [{"key": []}, {}],  # needed where the server was started with BACKEND_API_KEY
+    "security": [{"key": []}, {}],  # {}: a server without BACKEND_API_KEY needs no key
 }
 
 
 def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.config.ConfigError: for an environment that cannot be used
+    :raises app.config.ConfigError: when the environment holds an invalid setting
     """
     config = config or Config.from_env()
     app = Flask("app", static_folder=None)
     app.extensions["services"] = Services(config)
-    add_request_hooks(app)  # first: what refuses a request needs its id
+    add_request_hooks(app)  # before protect(): a refused request has an id, too
     _allow_origins(app, config)
     security.protect(app, config)
     _serve_docs(app)
@@ -76,13 +76,13 @@ def create_app(config: Config | None = None) -> Flask:
 
 
 def _allow_origins(app: Flask, config: Config) -> None:
-    """Let browsers show the answers to the pages of the allowed origins."""
+    """Send the CORS headers that let pages of the allowed origins read answers."""
     if config.allowed_origins:
         CORS(app, origins=list(config.allowed_origins), expose_headers=["X-Request-ID"])
 
 
 def _serve_docs(app: Flask) -> None:
-    """Serve the API docs from this machine alone, and lead to them from the root."""
+    """Serve the API docs with local assets, so that they work offline; redirect ``/`` to them."""
     assets = Blueprint(
         "swagger_ui",
         __name__,
@@ -94,7 +94,7 @@ def _serve_docs(app: Flask) -> None:
 
 
 def _add_resources(app: Flask) -> None:
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default JSON provider has it
     app.config.update(
         API_TITLE="Ollama backend",
         API_VERSION=__version__,

@@ -1,9 +1,8 @@
-"""Read the header of a GGUF file: its metadata and what it says about its tensors.
+"""Read the header of a GGUF file: its metadata and the list of its tensors.
 
-Our own small reader because the ``gguf`` package takes 2.3 s for even SmolLM2: it makes an object
-of every token of the vocabulary, and brings numpy. Here the large arrays are skipped. The layout:
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. A hostile file gives a ValueError, never
-more memory than the file is long.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The ``gguf`` package takes 2.3 s for
+even SmolLM2, because it makes an object of every token of the vocabulary, and it needs numpy. This reader
+skips the large arrays. A malformed file raises ValueError, and takes no more memory than its own size.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _STRING, _ARRAY = 8, 9
 _LENGTH = struct.Struct("<Q")
 _FLOAT_MAX = 3.4e38
 _MAX_DIMENSIONS = 4
-_MAX_DEPTH = 4  # arrays of arrays
+_MAX_DEPTH = 4  # of arrays in arrays: a malformed file must not exhaust the stack
 
-# Tensor types: name, elements of a block, bytes of a block (ggml.c, type_traits)
+# Tensor types: name, elements in a block, bytes of a block (ggml.c, type_traits)
 _TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
     6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36),
@@ -45,7 +44,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor's entry; *end* is the offset in the file where its data ends."""
+    """The entry of one tensor; *end* is the offset in the file where its data ends."""
 
     name: str
     type: str
@@ -55,7 +54,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A GGUF file's metadata, large arrays as ``None``, and its tensors in the file's order."""
+    """The metadata of a GGUF file, with ``None`` for a skipped array, and its tensors in the file's order."""
 
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
@@ -63,7 +62,7 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        """The family that the weights belong to, such as ``llama``."""
+        """The family of the model, such as ``llama``."""
         return str(self.metadata.get("general.architecture", "unknown"))
 
     @property
@@ -73,16 +72,16 @@ class Header:
         return count if count else sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def of_architecture(self, key: str) -> Any:
-        """Look up a *key* whose name begins with the architecture's."""
+        """Look up a *key* below the architecture's name: ``block_count`` for ``llama.block_count``."""
         return self.metadata.get(f"{self.architecture}.{key}")
 
     def integer(self, key: str) -> int:
-        """Look up an architecture's integer; 0 where it is absent or a list by layer."""
+        """Look up an integer below the architecture's name; 0 when it is absent, or a list by layer."""
         value = self.of_architecture(key)
         return value if isinstance(value, int) else 0
 
     def check_complete(self) -> None:
-        """Raise ValueError, in Ollama's words, when the file ends before its tensors do."""
+        """Raise ValueError, with Ollama's own message, when the file ends before its last tensor."""
         for tensor in self.tensors:
             if tensor.end > self.file_size:
                 raise ValueError(
@@ -91,7 +90,7 @@ class Header:
 
 
 class _Cursor:
-    """Reads forward through *data*; every length is checked against what is left."""
+    """Reads forward through *data*, and checks every length against the rest of the data."""
 
     def __init__(self, data: mmap.mmap | bytes, *, arrays: bool) -> None:
         self._data = data
@@ -107,7 +106,7 @@ class _Cursor:
         return self._data[start : self.position]
 
     def scalar(self, code: str) -> Any:
-        """Return one number or bool of the struct *code*."""
+        """Return one number or bool; *code* is its format in :mod:`struct`."""
         value = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
         return _readable(value) if code in "fd" else value
 
@@ -116,7 +115,7 @@ class _Cursor:
         return self.take(self.scalar("Q")).decode("utf-8", "replace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """Return one metadata value of *kind*."""
+        """Return one metadata value; *kind* is the type's number in GGUF."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
@@ -139,7 +138,7 @@ class _Cursor:
         return values if self._arrays else None
 
     def _skip_strings(self, count: int) -> None:
-        """Step over *count* strings; a vocabulary has 100,000, so no call for each."""
+        """Skip *count* strings, without a call for each: a vocabulary has 100,000 of them."""
         position, length = self.position, _LENGTH.unpack_from
         try:
             for _ in range(count):
@@ -147,13 +146,13 @@ class _Cursor:
         except (struct.error, OverflowError) as exc:
             raise ValueError("unexpected EOF") from exc
         self.position = position
-        self.take(0)
+        self.take(0)  # raises when the last string goes past the end
 
 
 def _readable(value: float) -> float | None:
-    """Give a 32-bit float the shortest form that means it: 1e-05, not 9.999999747378752e-06."""
+    """Return the shortest number that is the same 32-bit float: 1e-05, not 9.999999747378752e-06."""
     if not math.isfinite(value):
-        return None
+        return None  # JSON has neither NaN nor Infinity
     short = float(f"{value:.7g}")
     if abs(value) > _FLOAT_MAX:
         return value
@@ -161,10 +160,11 @@ def _readable(value: float) -> float | None:
 
 
 def read(path: Path, *, arrays: bool = False) -> Header:
-    """Read the header of the file at *path*; with *arrays* the long ones (vocabulary) too.
+    """Read the header of the file at *path*.
 
-    :raises ValueError: when it is not a GGUF file, or one that is cut or malformed
-    :raises OSError: when it cannot be read
+    :param arrays: read the arrays, too, such as the vocabulary
+    :raises ValueError: when the file is not GGUF, is cut off, or is malformed
+    :raises OSError: when the file cannot be read
     """
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -174,7 +174,7 @@ def read(path: Path, *, arrays: bool = False) -> Header:
 
 
 def read_blob(path: Path) -> Header:
-    """Read a blob's header, once for as long as the file is the same; raises as `read`."""
+    """Read the header of a blob as :func:`read` does, and cache it until the file changes."""
     stat = path.stat()
     return _read_once(path, stat.st_size, stat.st_mtime_ns)
 
@@ -185,9 +185,9 @@ def _read_once(path: Path, size: int, modified_ns: int) -> Header:  # noqa: ARG0
 
 
 def parse(data: mmap.mmap | bytes, *, arrays: bool = False) -> Header:
-    """Parse the header of a whole GGUF file.
+    """Parse the header of a GGUF file; *data* is the whole file.
 
-    :raises ValueError: as `read`
+    :raises ValueError: when the data is not GGUF, is cut off, or is malformed
     """
     cursor = _Cursor(data, arrays=arrays)
     tensor_count, entry_count = _counts(cursor)
@@ -199,20 +199,20 @@ def parse(data: mmap.mmap | bytes, *, arrays: bool = False) -> Header:
 
 
 def parse_start(data: bytes) -> Header:
-    """Parse the beginning of a GGUF file: the metadata as far as *data* goes, with arrays, and no tensors.
+    """Parse the beginning of a GGUF file: the metadata entries in *data*, with arrays, and no tensors.
 
-    :raises ValueError: when it is not the beginning of a GGUF file
+    :raises ValueError: when *data* is not the beginning of a GGUF file
     """
     cursor = _Cursor(data, arrays=True)
     metadata: dict[str, Any] = {}
     entries = _metadata(cursor, _counts(cursor)[1])
-    with suppress(ValueError):  # where data ends; what came before is kept
+    with suppress(ValueError):  # data ends within an entry; the entries before it are kept
         metadata.update(entries)
     return Header(metadata, (), len(data))
 
 
 def _counts(cursor: _Cursor) -> tuple[int, int]:
-    """Return how many tensors and metadata entries follow."""
+    """Return the number of tensors and of metadata entries."""
     if cursor.take(4) != b"GGUF":
         raise ValueError("invalid file magic")
     version = cursor.scalar("I")

@@ -1,4 +1,4 @@
-"""What the log looks like."""
+"""Set up the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 class OneLineFormatter(logging.Formatter):
-    """A line for each record: what a client sends cannot forge another one. Only tracebacks have more."""
+    """Writes a record as one line, so that text from a client cannot forge a record; tracebacks follow it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name  # noqa: N802
         """Return the record's line with control characters escaped."""
@@ -20,9 +20,9 @@ class OneLineFormatter(logging.Formatter):
 
 
 def configure(config: Config) -> None:
-    """Log to stderr, unless the program around has its own log."""
+    """Log to stderr, unless the process has set up its root logger already."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=config.log_level, handlers=[handler])
-    for library in ("huey", "httpx2", "alembic"):  # their lines say less than ours
+    for library in ("huey", "httpx2", "alembic"):  # our own lines tell the same, with more detail
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -19,11 +19,11 @@ CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.ollama.image."  # + model, template, system, params, license ...
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_SIZE = 2**53
-"""Bytes that no layer has; a thousand of them still fit a database's integer."""
+"""The largest size of a layer, in bytes; the sum of a thousand such layers still fits a BIGINT column."""
 
 
 class CorruptManifestError(ValueError):
-    """A manifest that cannot be read: which blobs it uses is not known."""
+    """The manifest is malformed: the blobs that it uses are not known."""
 
 
 def digest_of(content: bytes) -> str:
@@ -41,9 +41,9 @@ class Layer:
 
     @classmethod
     def parse(cls, entry: Any) -> Layer:
-        """Check a manifest's *entry*; a missing media type is read as an empty one.
+        """Check an *entry* of a manifest; a missing media type becomes an empty one.
 
-        :raises CorruptManifestError: when it is not a layer
+        :raises CorruptManifestError: when the entry is not a layer
         """
         if not isinstance(entry, dict):
             raise CorruptManifestError("a layer is not an object")
@@ -56,19 +56,19 @@ class Layer:
 
     @property
     def kind(self) -> str:
-        """What the blob is to the model: `model`, `template`, `params`, `license` ..., or `config`."""
+        """The role of the blob: `model`, `template`, `params`, `license` ..., or `config`."""
         if not self.media_type.startswith(LAYER_TYPE):
             return "config"
         return self.media_type.removeprefix(LAYER_TYPE).partition(";")[0]
 
     def to_json(self) -> dict[str, Any]:
-        """Build the manifest's entry."""
+        """Return the layer as an entry of a manifest."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest with its bytes."""
+    """A parsed manifest; ``raw`` holds its bytes, of which the digest is made."""
 
     config: Layer
     layers: tuple[Layer, ...]
@@ -76,9 +76,9 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """Check the bytes of a manifest.
+        """Parse and check the bytes of a manifest.
 
-        :raises CorruptManifestError: when they are not one
+        :raises CorruptManifestError: when the bytes are not a manifest
         """
         try:
             document = json.loads(raw)
@@ -91,7 +91,7 @@ class Manifest:
 
     @classmethod
     def build(cls, config: Layer, layers: Iterable[Layer]) -> Manifest:
-        """Make the manifest of *layers*, encoded as Go encodes it."""
+        """Make the manifest of *layers*, with the JSON encoding of Go: Ollama's digest is of these bytes."""
         layers = tuple(layers)
         document = {
             "schemaVersion": 2,
@@ -103,12 +103,12 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The digest of the manifest's own bytes: that of the model, for Ollama."""
+        """The digest of the manifest's bytes, which Ollama shows as the digest of the model."""
         return digest_of(self.raw)
 
     @property
     def blobs(self) -> tuple[Layer, ...]:
-        """Everything that the model keeps on disk, in the order of a pull."""
+        """All layers and the config, in the order in which Ollama pulls them."""
         return (*self.layers, self.config)
 
     @property

@@ -1,7 +1,7 @@
 """Model names: ``[host/][namespace/]model[:tag]``.
 
-The grammar and the defaults are Ollama's (its ``types/model/name.go``): a name that passes here is one
-that Ollama accepts, and nothing else is ever sent to it.
+The grammar and the defaults are Ollama's (``types/model/name.go`` in its source). No other name is ever sent
+to Ollama.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model's full name; ``str()`` is the short form that Ollama shows, always with its tag."""
+    """The full name of a model; ``str()`` is the short form that Ollama shows, always with the tag."""
 
     host: str
     namespace: str
@@ -32,9 +32,9 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Parse *text*, filling in Ollama's defaults.
+        """Parse *text*, and fill in Ollama's defaults.
 
-        :raises ValueError: with a sentence that says which part is wrong
+        :raises ValueError: when Ollama would refuse the name; the message names the wrong part
         """
         path, slash, last = text.rpartition("/")
         model, colon, tag = last.partition(":")
@@ -57,12 +57,12 @@ class ModelName:
 
     @property
     def key(self) -> ModelName:
-        """The name to compare with: Ollama's names are case-insensitive."""
+        """The name in lower case, for comparisons: Ollama's names are case-insensitive."""
         return ModelName(self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower())
 
     @property
     def full(self) -> str:
-        """All four parts."""
+        """The name with all four parts."""
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
 
     def __str__(self) -> str:

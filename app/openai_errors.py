@@ -1,11 +1,11 @@
-"""Errors in the shape that clients of OpenAI's API read."""
+"""Errors in the shape of OpenAI's API, for the routes below ``/v1``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 PREFIX = "/v1"
-"""Where the API is in which errors have this shape."""
+"""The path of the OpenAI-compatible API, whose errors have this shape."""
 
 _TYPES = {
     401: "authentication_error",
@@ -23,14 +23,15 @@ _ABOUT_THE_MODEL = {
 
 
 def speaks_openai(path: str) -> bool:
-    """Tell whether the client that asks for *path* expects OpenAI's shape."""
+    """Tell whether *path* belongs to the OpenAI-compatible API."""
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
 def openai_error(body: dict[str, Any], status: int) -> dict[str, Any]:
     """Return our error *body* as ``{"error": {"message", "type", "param", "code"}}``.
 
-    https://platform.openai.com/docs/guides/error-codes: clients show the message, so the hint is in it.
+    See https://platform.openai.com/docs/guides/error-codes. Clients show only the message, so it includes the
+    hint.
     """
     message = " ".join(filter(None, [body["error"], body.get("hint")]))
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -38,7 +39,7 @@ def openai_error(body: dict[str, Any], status: int) -> dict[str, Any]:
 
 
 def _param(body: dict[str, Any]) -> str | None:
-    """Name the field at fault."""
+    """Return the name of the invalid field; None when the error is about no field."""
     if body["error_type"] in _ABOUT_THE_MODEL:
         return "model"
     if body["error_type"] != "invalid_request":

@@ -1,4 +1,4 @@
-"""Who may talk to the server: every request passes here first."""
+"""Check each request before its view: the client's address, host, origin, API key, and type of body."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
 
 
 class HostNotAllowed(ServiceError):
-    """The Host header names another site: a DNS rebinding page sends such."""
+    """The Host header names another site, as in a DNS rebinding attack."""
 
     status = HTTPStatus.FORBIDDEN
     error_type = "host_not_allowed"
 
 
 class PeerNotAllowed(ServiceError):
-    """A client on another machine, and the server has no key."""
+    """The client is on another machine, and the server has no key."""
 
     status = HTTPStatus.FORBIDDEN
     error_type = "peer_not_allowed"
 
 
 class OriginNotAllowed(ServiceError):
-    """A page of another site sends the request."""
+    """The request comes from a page of another site."""
 
     status = HTTPStatus.FORBIDDEN
     error_type = "origin_not_allowed"
 
 
 class MissingKey(ServiceError):
-    """The server wants its API key."""
+    """The request lacks the server's API key, or has a wrong one."""
 
     status = HTTPStatus.UNAUTHORIZED
     error_type = "unauthorized"
@@ -54,7 +54,7 @@ class NotJson(ServiceError):
 
 
 def protect(app: Flask, config: Config) -> None:
-    """Check each request's host, origin, key and body, in this order."""
+    """Check the peer, host, origin, key and body of each request, in this order."""
 
     def check() -> ResponseReturnValue | None:
         _check_peer(config)
@@ -68,7 +68,10 @@ def protect(app: Flask, config: Config) -> None:
 
 
 def _check_peer(config: Config) -> None:
-    """Serve other machines only with a key, whatever server this app runs in."""
+    """Refuse clients on other machines when there is no key.
+
+    ``backend_server.py`` refuses to listen for them; gunicorn and other WSGI servers do not.
+    """
     if not config.api_key and request.remote_addr and not is_loopback(request.remote_addr):
         raise PeerNotAllowed(
             "This server has no key, so it serves its own machine only.",
@@ -87,6 +90,7 @@ def _check_host(config: Config) -> None:
 
 
 def _is_served(host: str, config: Config) -> bool:
+    """Tell whether *host* is this machine: its name, or an address of it on which the server listens."""
     if is_loopback(host):
         return True
     if config.is_loopback:
@@ -97,6 +101,7 @@ def _is_served(host: str, config: Config) -> bool:
         ipaddress.ip_address(host)
     except ValueError:
         return False
+    # An attacker's page can rebind a name, never an address. So here any address is good.
     return config.host in {"0.0.0.0", "::"}  # noqa: S104  # every address of this machine
 
 
@@ -104,7 +109,7 @@ def _check_origin(config: Config) -> None:
     origin = request.headers.get("Origin")
     if origin is None or origin in config.allowed_origins:
         return
-    if origin in {f"http://{request.host}", f"https://{request.host}"}:
+    if origin in {f"http://{request.host}", f"https://{request.host}"}:  # https: behind a proxy with TLS
         return
     raise OriginNotAllowed(
         "Pages of other sites may not use this server.",
@@ -113,19 +118,23 @@ def _check_origin(config: Config) -> None:
 
 
 def _check_key(config: Config) -> None:
+    # Browsers send a CORS preflight (OPTIONS) without any key.
     if not config.api_key or request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     given = token if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
     if not hmac.compare_digest(given.strip().encode(), config.api_key.encode()):
         raise MissingKey(
-            "This server wants its API key.",
+            "The request has no API key for this server, or a wrong one.",
             hint="Send the header `Authorization: Bearer <BACKEND_API_KEY>`.",
         )
 
 
 def _check_body(config: Config) -> None:
-    """Refuse what is not JSON, such as a form: a page of another site can send one without a preflight."""
+    """Refuse a body that is not JSON, and set the limit of its size.
+
+    Browsers let a page of any site send a form without a preflight; they do not let it send JSON.
+    """
     accepted = accepted_by(current_app.view_functions.get(request.endpoint or ""))
     is_upload = bool(accepted.file_type) and request.mimetype == accepted.file_type
     request.max_content_length = config.max_upload if is_upload else accepted.limit  # checked when it is read
@@ -133,7 +142,7 @@ def _check_body(config: Config) -> None:
     expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload
     if has_body and expects_json and not request.is_json:
         raise NotJson(
-            "The body must be JSON and say so.",
+            "The body must be JSON, and its Content-Type must be application/json.",
             hint="Send the header `Content-Type: application/json`.",
         )
 

@@ -1,4 +1,4 @@
-"""Waitress, set up for many streams at once: each takes a thread and a connection for as long as it runs."""
+"""Serve the app with Waitress, set up for many streams: each has a thread and a connection until it ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from app.config import Config
 
 log = logging.getLogger(__name__)
 
-_LIMIT_FOR_OTHERS = 1 << 30  # bytes
-_IDLE_CONNECTIONS = 1000  # kept open by clients, beside those that are served
+_LIMIT_FOR_OTHERS = 1 << 30  # bytes of a body, when other machines can reach the server
+_IDLE_CONNECTIONS = 1000  # that clients keep open between requests
 
 
 class GrowingDispatcher(ThreadedTaskDispatcher):
-    """Waitress's threads, each started when a request finds none of them idle.
+    """Waitress's threads; a request starts a new one when none is idle.
 
-    :param limit: how many there may be
+    :param limit: the largest number of threads
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +29,7 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
         self._limit = limit
 
     def add_task(self, task: Task) -> None:
-        """Let a thread serve *task*."""
+        """Queue *task*, and start a thread for it when none is idle."""
         with self.lock:
             self.queue.append(task)
             self.queue_cv.notify()
@@ -42,16 +42,16 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
 
 
 def serve(app: Flask, config: Config, listener: socket.socket) -> None:
-    """Serve *app* on *listener* until the process is told to stop."""
+    """Serve *app* on *listener* until the process ends."""
     connections = config.threads + _IDLE_CONNECTIONS
-    _allow_files(connections + config.threads)  # a stream has one on either side
+    _allow_files(connections + config.threads)  # a stream has a second connection, to the provider
     waitress.serve(
         app,
         sockets=[listener],
         connection_limit=connections,
-        asyncore_use_poll=True,  # select() cannot wait for a file above 1023; used where there is a poll()
+        asyncore_use_poll=True,  # select() cannot wait for file descriptors above 1023
         max_request_body_size=_body_limit(config),
-        channel_request_lookahead=1,  # lets a view see that its client left
+        channel_request_lookahead=1,  # reads on during a request, so that a view learns that its client left
         clear_untrusted_proxy_headers=True,
         ident=None,
         _dispatcher=GrowingDispatcher(config.threads),
@@ -60,7 +60,7 @@ def serve(app: Flask, config: Config, listener: socket.socket) -> None:
 
 
 def _allow_files(count: int) -> None:
-    """Raise the number of files that may be open to *count*, as far as the system lets; often it is 1024."""
+    """Raise the limit of open files to *count*, or to the system's hard limit; often the limit is 1024."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -73,6 +73,10 @@ def _allow_files(count: int) -> None:
 
 
 def _body_limit(config: Config) -> int:
-    """Return how much waitress may put on the disk of a body before the app sees who sends it."""
-    limit = config.max_upload + 1  # the app itself refuses what is over, with its own error body
+    """Return the largest body, in bytes.
+
+    Waitress stores a body on the disk before the app checks the client's key. So the limit is lower when
+    other machines can reach the server.
+    """
+    limit = config.max_upload + 1  # one byte more, so that the app refuses the body, with our error body
     return limit if config.is_loopback else min(limit, _LIMIT_FOR_OTHERS)

@@ -1,7 +1,7 @@
-"""Answer with what a service yields: all of it as a ``text/event-stream``, or its last part alone.
+"""Turn the generator of a service into a response: a ``text/event-stream``, or one JSON body.
 
-A stream has exactly one terminal event. A service yields an empty part in each silent tick, so that a client
-that left is noticed; closing the service's generator ends its work.
+A stream has exactly one terminal event. A generator yields an empty part in each silent tick; then this
+module checks whether the client left, and closes the generator to end the service's work.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from app.openai_errors import openai_error
 log = logging.getLogger(__name__)
 
 Event = tuple[str, Mapping[str, object]] | tuple[str, Mapping[str, object], int]
-"""A name, the data, and the number by which a client can come back, where there is one."""
+"""A name, the data, and for some streams a number, which a client sends back as ``Last-Event-ID``."""
 
 ErrorEvent = Callable[[ServiceError, str], bytes]
-"""Returns the bytes of an error's event; the text is the request's id."""
+"""Returns the bytes of the event for an error; the second argument is the request's id."""
 
 Data = TypeVar("Data", bound=Mapping[str, object])
 Part = TypeVar("Part", bound=Sequence[Any])
-"""Events or bytes, all that came at a time."""
+"""The events, or the bytes, that arrived together."""
 
 PING_INTERVAL = 10.0
 """Seconds of silence after which a comment keeps the connection alive."""
 
-_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # json.dumps() makes one per call
+# Made once: json.dumps() makes an encoder in each call, and a stream has thousands of events.
+_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class ClientGone(ServiceError):
-    """The client left: the answer to it is for the log."""
+    """The client left; only the log shows this error."""
 
     status = HTTPStatus.BAD_REQUEST
     error_type = "client_gone"
@@ -48,32 +49,32 @@ class ClientGone(ServiceError):
 def last_event(
     events: Generator[Sequence[tuple[str, Data] | tuple[str, Data, int]], None, None],
 ) -> Data:
-    """Wait for the only event of *events* and return its data.
+    """Wait for the end of *events*, and return the data of the last event.
 
-    :raises ClientGone: when the client left before
+    :raises ClientGone: when the client leaves first
     """
     return _last(events)[-1][1]
 
 
 def whole(chunks: Generator[bytes, None, None]) -> Response:
-    """Answer with the only one of *chunks* that is not empty, which is JSON.
+    """Answer with JSON: the only one of *chunks* that is not empty.
 
-    :raises ClientGone: when the client left before
+    :raises ClientGone: when the client leaves first
     """
     return Response(_last(chunks), mimetype="application/json")
 
 
 def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
-    """Answer with *events*, as they come.
+    """Answer with *events*, each as soon as it comes.
 
-    What the generator raises before its first event is raised here, and keeps its HTTP status; what it raises
-    later becomes the last event.
+    An error before the first event is raised here, so that the response has the error's HTTP status. A later
+    error becomes the last event.
     """
     return _stream(events, encode, _error_event)
 
 
 def byte_stream(chunks: Generator[bytes, None, None], error_event: ErrorEvent) -> Response:
-    """Answer with *chunks* of an event stream, as :func:`event_stream` does with events."""
+    """Answer with *chunks* of an encoded event stream; else like :func:`event_stream`."""
     return _stream(chunks, bytes, error_event)
 
 
@@ -103,21 +104,22 @@ def _stream(
     except BaseException:
         parts.close()
         raise
-    if first is None:  # the client has seen it all; this status tells an EventSource to stop asking
+    if first is None:  # the client has seen all events: 204 tells an EventSource not to reconnect
         return Response(status=204)
     response = Response(
         _body(first, parts, encoded, error_event, request.environ, g.request_id),
         mimetype="text/event-stream",
+        # A proxy must not hold back or compress the stream; nginx reads the second header.
         headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
     )
-    response.call_on_close(parts.close)  # also when the body was never begun
+    response.call_on_close(parts.close)  # _body() closes them only if the server has begun to read it
     return response
 
 
 def _next(parts: Iterable[Part], environ: dict[str, Any]) -> Part | None:
-    """Return the next of *parts* that is not empty, None at the end.
+    """Return the next of *parts* that is not empty, or None at the end.
 
-    :raises ClientGone: when the client left before it came
+    :raises ClientGone: when the client leaves first
     """
     for part in parts:
         if part:
@@ -135,7 +137,7 @@ def _body(
     environ: dict[str, Any],
     request_id: str,
 ) -> Iterator[bytes]:
-    """Yield what is written, *first* and then the other *parts*."""
+    """Yield the bytes of the response: *first*, the other *parts*, and pings in silence."""
     with closing(parts):
         try:
             yield encoded(first)
@@ -151,19 +153,19 @@ def _body(
                 else:
                     continue
                 written = time.monotonic()
-        except GeneratorExit:  # the server noticed first
+        except GeneratorExit:  # the server noticed it before client_left() was asked
             log.info("%s the client left in mid-stream", request_id)
             raise
         except ServiceError as exc:
             log.info("%s %s in mid-stream: %s", request_id, exc.error_type, exc.message)
             yield error_event(exc, request_id)
-        except Exception:  # the stream's outermost edge: it must not end without a terminal event
+        except Exception:  # the outermost edge: a stream must not end without a terminal event
             log.exception("%s the stream failed", request_id)
             yield error_event(ServiceError("The server failed. Its log says more."), request_id)
 
 
 def encode(events: Iterable[Event]) -> bytes:
-    """Return *events* as they are written; JSON in ASCII, for a lone surrogate has no UTF-8."""
+    """Return the bytes of *events*; the JSON is ASCII, because UTF-8 cannot encode a lone surrogate."""
     return "".join(
         f"{_id(*number)}event: {name}\ndata: {_json(data)}\n\n" for name, data, *number in events
     ).encode("ascii")
@@ -178,16 +180,16 @@ def _error_event(error: ServiceError, request_id: str) -> bytes:
 
 
 def openai_error_event(error: ServiceError, request_id: str) -> bytes:
-    """Return *error* as OpenAI's clients find it in a stream.
+    """Return the event for *error* in a stream of OpenAI's API.
 
-    It begins with the end of the event before it, which may have been cut.
+    It begins with a blank line, which ends the event before it if that was cut off.
     """
     body = openai_error(error.body(request_id), error.status)
     return b"\n\ndata: " + json.dumps(body, allow_nan=False).encode("ascii") + b"\n\n"
 
 
 def client_left(environ: dict[str, Any]) -> bool:
-    """Tell whether the client of a request hung up, where the server can tell: waitress and gunicorn."""
+    """Tell whether the client closed its connection; only waitress and gunicorn let the app ask."""
     if "waitress.client_disconnected" in environ:
         left: bool = environ["waitress.client_disconnected"]()
         return left
@@ -196,7 +198,7 @@ def client_left(environ: dict[str, Any]) -> bool:
         return False
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except (BlockingIOError, ValueError):  # TLS cannot peek: there a client leaves when nothing can be sent
+    except (BlockingIOError, ValueError):  # no data yet; or TLS, which cannot peek: there only sending fails
         return False
     except OSError:
         return True

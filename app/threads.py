@@ -1,7 +1,8 @@
-"""The threads of this program, by what they are for.
+"""Helpers that run work in threads.
 
-:class:`Threads` run work at once, a :class:`Recurring` does the same work again and again, and a
-:class:`WriteBehind` writes later what must not be waited for. All are daemons: none keeps the process alive.
+:class:`Threads` runs each piece of work at once, :class:`Recurring` repeats one piece of work, and
+:class:`WriteBehind` writes items without making its caller wait. All threads are daemons: none keeps the
+process alive.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ _Work = Callable[[], None]
 
 
 class Threads:
-    """Runs each work at once, in a thread that is idle or else in a new one.
+    """Runs work at once, in an idle thread or else in a new one.
 
-    Threads are kept for the next work: to start one is dear where a chat takes two milliseconds.
+    A thread stays for the next work, because starting one costs too much when a chat takes two milliseconds.
 
-    :param name: the threads' name
+    :param name: the name of the threads
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._idle: list[SimpleQueue[_Work]] = []
-        if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+        if hasattr(os, "register_at_fork"):  # a fork copies the list, but not the threads
             os.register_at_fork(after_in_child=self._idle.clear)
 
     def run(self, work: _Work) -> None:
-        """Begin *work*, which raises nothing."""
+        """Start *work* in a thread; it must not raise."""
         try:
-            box = self._idle.pop()  # atomic, and the thread that worked last: its memory is in the caches
+            # pop() is atomic, and takes the thread that worked last: the CPU's caches still hold its memory.
+            box = self._idle.pop()
         except IndexError:
             box = SimpleQueue()
             threading.Thread(target=self._serve, args=(box,), name=self._name, daemon=True).start()
@@ -54,21 +56,21 @@ class Threads:
             except Empty:
                 try:
                     self._idle.remove(box)
-                except ValueError:  # run() has just taken the box: its work is on the way
+                except ValueError:  # run() has just taken the box, and is about to put work into it
                     continue
                 return
             work()
-            del work  # frees all that it holds
+            del work  # an idle thread must not keep the objects of its last work alive
             self._idle.append(box)
 
 
 class Recurring:
-    """Does *work* every *interval* seconds, in a thread of its own.
+    """Does *work* every *interval* seconds, in its own thread.
 
-    The work is done from :meth:`start` on, or else during :meth:`busy` blocks. What it raises is logged, and
-    it is tried again after the interval.
+    :meth:`start` begins it for good; a :meth:`busy` block, only for the time of the block. An exception of
+    the work is logged, and the work is tried again after the interval.
 
-    :param name: the thread's name, also in the log
+    :param name: the name of the thread, also in the log
     """
 
     def __init__(self, name: str, interval: float, work: _Work) -> None:
@@ -76,19 +78,19 @@ class Recurring:
         self._interval = interval
         self._work = work
         self._blocks = 0
-        self._due = 0.0  # when the work is to be done next, if any block runs then
+        self._due = 0.0  # when to do the work next, if a block is open then
         self._lock = threading.Lock()
         self._is_busy = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Do the work at once, and from then on."""
+        """Do the work at once, and then after each interval."""
         self._begin(time.monotonic())
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Do the work during this block, for the first time after one interval."""
+        """Do the work as long as this block is open, for the first time after one interval."""
         self._begin(time.monotonic() + self._interval)
         try:
             yield
@@ -99,13 +101,13 @@ class Recurring:
                     self._is_busy.clear()
 
     def close(self, patience: float | None = None) -> None:
-        """End the work, and wait until it has ended.
+        """Stop, and wait for work that is under way.
 
-        :param patience: seconds to wait at most
+        :param patience: the longest wait in seconds; None for no limit
         """
         with self._lock:
             self._closed.set()
-            self._is_busy.set()  # wakes the thread where it waits for a block
+            self._is_busy.set()  # wakes the thread if it waits for a block
         if self._thread is not None:
             self._thread.join(patience)
 
@@ -123,14 +125,15 @@ class Recurring:
         while self._wait():
             try:
                 self._work()
-            except Exception:  # the thread's outermost edge: it must not end
+            except Exception:  # the thread's outermost edge: the thread must not end
                 log.exception("%s failed; the next try is in %g seconds", self._name, self._interval)
             self._due = time.monotonic() + self._interval
 
     def _wait(self) -> bool:
-        """Wait until the work is due; False when it is closed instead.
+        """Wait until the work is due and a block is open; return False after :meth:`close`.
 
-        The thread does not wake up for each block: a block that ends before the work is due costs nothing.
+        The thread sleeps until the work is due, and only then looks for open blocks: short blocks do not wake
+        it.
         """
         while not self._closed.is_set():
             self._is_busy.wait()
@@ -143,22 +146,22 @@ class Recurring:
 
 _Item = TypeVar("_Item")
 
-_PAUSE = 0.5  # seconds in which items gather before they are written
-_BATCH = 200
+_PAUSE = 0.5  # seconds from an item to the write, so that items can be written together
+_BATCH = 200  # items that are written at once, without that pause
 _CLOSING = 10.0  # seconds that the last write may take
 
 
 class WriteBehind(Generic[_Item]):
-    """Writes items in a thread of its own: :meth:`put` never waits, and never fails.
+    """Writes items in its own thread: :meth:`put` neither waits nor fails.
 
-    While writing fails, items wait. Of more than *limit*, the newest are lost and counted in :attr:`lost`:
-    the older ones are worth as much, and need not be moved.
+    While writing fails, items wait. When *limit* items wait, further ones are lost, and counted in
+    :attr:`lost`.
 
-    :param name: the thread's name
+    :param name: the name of the thread
     :param write: writes a batch, all of it or nothing
-    :param passing: the errors of *write* that may pass; an item that raises any other one is lost
-    :param failing: what the log says when writing fails
-    :param losing: what the log says at the end when items were lost, with ``%d`` for their number
+    :param passing: the errors of *write* that are temporary; an item that raises another error is lost
+    :param failing: the log's message when writing fails
+    :param losing: the log's message at the end when items were lost, with ``%d`` for their number
     """
 
     def __init__(
@@ -184,7 +187,7 @@ class WriteBehind(Generic[_Item]):
         self.lost = 0
 
     def put(self, item: _Item) -> None:
-        """Have *item* written, in a while."""
+        """Queue *item* for writing."""
         with self._changed:
             if self._closing or len(self._waiting) >= self._limit:
                 self.lost += 1
@@ -193,12 +196,12 @@ class WriteBehind(Generic[_Item]):
             if self._writer is None:
                 self._writer = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._writer.start()
-                atexit.register(self.close)  # where nobody else closes it, as under gunicorn
+                atexit.register(self.close)  # under gunicorn, nothing calls close()
             if len(self._waiting) in {1, _BATCH}:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Write what is still to be written; what cannot be written now is lost."""
+        """Write the items that wait; those that cannot be written now are lost."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -231,10 +234,10 @@ class WriteBehind(Generic[_Item]):
         return self._closing or (len(self._waiting) >= _BATCH and not self._failing)
 
     def _write(self, batch: list[_Item]) -> list[_Item]:
-        """Write *batch*, item by item where the whole fails; return those that are to be tried again."""
+        """Write *batch*, or each item alone if the batch fails; return the items to try again."""
         try:
             self._write_batch(batch)
-        except Exception as exc:  # noqa: BLE001 - the thread's outermost edge: it must not end
+        except Exception as exc:  # noqa: BLE001 - the thread's outermost edge: the thread must not end
             self._give_up(exc)
             if isinstance(exc, self._passing):
                 return batch
@@ -250,6 +253,6 @@ class WriteBehind(Generic[_Item]):
         return []
 
     def _give_up(self, exc: Exception) -> None:
-        if not self._failing:  # once, however long it lasts
+        if not self._failing:  # one line for a whole outage
             log.warning("%s: %s", self._messages[0], type(exc).__name__, exc_info=exc)
         self._failing = True

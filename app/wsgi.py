@@ -1,4 +1,4 @@
-"""The application for a WSGI server: ``gunicorn -k gthread app.wsgi:app``."""
+"""The application for another WSGI server: ``gunicorn -k gthread app.wsgi:app``."""
 
 from __future__ import annotations
 

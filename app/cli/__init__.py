@@ -1,7 +1,7 @@
 """The command line: ``flask models ...``, ``flask chat`` and ``flask worker``.
 
-A command exits with 0 when it did what it was asked to do, with 1 when that failed, with 2 when its arguments
-are wrong. It prints for people; with ``--json`` it prints what the API answers.
+A command exits with 0 on success, with 1 on failure, and with 2 when its arguments are wrong. It prints text
+for people, or with ``--json`` the answer of the API.
 """
 
 from __future__ import annotations

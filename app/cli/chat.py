@@ -1,4 +1,4 @@
-"""``flask chat``: a conversation on the terminal, or one answer in a pipe."""
+"""``flask chat``: hold a conversation on the terminal, or answer one message, as in a pipe."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from app.schemas.chat_results import ChatResponseSchema
 Json = dict[str, Any]
 
 _HELP = """/model NAME     ask another model        /new    begin a new conversation
-/system TEXT    how it is to behave      /exit   leave; so do Ctrl-D, and Ctrl-C at the prompt
-Ctrl-C stops an answer. End a line with \\ to go on in the next one."""
+/system TEXT    set the system prompt    /exit   leave; so do Ctrl-D, and Ctrl-C at the prompt
+Ctrl-C stops an answer. End a line with \\ to continue the message on the next line."""
 
 
 @click.command("chat")
 @click.argument("words", nargs=-1, metavar="[MESSAGE]...")
-@click.option("-p", "--provider", help="Else the default of the settings.")
-@click.option("-m", "--model", help="Else the provider's.")
-@click.option("-s", "--system", help="How the model is to behave.")
-@click.option("-c", "--conversation", help="Go on with a conversation; `last` for the newest.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
+@click.option("-p", "--provider", help="The provider.  [default: the conversation's, else the settings']")
+@click.option("-m", "--model", help="The model.  [default: the conversation's, else the provider's]")
+@click.option("-s", "--system", help="The system prompt, which tells the model how to behave.")
+@click.option("-c", "--conversation", help="The id of a conversation to go on with; `last` for the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
 @with_appcontext
 def chat(
     words: tuple[str, ...],
@@ -43,12 +43,13 @@ def chat(
 ) -> None:
     """Chat with a model.
 
-    With a MESSAGE, or with something in a pipe, it answers that and ends; of both, the pipe's text comes
-    after the message. Otherwise a conversation begins, which is kept.
+    With a MESSAGE, or with text from a pipe, print one answer and exit; with both, the model gets the MESSAGE
+    and then the text. Otherwise begin a conversation, which the database keeps.
     """
     try:
         conversation = _find(conversation) if conversation else None
-        services.providers.enable(_provider(provider, conversation))  # whoever asks it here, wants it
+        # Chatting with a provider here enables it for this run, unless the user has disabled it.
+        services.providers.enable(_provider(provider, conversation))
         asked = {"provider": provider, "model": model, "system_prompt": system}
         piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
         message = "\n\n".join(filter(str.strip, (" ".join(words), piped)))
@@ -57,7 +58,7 @@ def chat(
         elif sys.stdin.isatty():
             _Talk(asked, conversation).run()
         else:
-            raise click.UsageError("There is no message, and nothing in the pipe.")
+            raise click.UsageError("There is no message: the arguments and the pipe are empty.")
     except ServiceError as exc:
         raise click.ClickException(_sentence(exc.message, exc.hint)) from exc
     finally:
@@ -87,7 +88,7 @@ class _Talk:
     def run(self) -> None:
         """Ask and answer until the user leaves."""
         with _line_history(services.config.data_dir / "chat_history"):
-            click.echo("Ctrl-D leaves, Ctrl-C stops an answer, /help tells more.")
+            click.echo("Ctrl-D leaves, Ctrl-C stops an answer, /help shows the commands.")
             with contextlib.suppress(EOFError, KeyboardInterrupt):
                 while True:
                     self._take(_read_lines())
@@ -109,17 +110,17 @@ class _Talk:
             click.secho(f"The next question goes to {rest.strip()}.", dim=True)
         elif word == "/system":
             self._asked["system_prompt"] = rest.strip()
-            click.secho("It will behave so." if rest.strip() else "It has no system prompt.", dim=True)
+            click.secho("The system prompt is set." if rest.strip() else "No system prompt.", dim=True)
         elif word == "/new":
             self._say_how_to_go_on()
             self._id = None
         elif word.startswith("/"):
-            click.echo(_HELP if word == "/help" else f"There is no {word}.\n{_HELP}")
+            click.echo(_HELP if word == "/help" else f"There is no command {word}.\n{_HELP}")
         else:
             self._ask(text)
 
     def _ask(self, text: str) -> None:
-        """Answer *text*; a failure, or Ctrl-C, ends the answer and not the conversation."""
+        """Print the answer to *text*; a failure or Ctrl-C ends the answer, not the conversation."""
         try:
             if self._id is None:
                 self._id = services.conversations.create()["id"]
@@ -132,9 +133,9 @@ class _Talk:
 
 
 def _show(body: Json, *, quiet: bool = False) -> Json:
-    """Print the answer to *body* as it comes, and return the whole response.
+    """Print the answer to *body* as it comes, and return the data of `done`.
 
-    :raises ServiceError: what went wrong, also in mid-stream
+    :raises ServiceError: when the chat fails, also in mid-stream
     """
     answering = services.conversation_chat if body.get("conversation_id") else services.chat
     events = answering.answer(cast("ChatBody", {**body, "stream": True}), uuid.uuid4().hex)
@@ -163,7 +164,7 @@ def _show(body: Json, *, quiet: bool = False) -> Json:
 
 
 def _printable(text: str) -> str:
-    """Return *text* without lone surrogates, which some models send and no terminal can print."""
+    """Return *text* without lone surrogates: some models write them, and a terminal cannot print them."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -194,7 +195,7 @@ def _sentence(message: str, hint: str) -> str:
 
 
 def _read_lines() -> str:
-    """Read a line, and those that follow one that ends with a backslash."""
+    """Read one message: a line, and the next one after each backslash at a line's end."""
     lines = [input("> ")]
     while lines[-1].endswith("\\"):
         lines[-1] = lines[-1][:-1]
@@ -204,7 +205,7 @@ def _read_lines() -> str:
 
 @contextlib.contextmanager
 def _line_history(path: Path) -> Iterator[None]:
-    """Let the arrow keys bring back what was typed, also earlier; where the terminal can."""
+    """Let the arrow keys recall the lines of this session and of earlier ones, if there is readline."""
     try:
         import readline
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""``flask models ...``: the models of Ollama, over the same services as the API."""
+"""``flask models ...``: manage the models of Ollama with the same services as the API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ models = AppGroup("models", help="The models of Ollama: list, show, pull, rm, cp
 
 
 def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command of ``models``: its failures are a sentence and exit code 1."""
+    """Add a command to ``models``; a failure of a service prints its message, and exits with 1."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @wraps(function)
@@ -37,7 +37,7 @@ def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
             finally:
                 services.close()
 
-        as_json = click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
+        as_json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
         command: click.Command = models.command(name)(as_json(run))
         return command
 
@@ -61,7 +61,7 @@ def list_models(as_json: bool) -> None:
 @_command("show")
 @click.argument("model")
 def show_model(model: str, as_json: bool) -> None:
-    """Show what is known of a model."""
+    """Show the details of a model."""
     found = ModelDetailSchema().dump(services.models.get(model))
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -74,19 +74,19 @@ def show_model(model: str, as_json: bool) -> None:
 
 @_command("pull")
 @click.argument("model")
-@click.option("--insecure", is_flag=True, help="Plain HTTP, to a registry on this machine.")
-@click.option("--force", is_flag=True, help="Also when the disk seems too small.")
-@click.option("--now", is_flag=True, help="Also out of the window that the settings have for pulls.")
+@click.option("--insecure", is_flag=True, help="Use plain HTTP; only for a registry on this machine.")
+@click.option("--force", is_flag=True, help="Pull even when the model does not seem to fit on the disk.")
+@click.option("--now", is_flag=True, help="Pull even outside the time of day that the settings allow.")
 def pull_model(model: str, insecure: bool, force: bool, now: bool, as_json: bool) -> None:
-    """Download a model. It goes on, in the backend, when this command is stopped."""
+    """Download a model. The backend goes on with the pull when you stop this command."""
     pull = services.pulls.start(model, insecure=insecure, now=now, force=force)
     follow_pull(services.pulls, pull["id"], as_json=as_json)
 
 
 @_command("rm")
 @click.argument("model")
-@click.option("--dry-run", is_flag=True, help="Only say how many bytes that would free.")
-@click.option("--versions", is_flag=True, help="Also its former versions, which updates have kept.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; print how many bytes it would free.")
+@click.option("--versions", is_flag=True, help="Delete the former versions that updates have kept, too.")
 def remove_model(model: str, dry_run: bool, versions: bool, as_json: bool) -> None:
     """Delete a model from the disk."""
     result = services.removal.delete(model, dry_run=dry_run, versions=versions)
@@ -98,13 +98,13 @@ def remove_model(model: str, dry_run: bool, versions: bool, as_json: bool) -> No
     going = ", ".join([result["model"], *result["deleted_versions"]])
     click.echo(f"{going}: {verb} {about}{human_size(result['freed_bytes'])}")
     for name in result["kept_versions"]:
-        click.echo(f"{name} stays, a former version; --versions deletes it too.")
+        click.echo(f"{name}, a former version, stays; --versions deletes it, too.")
 
 
 @_command("cp")
 @click.argument("source")
 @click.argument("destination")
-@click.option("--overwrite", is_flag=True, help="Also when the second name is taken.")
+@click.option("--overwrite", is_flag=True, help="Replace the model that has the second name.")
 def copy_model(source: str, destination: str, overwrite: bool, as_json: bool) -> None:
     """Give a model a second name."""
     result = services.models.copy(source, destination, overwrite=overwrite)
@@ -117,11 +117,11 @@ def copy_model(source: str, destination: str, overwrite: bool, as_json: bool) ->
 @_command("update")
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--all", "all_models", is_flag=True, help="Update every outdated model.")
-@click.option("--include-loaded", is_flag=True, help="Also those in memory.")
+@click.option("--include-loaded", is_flag=True, help="Update models that are in memory, too.")
 def update_models(names: tuple[str, ...], all_models: bool, include_loaded: bool, as_json: bool) -> None:
-    """Say which models are outdated; update those that are named, or --all."""
+    """Update the named models, or --all; without either, list which models are outdated."""
     if names and all_models:
-        raise click.UsageError("Give either names or --all.")
+        raise click.UsageError("Give names or --all, not both.")
     if not names and not all_models:
         _say_updates(services.updates.check(refresh=True), as_json=as_json)
         return
@@ -167,7 +167,7 @@ def list_running(as_json: bool) -> None:
 
 @_command("disk")
 def show_disk(as_json: bool) -> None:
-    """Say what the models take on the disk, and what deleting each would free."""
+    """Show how much disk space each model takes, and how much deleting it would free."""
     answer = services.disk.usage()
     if as_json:
         _print_json(DiskSchema(), answer)
@@ -194,7 +194,7 @@ def _print_json(schema: Schema, answer: object) -> None:
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print columns for people and for ``awk``: aligned, two spaces between."""
+    """Print aligned columns with two spaces between them."""
     table = [head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:

@@ -1,4 +1,4 @@
-"""Following a pull on the command line: a bar on a terminal, plain lines in a pipe."""
+"""Show the progress of a pull: a bar on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def human_size(count: float) -> str:
-    """Return *count* bytes as people write it, in decimal units as Ollama does."""
+    """Return *count* bytes for people, such as ``1.3 GB``; the units are decimal, as Ollama's are."""
     for unit in _UNITS[:-1]:
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -26,9 +26,9 @@ def human_size(count: float) -> str:
 
 
 def follow_pull(pulls: PullService, id: str, *, as_json: bool) -> None:
-    """Show a pull until it is over.
+    """Show the progress of a pull until it ends.
 
-    :raises ServiceError: what made it fail
+    :raises ServiceError: the error that made the pull fail
     """
     events = _events(pulls, id)
     try:
@@ -66,7 +66,7 @@ def _show_bar(events: Iterator[tuple[str, Json]]) -> None:
 
 
 def _show_lines(events: Iterator[tuple[str, Json]]) -> None:
-    """Print a line for each new step and each further tenth."""
+    """Print a line for each new step, and for each ten percent."""
     last: tuple[str, int] | None = None
     for name, data in events:
         if name != "progress":
@@ -80,13 +80,13 @@ def _show_lines(events: Iterator[tuple[str, Json]]) -> None:
 
 
 def _ask_what_becomes_of_it(pulls: PullService, id: str) -> None:
-    """Let the user choose after Ctrl-C; nobody to ask means that it goes on."""
+    """Ask the user, after Ctrl-C, whether to go on; without a terminal, the pull goes on."""
     leave = True
     if sys.stdin.isatty():
         click.echo()
         leave = click.confirm("Leave the download running in the backend?", default=True)
     if leave:
-        click.echo("A running backend goes on with it within seconds, else the next one that is started.")
+        click.echo("A running backend goes on with the pull within seconds; else the next backend does.")
         return
     pulls.cancel(id)
-    click.echo("Cancelled. What was downloaded is kept for the next pull.")
+    click.echo("Cancelled. Ollama keeps the downloaded bytes for the next pull.")

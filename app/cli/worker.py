@@ -1,4 +1,4 @@
-"""``flask worker``: pulls and updates without a server."""
+"""``flask worker``: run pulls and updates without a server."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from app.extensions import services
 @click.command("worker")
 @with_appcontext
 def worker() -> None:
-    """Run pulls and updates beside the backends; with a shared database and Redis, on any machine."""
+    """Run pulls and updates without a server; with a shared database and Redis, on any machine."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     services.jobs.start()
-    click.echo("Working. Ctrl-C ends it; what it does goes back to the queue.")
+    click.echo("The worker runs. Ctrl-C stops it; its unfinished pulls go back to the queue.")
     try:
         stop.wait()
     except KeyboardInterrupt:

@@ -1,4 +1,8 @@
-"""Chats: a request becomes attempts at providers, and their answers the events that a client reads."""
+"""Chats: send a request to a provider, or else to a fallback, and turn the answer into events for the client.
+
+:class:`~app.services.chat.service.ChatService` runs the attempts. A dialect writes the request and reads the
+answer in the words of one provider.
+"""
 
 from app.services.chat.attempts import (
     Attempt,

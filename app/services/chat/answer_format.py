@@ -1,4 +1,4 @@
-"""Whether an answer follows the format that was asked for."""
+"""Check that an answer has the format that the request asked for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Schema = dict[str, Any]
 
 
 class Verdict(TypedDict, total=False):
-    """Whether an answer follows its format, and where it does not."""
+    """The result of the check; ``format_error`` is there when ``format_valid`` is false."""
 
     format_valid: bool
     format_error: str
 
 
 def check_format(wanted: str | Schema, response: str) -> Verdict:
-    """Return ``format_valid``, and ``format_error`` where it is false.
+    """Check the text *response*.
 
     :param wanted: ``json`` or a JSON schema
     """
@@ -31,16 +31,20 @@ def check_format(wanted: str | Schema, response: str) -> Verdict:
 
 
 def _follow(schema: Schema, value: Any) -> Verdict:
+    # Imported here: only chats with a schema need these modules.
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
     try:
-        # A registry of its own: nothing is fetched, whatever the schema refers to.
+        # An empty registry: the default one would fetch the URLs that a schema refers to.
         fault = best_match(Draft202012Validator(schema, registry=Registry()).iter_errors(value))
     except (Unresolvable, RecursionError, re.error):
-        return _invalid("The schema refers to something that it does not hold, or to itself without end.")
+        return _invalid(
+            "The schema has a $ref to a part that it does not hold, a $ref to itself without end, or an "
+            "invalid pattern."
+        )
     if fault is None:
         return {"format_valid": True}
     return _invalid(f"{fault.json_path}: {fault.message[:500]}")

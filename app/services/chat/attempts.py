@@ -1,4 +1,4 @@
-"""Attempts at a chat: one request to the provider asked for, and one to the fallback when that fails."""
+"""Attempts at a chat: a request to the chosen provider, and one to the fallback when that fails."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from app.services.settings import SettingsStore
 Settings = Mapping[str, Any]
 
 Event = tuple[str, dict[str, Any]]
-"""A name and its data, as a client reads them in a stream."""
+"""The name and the data of a stream's event."""
 
 
 @dataclass
 class Attempt:
     """One request to one provider.
 
-    :param body: the chat that it is for, with all its messages
-    :param request: what is sent, in the provider's words, without the model
-    :param needs: the capabilities that a model must have for it
-    :param notices: what was done otherwise than asked
+    :param body: the chat, with all its messages and with the defaults of the settings
+    :param request: the request in the provider's words, without the model
+    :param needs: the capabilities that the model must have
+    :param notices: sentences for the client about each deviation from its request
     """
 
     provider: Provider
@@ -45,13 +45,13 @@ class Attempt:
     answer: Answer
     needs: frozenset[str] = frozenset()
     notices: list[str] = field(default_factory=list)
-    first_error: ServiceError | None = None  # of the attempt before, at another provider
+    first_error: ServiceError | None = None  # in an attempt at the fallback: the first provider's error
     error: ServiceError | None = None
     started: float = field(default_factory=time.monotonic)
     first_token_at: float | None = None
     ended_at: float | None = None
-    reads: int = 0  # that brought a part of the answer
-    is_started: bool = False  # the client of a stream knows who is asked
+    reads: int = 0  # the number of reads that brought a part of the answer
+    is_started: bool = False  # the client of a stream got `start`, which names the provider
     is_done: bool = False
 
     @property
@@ -61,29 +61,29 @@ class Attempt:
 
     @property
     def outcome(self) -> str:
-        """How it ended: `ok`, an error's slug, or `client_left`."""
+        """How the attempt ended: `ok`, the `error_type` of its error, or `client_left`."""
         if self.is_done:
             return "ok"
         return self.error.error_type if self.error else "client_left"
 
     @property
     def seconds(self) -> float:
-        """How long it took, or takes so far."""
+        """How long the attempt took, or has taken so far."""
         return (self.ended_at or time.monotonic()) - self.started
 
     @property
     def text(self) -> str:
-        """What the model has said so far."""
+        """The text of the answer so far."""
         return "".join(self.answer.text)
 
     @property
     def thinking(self) -> str:
-        """What the model has thought so far."""
+        """The model's thinking so far."""
         return "".join(self.answer.thoughts)
 
 
 class Attempts:
-    """Makes the attempts that a chat may take."""
+    """Makes the attempts of a chat."""
 
     def __init__(
         self,
@@ -100,16 +100,16 @@ class Attempts:
         self._windows = windows
 
     def of(self, body: ChatBody, request_id: str) -> Iterator[Attempt]:
-        """Yield the attempt at the provider asked for, then the one at the fallback, where there is one.
+        """Yield the attempt at the chosen provider, then the attempt at the fallback, if there is one.
 
-        :raises ProviderNotFound: when the request names one that is not there
-        :raises ProviderDisabled: when it is switched off
+        :raises ProviderNotFound: when the request names an unknown provider
+        :raises ProviderDisabled: when a named provider is disabled
         """
         settings = self._settings.all()
         first = body.get("provider") or settings["default_provider"]
         provider = self._providers.get_enabled(first)
         wished = body.get("fallback_provider")
-        if wished:
+        if wished:  # a fallback that cannot be used is an error before the first attempt, not after it
             self._providers.get_enabled(wished)
         yield self._make(provider, body, settings, request_id)
         second = wished if "fallback_provider" in body else settings["fallback_provider"]
@@ -120,7 +120,7 @@ class Attempts:
     def _make_fallback(
         self, provider: Provider, body: ChatBody, settings: Settings, request_id: str
     ) -> Attempt:
-        """Return an attempt at another provider, with its own model, and without what it does not know."""
+        """Return an attempt at the fallback, with its own model, without the fields that it does not know."""
         unknown = () if provider.is_ollama else OLLAMA_ONLY
         left_out = [name for name in unknown if body.get(name) is not None]
         attempt = self._make(provider, _without(body, "model", *left_out), settings, request_id)
@@ -131,8 +131,8 @@ class Attempts:
     def _make(self, provider: Provider, body: ChatBody, settings: Settings, request_id: str) -> Attempt:
         """Return an attempt at *provider*.
 
-        :raises InvalidModelName: for a name that Ollama would not accept
-        :raises NotSupported: for what the provider does not know
+        :raises InvalidModelName: when Ollama would not accept the model's name
+        :raises NotSupported: when the provider does not know a field of the chat
         """
         named = body.get("model")
         if named and provider.is_ollama:
@@ -164,7 +164,7 @@ class Attempts:
 
 
 def effective(body: ChatBody, settings: Settings, provider: Provider) -> ChatBody:
-    """Return *body* as it is meant: with all its messages, and the settings where it says nothing."""
+    """Return *body* with all its messages in `messages`, and with the settings for its absent fields."""
     prompt = body.get("system_prompt")
     filled: ChatBody = {
         **body,
@@ -175,13 +175,13 @@ def effective(body: ChatBody, settings: Settings, provider: Provider) -> ChatBod
         filled["temperature"] = settings["temperature"]
     if provider.is_ollama:
         return with_model_defaults(filled, settings["model_defaults"])
-    if filled.get("max_tokens") is None:  # never sent to Ollama, unless the request asks for it
+    if filled.get("max_tokens") is None:  # this default is for other providers only
         filled["max_tokens"] = settings["max_tokens"]
     return filled
 
 
 def new_messages(body: ChatBody) -> list[Message]:
-    """Return the messages that *body* brings: its `messages`, and `message` with its `images` last."""
+    """Return the messages of *body*: its `messages`, and then its `message` with its `images`."""
     messages = list(body.get("messages", ()))
     if "message" in body:
         said: Message = {"role": "user", "content": body["message"]}
@@ -192,14 +192,14 @@ def new_messages(body: ChatBody) -> list[Message]:
 
 
 def with_prompt(messages: list[Message], prompt: str | None) -> list[Message]:
-    """Put the system prompt before *messages*, unless they begin with one; an empty one is none."""
+    """Put the system prompt before *messages*, unless it is empty or they begin with a system message."""
     if not prompt or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": prompt}, *messages]
 
 
 def with_model_defaults(body: ChatBody, defaults: Mapping[str, Mapping[str, Any]]) -> ChatBody:
-    """Return *body* with the settings' `model_defaults` of its model where it says nothing."""
+    """Return *body* with the settings' `model_defaults` of its model for its absent fields."""
     key = key_of(body.get("model") or "")
     found = next((values for name, values in defaults.items() if key_of(name) == key), {})
     if not found:
@@ -217,7 +217,7 @@ def _without(body: ChatBody, *names: str) -> ChatBody:
 
 
 def _needs(body: ChatBody) -> frozenset[str]:
-    """Return the capabilities that a model must have for *body*."""
+    """Return the capabilities that the model must have to answer *body*."""
     needs = set()
     if any(message.get("images") for message in body["messages"]):
         needs.add("vision")

@@ -1,4 +1,4 @@
-"""One question to several models side by side; one that fails does not hurt the others."""
+"""Send one question to several models at once; the failure of one does not affect the others."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ class CompareService:
         self._stops = stops
 
     def answer(self, body: Json, request_id: str) -> Generator[list[Event], None, None]:
-        """Ask every one of `targets` what *body*, as ``CompareRequestSchema`` loads it, asks.
+        """Send the question in *body*, as ``CompareRequestSchema`` loads it, to each of its `targets`.
 
-        Yields `start`, then `delta`, `answer` and `failed` with the number of their `target` as they come,
-        and `done` with all results in the end; without `stream` only that. An empty list in silent half
-        seconds. Closing the generator ends all of them.
+        Yields `start`, then `loading`, `delta`, `answer` and `failed` as they come, each with the number of
+        its `target`, and at last `done` with all results. Without `stream`, yields only `done`. Yields an
+        empty list in each silent tick. Closing the generator stops all answers.
+
+        :raises ChatStopped: when the answers are stopped, and `stream` is false
         """
         targets: list[Json] = body["targets"]
         question = {name: value for name, value in body.items() if name != "targets"}
@@ -79,7 +81,7 @@ class CompareService:
         queue: SimpleQueue[list[Event]],
         over: threading.Event,
     ) -> None:
-        """Ask one of them; a thread of its own."""
+        """Ask one target, in its own thread, and put the events into *queue* until *over* is set."""
         provider = body.get("provider") or self._settings.all()["default_provider"]
         who = {"target": number, "provider": provider, "model": body.get("model")}
         try:
@@ -92,14 +94,14 @@ class CompareService:
                         queue.put(found)
         except ServiceError as exc:
             queue.put([("failed", {**who, "ok": False, **exc.body(request_id)})])
-        except Exception:  # the thread's outermost edge: the others must not wait for it
+        except Exception:  # the thread's outermost edge: answer() waits for a result from each thread
             log.exception("%s a comparison failed", request_id)
             fault = error_body("The server failed. Its log says more.", "internal_error", request_id)
             queue.put([("failed", {**who, "ok": False, **fault})])
 
 
 def _named(event: Event, who: Json) -> Event:
-    """Return an event of one answer as one of the comparison."""
+    """Return an event of a chat as an event of the comparison."""
     name, data = event
     if name in {"done", "error"}:
         return _NAMES[name], {**who, "ok": name == "done", **data}

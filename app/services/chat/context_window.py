@@ -1,4 +1,4 @@
-"""How many tokens a model looks at, and how many of them messages and answers take."""
+"""The context window of each model, and the tokens of it that messages and answers take."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from app.services.providers import Provider
 from app.services.settings import SettingsStore
 
 CHARS_PER_TOKEN = 3.0
-"""Of ASCII text; English has about four, code and numbers fewer. Any other character counts as a token."""
+"""For ASCII text: English has about four, code and numbers fewer. Any other character counts as a token."""
 _PER_MESSAGE = 8  # tokens of the template around each message
 _PER_IMAGE = 1000
 
-_FRESH = 30.0  # seconds for which a window is believed
-_MOST = 1000  # models that are remembered
-_SMALLEST = 256
+_FRESH = 30.0  # seconds for which a known window is used without asking Ollama again
+_MOST = 1000  # models in the cache; clients can invent any number of names
+_SMALLEST = 256  # tokens
 
 
 @dataclass(frozen=True)
 class _Known:
     at: float
-    window: int | None  # None: the server does not tell
-    is_seen: bool  # else it is only what was asked for
+    window: int | None  # None: Ollama did not tell
+    is_seen: bool  # True: Ollama told the window; False: a request has just asked for it
 
 
 class ContextWindows:
-    """The windows that models are loaded with, as Ollama tells them; asked for now and then."""
+    """The windows with which Ollama has loaded its models, from ``/api/ps``; cached for half a minute."""
 
     def __init__(self, ollamas: OllamaServers, settings: SettingsStore) -> None:
         self._ollamas = ollamas
@@ -42,9 +42,10 @@ class ContextWindows:
         self._lock = threading.Lock()
 
     def loaded(self, provider: Provider, model: str, *, seen: bool = False) -> int | None:
-        """Return the window that *model* is loaded with; None where it is not, or nobody knows.
+        """Return the window with which *model* is loaded; None when it is not loaded, or not known.
 
-        :param seen: after an answer: only as the server tells it, not what it was asked for a moment ago
+        :param seen: use only a window that Ollama told, not one that a request has just asked for; to be set
+            after an answer
         """
         if not provider.is_ollama or not model:
             return None
@@ -54,28 +55,29 @@ class ContextWindows:
             return known.window
         is_loaded, window = self.look(provider, model)
         if seen and is_loaded is False:
-            # It has just answered: the server lists it nowhere, and will not soon.
+            # The model has just answered and yet is not listed. So do not ask after each of its answers.
             self._keep(provider, model, None, is_seen=True)
         return window
 
     def look(self, provider: Provider, model: str) -> tuple[bool | None, int | None]:
-        """Ask whether *model* is loaded, and with which window; None for what is not known."""
+        """Ask Ollama whether *model* is loaded, and with which window; None for an unknown value."""
         try:
-            ollama = self._ollamas.of(provider, self._settings.hasty_timeouts())  # not worth a wait
+            ollama = self._ollamas.of(provider, self._settings.hasty_timeouts())  # a chat waits for this
             found = find_model(ollama.ps()["models"], model)
         except ServiceError:
             self._keep(provider, model, None, is_seen=True)
             return None, None
-        if found is None:  # it may be loaded the next moment
+        if found is None:  # not cached: the model may be loaded at any moment
             return False, None
         self._keep(provider, model, found["context_length"], is_seen=True)
         return True, found["context_length"]
 
     def for_request(self, provider: Provider, model: str, wanted: int | None) -> int | None:
-        """Return the `num_ctx` to ask for, so that a model is loaded anew as seldom as can be.
+        """Return the `num_ctx` for a request that wants *wanted* tokens; None leaves the choice to Ollama.
 
-        A window that is loaded and large enough stays; else the next power of two is asked for, so that
-        requests of slightly different sizes use the same one.
+        Ollama loads a model anew when a request has another `num_ctx`, which takes seconds. So a loaded
+        window that is large enough stays, and a new window is a power of two, which suits requests of similar
+        sizes.
         """
         loaded = self.loaded(provider, model)
         if wanted is None or (loaded and loaded >= wanted):
@@ -83,7 +85,7 @@ class ContextWindows:
         window = _SMALLEST
         while window < wanted:
             window *= 2
-        self._keep(provider, model, window, is_seen=False)  # requests that come meanwhile ask for the same
+        self._keep(provider, model, window, is_seen=False)  # requests during the load use the same window
         return window
 
     def _keep(self, provider: Provider, model: str, window: int | None, *, is_seen: bool) -> None:
@@ -96,9 +98,9 @@ class ContextWindows:
 def context(messages: list[Message], usage: Usage, window: int | None, dropped: int = 0) -> UsedContext:
     """Return how full the window is after an answer.
 
-    :param messages: what was sent
-    :param usage: the tokens, as the provider counted them
-    :param dropped: how many messages were left out before sending
+    :param messages: the messages that were sent
+    :param usage: the tokens of the messages and the answer
+    :param dropped: the number of messages that this program did not send
     """
     seen, used = usage["prompt_tokens"], usage["total_tokens"]
     if dropped:
@@ -107,9 +109,10 @@ def context(messages: list[Message], usage: Usage, window: int | None, dropped: 
 
 
 def _truncated(messages: list[Message], seen: int | None, window: int | None) -> bool | None:
-    """Tell whether a server that says nothing of it left out a part of *messages*; None where that is open.
+    """Tell whether the model read only a part of *messages*; None when that is not known.
 
-    A word is a token at least: fewer tokens than words were read only where something was left out.
+    Ollama drops the oldest messages without telling. Each word is at least one token: a model that read fewer
+    tokens (*seen*) than there are words did not read all of them.
     """
     words = sum(len(message["content"].split()) for message in messages)
     if seen is not None and words > seen:
@@ -122,7 +125,7 @@ def _truncated(messages: list[Message], seen: int | None, window: int | None) ->
 
 
 def estimate(message: Message) -> int:
-    """Return about how many tokens *message* takes, rather too many than too few."""
+    """Estimate the tokens of *message*, rather too many than too few."""
     calls = json.dumps(message["tool_calls"]) if message.get("tool_calls") else ""
     texts = f"{calls}{message.get('content') or ''}"
     ascii_characters = len(texts.encode("ascii", "ignore"))
@@ -132,7 +135,7 @@ def estimate(message: Message) -> int:
 
 
 def measure(response: str, usage: ToldUsage | None) -> Usage:
-    """Return the tokens as the provider counted them, else an estimate that says it is one."""
+    """Return the tokens that the provider counted, or else an estimate, with `estimated` set."""
     if usage is None:
         estimate = int(len(response.split()) * 1.3)
         return {

@@ -1,4 +1,4 @@
-"""An attempt on its way: the request goes out, and the answer comes in as events for the client."""
+"""Run one attempt: send its request, and turn the answer into events for the client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.services.chat.result import remarks, result
 from app.upstream.reading import Body, Register, let_end, read, read_all
 
 ANNOUNCE_AFTER = 2.0
-"""Seconds without a word of the provider after which a stream begins all the same."""
+"""Seconds after which a stream sends `start` although the provider has not answered yet."""
 
 _LOADING = {
     True: "reads the prompt, or waits for its turn",
@@ -28,9 +28,9 @@ _LOADING = {
 
 
 class Exchange:
-    """One attempt on its way.
+    """Runs one attempt.
 
-    :param stop: set when the answer is to be stopped
+    :param stop: is set to stop the answer
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Exchange:
 
     @property
     def is_announced(self) -> bool:
-        """Whether the client was told that a stream begins, before the provider said anything."""
+        """Whether the client got `start` before the provider answered."""
         return self._stream.is_announced
 
     def whole(self) -> Generator[list[Event], None, None]:
-        """Yield an empty list in each half second, and `done` in the end."""
+        """Yield an empty list in each tick, and at last `done` with the whole answer."""
         attempt = self._attempt
         data = b""
         with (
@@ -69,9 +69,9 @@ class Exchange:
         yield [("done", dict(self._done()))]
 
     def events(self) -> Generator[list[Event], None, None]:
-        """Yield `start`, `delta` ..., and `done` or `error`; empty lists in silent half seconds.
+        """Yield `start`, `delta` ..., and `done` or `error`; yield an empty list in each silent tick.
 
-        What fails before the provider's first word is raised.
+        An error before the first part of the answer is raised, so that a fallback can take over.
         """
         attempt, answer, stream = self._attempt, self._attempt.answer, self._stream
         timeouts = self._timeouts
@@ -111,12 +111,12 @@ class Exchange:
             text = self._attempt.text
             raise ChatStopped(
                 "The answer was stopped.",
-                hint="What came before is all there is of it.",
+                hint="details.response holds the text that came before, if there is any.",
                 details={"response": text} if text else {},
             )
 
     def _open(self, register: Register) -> Body:
-        """Send the request; where the configured model is absent, with one that is there."""
+        """Send the request; if the configured model is not installed, send it again with another model."""
         attempt, choice = self._attempt, self._choice
         if attempt.needs or not attempt.model:
             choice.prepare(attempt)
@@ -128,7 +128,7 @@ class Exchange:
 
 
 class _Stream:
-    """What the client of a stream was told, and what it is to be told next."""
+    """The events of a stream: those that were sent, and those that wait for the next batch."""
 
     def __init__(self, attempt: Attempt, windows: ContextWindows) -> None:
         self._attempt = attempt
@@ -139,16 +139,16 @@ class _Stream:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the answer came yet."""
+        """Whether no part of the answer came yet."""
         return not (self._has_begun or self._deltas)
 
     def take(self, deltas: Iterable[Delta]) -> None:
-        """Keep *deltas* for the next batch, also those before a failure."""
-        for delta in deltas:
+        """Keep *deltas* for the next batch."""
+        for delta in deltas:  # one by one: those before an error of the iterator are kept
             self._deltas.append(delta)
 
     def batch(self) -> list[Event]:
-        """Return the events that a read brought."""
+        """Return the events for the client after a read."""
         if self.is_empty:
             return self._announced()
         if self._deltas:
@@ -156,7 +156,7 @@ class _Stream:
         return self.begun()
 
     def begun(self) -> list[Event]:
-        """Return the events that wait, the first ones of the answer after `start`."""
+        """Return the waiting events, with `start` before the first ones."""
         events: list[Event] = []
         if not self._has_begun:
             self._has_begun = True
@@ -168,7 +168,7 @@ class _Stream:
         return events
 
     def _announced(self) -> list[Event]:
-        """Return the first events of a stream whose provider takes its time; once."""
+        """Return `start`, and for Ollama `loading`, once the provider has been silent for ANNOUNCE_AFTER."""
         attempt = self._attempt
         if self.is_announced or attempt.seconds < ANNOUNCE_AFTER:
             return []
@@ -182,9 +182,10 @@ class _Stream:
         return events
 
     def _start(self, *, is_early: bool = False) -> dict[str, object]:
-        """Return what a stream begins with, as of now.
+        """Return the data of `start`.
 
-        :param is_early: whether the provider has said nothing yet: another model may have to be chosen
+        :param is_early: whether the provider has not answered yet: then another model may still be chosen, so
+            `start` names the model only if the request does
         """
         attempt = self._attempt
         attempt.is_started = True

@@ -1,4 +1,4 @@
-"""When the second provider is asked, and what the client is told where it fails too."""
+"""Decide which errors lead to the fallback, and which error the client gets when that fails, too."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from app.errors import (
 )
 
 FALLBACK_AFTER = (UpstreamUnavailable, UpstreamBusy, UpstreamTimeout, UpstreamIncomplete, RateLimited)
-"""The failures of the first provider after which the fallback is asked."""
+"""The errors of the first provider that lead to the fallback: those that another provider may not have."""
 
 
 def joined(first: ServiceError | None, second: ServiceError, request_id: str) -> ServiceError:
-    """Return the error to report: the first one, with the fallback's in its details; but a stop is a stop."""
+    """Return the error for the client: the first one, with the fallback's in its details.
+
+    When the user stopped the fallback's answer, the client gets only that error.
+    """
     if first is None or isinstance(second, ChatStopped):
         return second
     first.details = {**first.details, "fallback_error": second.body(request_id)}

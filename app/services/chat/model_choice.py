@@ -1,4 +1,4 @@
-"""Which model answers where the request names none, and what is said of one that cannot."""
+"""Choose a model when the request names none, and refuse models that lack a needed capability."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from app.errors import CapabilityMissing, ModelNotFound, ServiceError
 from app.services.catalog import Offers
 from app.services.chat.attempts import Attempt
 
-_WHAT = {"vision": "look at images", "tools": "use tools", "thinking": "think"}
+_WHAT = {"vision": "look at images", "tools": "use tools", "thinking": "think"}  # after "The model cannot"
 
 
 class ModelChoice:
-    """Chooses models, and explains why one cannot be used."""
+    """Chooses the models of attempts."""
 
     def __init__(self, offers: Offers) -> None:
         self._offers = offers
 
     def prepare(self, attempt: Attempt) -> None:
-        """Choose a model where the attempt has none, and see to it that it can do what is asked.
+        """Choose a model if the attempt has none, and check its capabilities.
 
         :raises ModelNotFound: when the provider has no model
-        :raises CapabilityMissing: when the model cannot do it; it names models that can
+        :raises CapabilityMissing: when the model lacks a capability; the error names models that have it
         """
         if not attempt.model:
             self._choose(attempt)
         self._check(attempt)
 
     def replace(self, attempt: Attempt, missing: ModelNotFound) -> None:
-        """Choose another model for an attempt whose configured one is not installed on Ollama.
+        """Choose another model when the configured one is not installed on Ollama.
 
-        :raises ModelNotFound: when the request names the model, and for other providers
+        :raises ModelNotFound: when the request itself names the model, or the provider is not Ollama
         """
         if attempt.model_is_named or not attempt.provider.is_ollama:
             raise self._not_found(attempt) from missing
@@ -42,7 +42,10 @@ class ModelChoice:
         attempt.notices.append(f"Answered by '{attempt.model}': the request names no model and {why}.")
 
     def _check(self, attempt: Attempt) -> None:
-        """See to it that the model can do what the request needs, where its server tells."""
+        """Check the capabilities of the model, if its server tells them; choose another model if need be.
+
+        :raises CapabilityMissing: when the request names the model, or no other model has the capabilities
+        """
         if not attempt.needs:
             return
         missing, able = self._offers.of(attempt.provider).lacking(attempt.model, attempt.needs)
@@ -54,7 +57,6 @@ class ModelChoice:
         attempt.model = able[0]
 
     def _not_found(self, attempt: Attempt) -> ServiceError:
-        """Return the error for a model that the provider does not have."""
         return self._offers.of(attempt.provider).absent(attempt.model)
 
 
@@ -63,7 +65,7 @@ def _what(missing: list[str]) -> str:
 
 
 def _cannot(attempt: Attempt, missing: list[str], able: list[str]) -> CapabilityMissing:
-    hint = f"These can: {', '.join(able[:10])}." if able else "No installed model can; pull one that does."
+    hint = f"These can: {', '.join(able[:10])}." if able else "No installed model can; pull one that can."
     return CapabilityMissing(
         f"The model '{attempt.model}' cannot {_what(missing)}.",
         hint=hint,

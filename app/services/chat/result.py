@@ -1,4 +1,4 @@
-"""What a client is told, and what is kept, of an attempt that is over."""
+"""Make the response, and the record for the usage, from a finished attempt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.services.usage import CallRecord
 
 
 class Remarks(TypedDict, total=False):
-    """What was done otherwise than asked."""
+    """The deviations from the request, as the client reads them."""
 
     notice: str
     fallback_used: bool
@@ -22,9 +22,9 @@ class Remarks(TypedDict, total=False):
 
 
 def result(attempt: Attempt, window: int | None) -> ChatResult:
-    """Return the whole response to a client.
+    """Return the whole response for the client.
 
-    :param window: the tokens that the model looks at, where that is known
+    :param window: the model's context window in tokens, if it is known
     """
     answer, body, text = attempt.answer, attempt.body, attempt.text
     usage = measure(text, answer.usage)
@@ -52,15 +52,15 @@ def result(attempt: Attempt, window: int | None) -> ChatResult:
 
 
 def timing(attempt: Attempt) -> Timing:
-    """Return how long the first token took and how fast the others came, as far as that is known.
+    """Return the time to the first token and the speed of the others, if they are known.
 
-    What the provider tells goes before what was seen here.
+    The provider's own values replace those measured here.
     """
     begun, usage = attempt.first_token_at, attempt.answer.usage
     if not attempt.is_streamed or begun is None:
         return attempt.answer.timing
     found: Timing = {"time_to_first_token": round(begun - attempt.started, 4)}
-    # What came all at once tells nothing of how fast it was made.
+    # An answer that came in one read says nothing about the speed of the model.
     if attempt.reads > 1 and usage and usage["completion_tokens"] > 1:
         seconds = (attempt.ended_at or time.monotonic()) - begun
         found["tokens_per_second"] = round(usage["completion_tokens"] / max(seconds, 1e-6), 1)
@@ -68,7 +68,7 @@ def timing(attempt: Attempt) -> Timing:
 
 
 def record(attempt: Attempt) -> CallRecord:
-    """Return what the usage keeps of an attempt."""
+    """Return the record of an attempt for the usage."""
     usage = measure(attempt.text, attempt.answer.usage)
     times = timing(attempt)
     return CallRecord(
@@ -90,7 +90,7 @@ def record(attempt: Attempt) -> CallRecord:
 
 
 def remarks(attempt: Attempt) -> Remarks:
-    """Return what was done otherwise than asked."""
+    """Return the notices of the attempt, and the error that led to the fallback."""
     found: Remarks = {"notice": " ".join(attempt.notices)} if attempt.notices else {}
     if attempt.first_error is not None:
         found["fallback_used"] = True
@@ -107,11 +107,11 @@ def _add_thinking(attempt: Attempt, found: ChatResult) -> None:
     if found["finish_reason"] == "length":
         found["thinking_exhausted"] = True
         attempt.notices.append(
-            "The model spent all its tokens on thinking. Give it more of them (options.num_predict or "
-            "options.num_ctx; max_tokens elsewhere), or ask with think: false."
+            "The model spent all its tokens on thinking. Allow more tokens (options.num_predict or "
+            "options.num_ctx; max_tokens for other providers), or ask with think: false."
         )
     else:
-        attempt.notices.append("The model only thought, and said nothing. Ask again, or with think: false.")
+        attempt.notices.append("The model thought, but gave no answer. Ask again, or with think: false.")
 
 
 def _add_logprobs(attempt: Attempt, found: ChatResult) -> None:
@@ -119,19 +119,19 @@ def _add_logprobs(attempt: Attempt, found: ChatResult) -> None:
         return
     found["logprobs"] = attempt.answer.logprobs
     if not attempt.answer.logprobs:
-        attempt.notices.append(f"{attempt.provider.name} told no logprobs.")
+        attempt.notices.append(f"{attempt.provider.name} sent no logprobs.")
 
 
 def _explain(attempt: Attempt, found: ChatResult) -> None:
-    """Say what else the user ought to know."""
+    """Add notices about a truncated prompt, a reload of the model, and invalid tool calls."""
     notices, window = attempt.notices, found["context"]["window"]
     if found["context"]["truncated"] and not attempt.body.get("dropped_messages"):
         notices.append(
-            f"The messages did not fit the window of {window} tokens, so the oldest part was not read. "
-            "Ask with a larger options.num_ctx, or with truncate: false to have this as an error."
+            f"The messages did not fit the window of {window} tokens, so the model did not read the oldest "
+            "part. Ask with a larger options.num_ctx, or with truncate: false to get an error instead."
         )
     before, loaded = attempt.dialect.window_before, attempt.answer.timing.get("load_time", 0)
     if before and window and before != window and loaded > 0.1:
-        notices.append(f"The model was loaded anew, for its window was {before} tokens: {loaded} s.")
+        notices.append(f"The model was loaded anew ({loaded} s), because its window was {before} tokens.")
     if any(isinstance(call["function"]["arguments"], str) for call in attempt.answer.tool_calls):
-        notices.append("The model wrote arguments of a tool call that are no JSON object.")
+        notices.append("The model's arguments of a tool call are not a JSON object; they stay text.")

@@ -1,4 +1,4 @@
-"""Chats: a request goes to a provider, its answer comes back whole or as a stream of events."""
+"""Answer chats: make one attempt after another, until one succeeds or the failure is final."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class ChatService:
     ) -> Events:
         """Answer *body*.
 
-        Where its `stream` is false: yields an empty list in each half second, and `done` in the end.
+        Without `stream`, yields an empty list in each tick, and at last `done`.
 
-        Where it is true: yields events, all that came at a time, and an empty list in each silent half
-        second. The first is `start`, the last `done` or `error`; what fails before `start` is raised.
-        When the provider takes its time, `start` comes before its first word, and `loading` where it is an
-        Ollama; should the fallback have to take over then, there is another `start`.
+        With `stream`, yields the events that came together, or an empty list in each silent tick. The first
+        event is `start`, the last one `done` or `error`; an error before `start` is raised. When the provider
+        is slow, `start` comes before its answer, and then `loading` if the provider is Ollama. If the
+        fallback takes over after that, the stream has a second `start`.
 
-        :param begun: is told each attempt before its first event
+        :param begun: is called with each attempt before its first event
         """
         with self._stops.running(request_id) as stop:
             first_error: ServiceError | None = None
@@ -85,15 +85,15 @@ class ChatService:
             yield [("error", first_error.body(request_id))]
 
     def stop(self, request_id: str) -> None:
-        """Stop the answer that is made for *request_id*.
+        """Stop the running answer to the request *request_id*.
 
-        :raises ChatNotRunning: when none is
+        :raises ChatNotRunning: when there is none
         """
         self._stops.stop(request_id)
 
     @contextmanager
     def _noted(self, attempt: Attempt) -> Iterator[None]:
-        """Take note of how *attempt*, made in this block, goes: in its provider's circuit and in the usage.
+        """Record how *attempt*, which runs in this block, ends: in its provider's circuit and in the usage.
 
         :raises ServiceError: while the circuit is open
         """

@@ -1,4 +1,4 @@
-"""Running answers, and stopping them: in this process, or in another one on the same database."""
+"""Stop running answers, in this process or in another one that uses the same database."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ from app.threads import Recurring
 
 log = logging.getLogger(__name__)
 
-_INTERVAL = 0.25  # seconds between two looks at what other processes want
-_KEPT_FOR = timedelta(minutes=1)
+_INTERVAL = 0.25  # seconds between two looks for the wishes of other processes
+_KEPT_FOR = timedelta(minutes=1)  # the age at which a wish is deleted
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_PATIENCE = 1.0  # seconds that another process has to say that the answer is its own
+_PATIENCE = 1.0  # seconds that another process has to fulfil a wish
 
 
 class Stops:
-    """The answers that are being made, by their request ids."""
+    """The running answers of this process, by their request ids.
+
+    A wish to stop an answer of another process is a row in the database, which that process looks for.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._running: dict[str, list[threading.Event]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._is_away = False  # the database, at the last look
+        self._is_away = False  # whether the last look could not read the database
         self._looks = Recurring("chat stops", _INTERVAL, self._look)
 
     @contextmanager
     def running(self, request_id: str) -> Iterator[threading.Event]:
-        """Yield an event that is set when the answer *request_id*, made in here, is to stop."""
+        """Yield an event that is set to stop the answer *request_id*, which runs in this block."""
         stop = threading.Event()
         with self._lock:
             self._running.setdefault(request_id, []).append(stop)
@@ -52,21 +55,21 @@ class Stops:
                     del self._running[request_id]
 
     def stop(self, request_id: str) -> None:
-        """Stop the answer *request_id*, whichever process makes it.
+        """Stop the answer *request_id*, in whichever process it runs.
 
-        :raises ChatNotRunning: when none does
+        :raises ChatNotRunning: when it runs in none
         """
         may_be_one = _ID.fullmatch(request_id)
         if may_be_one and (self._stop_here(request_id) or self._stop_elsewhere(request_id)):
             return
         raise ChatNotRunning(
-            f"No answer with the request id '{request_id[:64]}' is being made.",
-            hint="It may be over. The id is in a stream's `start` and in the X-Request-ID header.",
+            f"There is no running answer with the request id '{request_id[:64]}'.",
+            hint="The answer may be over. The id is in the stream's `start` and in the X-Request-ID header.",
             details={"request_id": request_id[:64]},
         )
 
     def close(self) -> None:
-        """End the watch."""
+        """Stop looking for wishes."""
         self._closed.set()
         self._looks.close()
 
@@ -78,7 +81,7 @@ class Stops:
         return bool(stops)
 
     def _stop_elsewhere(self, request_id: str) -> bool:
-        """Leave the wish in the database, and wait until the process that it concerns has seen it."""
+        """Put the wish into the database, and wait until a process has fulfilled it."""
         self._wish(request_id)
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -90,7 +93,10 @@ class Stops:
                 return False
 
     def _wish(self, request_id: str) -> None:
-        """Leave the wish; one that was fulfilled a moment ago holds for whoever asks for the same."""
+        """Put the wish into the database; one of the last second stays, also when it is fulfilled already.
+
+        So two clients that stop the same answer at the same time both succeed.
+        """
         now = utc_now()
         with self._database.session() as session:
             session.execute(delete(ChatStop).where(ChatStop.created_at < now - _KEPT_FOR))
@@ -99,13 +105,13 @@ class Stops:
                 session.merge(ChatStop(request_id=request_id, is_done=False, created_at=now))
 
     def _look(self) -> None:
-        """Look for wishes of other processes."""
+        """Look for the wishes of other processes, and fulfil them."""
         with self._lock:
             running = list(self._running)
         try:
             self._fulfil(running)
             self._is_away = False
-        except SQLAlchemyError as exc:  # the next look may tell
+        except SQLAlchemyError as exc:  # the next look may succeed
             if not self._is_away:
                 log.warning("wishes to stop answers cannot be read: %s", type(exc).__name__)
             self._is_away = True

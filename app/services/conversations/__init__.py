@@ -1,4 +1,4 @@
-"""Chats that are kept: before and after each answer, searched, exported, and fitted to a model's window."""
+"""Conversations: chats that the database keeps, with search, export, and a limit to the model's window."""
 
 from app.services.conversations.chat import ConversationChat
 from app.services.conversations.export import as_markdown, file_name

@@ -1,4 +1,4 @@
-"""Chats in a conversation: what was said is sent along, and what is said is kept, whatever happens."""
+"""Answer chats in a conversation: send its earlier messages along, and keep the answer, complete or not."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ log = logging.getLogger(__name__)
 Begun = Callable[[Attempt], None]
 
 USUAL_WINDOW = 4096
-"""Tokens that Ollama looks at where nobody says otherwise and the model is not loaded yet."""
+"""Ollama's context window, in tokens, for a model that is not loaded, when no `num_ctx` is given."""
 
-_NO_LIMIT = 10**9
+_NO_LIMIT = 10**9  # tokens
+# Words in the error of a provider that refuses a chat because it is too long.
 _LENGTH = re.compile(r"context|too long|too large|length|exceed|maximum|tokens", re.IGNORECASE)
 _IN_MESSAGES = ("message", "images", "system_prompt")
 _NOT_SENT = ("status", "seq", "finish_reason")
@@ -68,11 +69,11 @@ class ConversationChat:
     def answer(self, body: ChatBody, request_id: str) -> Events:
         """Answer *body* as :meth:`~app.services.chat.service.ChatService.answer` does.
 
-        What was said before in the conversation is sent along as far as it fits the model's window. What is
-        asked is kept before any provider is, and the answer as what it became.
+        The provider also gets the earlier messages that fit the model's window. The new messages are kept
+        before the provider is asked, and the answer is kept with its outcome.
 
         :raises ConversationNotFound: when there is no such conversation
-        :raises ConversationBusy: when an answer is being made in it
+        :raises ConversationBusy: when another answer is under way in it
         """
         id = body["conversation_id"] or ""
         asked = self._asked(body, self._store.get(id, limit=0))
@@ -85,7 +86,8 @@ class ConversationChat:
                 said = [turn for turn in self._store.turns(id) if turn["seq"] < ticket.seq]
                 for batch in self._within_window(asked, said, request_id, record.begin):
                     if batch and record.is_over(*batch[-1]):
-                        self._keep(ticket, record, batch)  # before the client knows: its next question comes
+                        # Before the client gets the last event: it may ask its next question at once.
+                        self._keep(ticket, record, batch)
                     yield [(name, _with_id(name, data, id)) for name, data in batch]
         except ServiceError as exc:
             record.fail(kept(exc))
@@ -97,7 +99,7 @@ class ConversationChat:
             self._keep(ticket, record, [])
 
     def _asked(self, body: ChatBody, conversation: Summary) -> ChatBody:
-        """Return *body* with what the conversation, or else the settings, say where it says nothing."""
+        """Fill in the provider, model and system prompt from the conversation, or else from the settings."""
         settings = self._settings.all()
         provider = body.get("provider") or conversation["provider"] or settings["default_provider"]
         is_its_own = body.get("provider") in {None, conversation["provider"]}
@@ -107,12 +109,12 @@ class ConversationChat:
         return {**body, "provider": provider, "model": model, "system_prompt": prompt}
 
     def _within_window(self, body: ChatBody, said: list[Turn], request_id: str, begun: Begun) -> Events:
-        """Ask with as many of the turns as fit; with fewer where the provider says that they do not."""
+        """Send the turns that fit the window; send fewer when the provider refuses them as too long."""
         messages = cast("list[Turn]", with_prompt(cast("list[Message]", said), body["system_prompt"]))
         window = self._window(body)
         error: UpstreamRejected | None = None
         last_dropped = -1
-        for share in (1, 2, 4):
+        for share in (1, 2, 4):  # all of the window, then a half and a quarter of it
             chosen, dropped = fit(messages, window=window // share, reserve=window // share // 4)
             if dropped == last_dropped:
                 break
@@ -123,26 +125,26 @@ class ConversationChat:
                 error = exc
                 if not _is_about_length(exc):
                     break
-                window = min(window, sum(map(estimate, messages)))
+                window = min(window, sum(map(estimate, messages)))  # smaller than what was refused
             else:
                 return
         if error is not None:
             raise error
 
     def _window(self, body: ChatBody) -> int:
-        """Return the tokens that the model looks at; a very large number where nothing is known of that."""
+        """Return the model's context window in tokens; a very large number when it is not known."""
         provider = self._providers.get(body["provider"] or "")
         if not provider.is_ollama:
             return _NO_LIMIT
         model = body["model"] or provider.model
-        is_away = self._circuits.is_open(provider)  # then nobody asks it anything
+        is_away = self._circuits.is_open(provider)  # then asking Ollama would only cost time
         loaded = None if is_away else self._windows.loaded(provider, model)
         defaults = self._settings.all()["model_defaults"]
         options = with_model_defaults({**body, "model": model}, defaults).get("options") or {}
         return max(loaded or 0, options.get("num_ctx") or 0) or USUAL_WINDOW
 
     def _keep(self, ticket: Ticket, record: _Record, batch: list[Event]) -> None:
-        """Keep the answer, once; the last event of *batch* says so where that fails."""
+        """Keep the answer, once; if that fails, add a notice to the last event of *batch*."""
         if record.is_kept:
             return
         record.is_kept = True
@@ -150,7 +152,7 @@ class ConversationChat:
         try:
             self._store.finish(
                 ticket,
-                status=record.status or "failed",  # a fault of this program
+                status=record.status or "failed",  # no status: a fault of this program ended the answer
                 content=record.text(),
                 data=record.data(),
                 usage=record.usage,
@@ -161,15 +163,15 @@ class ConversationChat:
         except SQLAlchemyError:
             log.exception("an answer of the conversation %s could not be kept", ticket.conversation_id)
             if batch:
-                said = f"{batch[-1][1].get('notice', '')} The conversation could not keep this answer."
+                said = f"{batch[-1][1].get('notice', '')} The answer could not be saved in the conversation."
                 batch[-1][1]["notice"] = said.strip()
 
 
 class _Record:
-    """An answer as it is to be kept: the last attempt at it, and how that ended."""
+    """The answer to keep: the last attempt, and how it ended."""
 
     def __init__(self, provider: str, model: str) -> None:
-        self.status = ""  # until it is over
+        self.status = ""  # until the answer is over
         self.is_kept = False
         self.usage: Usage | None = None
         self.error: Mapping[str, object] | None = None
@@ -178,22 +180,22 @@ class _Record:
 
     @property
     def answerer(self) -> tuple[str, str]:
-        """The provider and the model that answer; those that were asked until there is an answer."""
+        """The provider and the model that answer; until there is an answer, those that were asked."""
         attempt = self._attempt
         if attempt and (attempt.is_started or attempt.is_done):
             return attempt.provider.id, attempt.model
         return self._asked
 
     def begin(self, attempt: Attempt) -> None:
-        """Take note of a new attempt."""
+        """Start to record *attempt*."""
         self._attempt = attempt
 
     def text(self) -> str:
-        """Return what the model has said so far."""
+        """Return the text of the answer so far."""
         return self._attempt.text if self._attempt else ""
 
     def data(self) -> Columns:
-        """Return what there is beside the text."""
+        """Return the other parts of the answer: thinking, tool calls, and the finish reason."""
         if self._attempt is None:
             return {}
         answer = self._attempt.answer
@@ -206,7 +208,7 @@ class _Record:
         return {name: value for name, value in found.items() if value}
 
     def is_over(self, name: str, data: dict[str, Any]) -> bool:
-        """Tell whether an event is the last one; take note of how the answer ended."""
+        """Record the outcome if the event is the last one, and tell whether it is."""
         if name == "done":
             self.status, self.usage = "complete", data["usage"]
         elif name == "error":
@@ -214,7 +216,7 @@ class _Record:
         return bool(self.status)
 
     def fail(self, error: Mapping[str, object]) -> None:
-        """Take note of what ended the answer."""
+        """Record the error that ended the answer."""
         self.error = {name: value for name, value in error.items() if name != "request_id"}
         if error["error_type"] == "chat_stopped":
             self.status = "stopped"
@@ -223,7 +225,7 @@ class _Record:
 
 
 def _with_turns(body: ChatBody, turns: list[Turn], dropped: int) -> ChatBody:
-    """Return *body* with all that is said as its messages."""
+    """Return *body* with *turns*, which include its new messages, as its messages."""
     unsaid = {name: value for name, value in body.items() if name not in _IN_MESSAGES}
     messages = [{name: value for name, value in turn.items() if name not in _NOT_SENT} for turn in turns]
     asked = {**unsaid, "system_prompt": "", "messages": messages, "dropped_messages": dropped}
@@ -231,7 +233,7 @@ def _with_turns(body: ChatBody, turns: list[Turn], dropped: int) -> ChatBody:
 
 
 def _is_about_length(error: UpstreamRejected) -> bool:
-    """Tell whether a provider refuses a chat for its length; there is no status of its own for that."""
+    """Tell whether a provider refuses a chat because it is too long; not every provider says so with 413."""
     return error.details.get("upstream_status") == 413 or bool(_LENGTH.search(error.message))
 
 

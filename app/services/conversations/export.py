@@ -1,4 +1,4 @@
-"""Conversations as files: JSON to import again, Markdown to read."""
+"""Export conversations: as JSON, which can be imported again, or as Markdown, to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.services.conversations.rows import ExportedConversation, KeptMessage, W
 
 _FIELDS = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
 _NOTES = {
-    "pending": "The answer is being made.",
+    "pending": "The answer is not complete yet.",
     "failed": "The answer failed.",
     "cut": "The answer was cut off.",
     "stopped": "The answer was stopped.",
@@ -18,7 +18,7 @@ _NOTES = {
 
 
 def exported(conversation: WholeConversation) -> ExportedConversation:
-    """Return a whole conversation as it is exported and imported."""
+    """Return a conversation in the format of exports, which has no ids."""
     messages = [
         {name: value for name, value in message.items() if name != "seq"}
         for message in conversation["messages"]
@@ -28,7 +28,7 @@ def exported(conversation: WholeConversation) -> ExportedConversation:
 
 
 def as_markdown(conversation: ExportedConversation) -> str:
-    """Return a whole conversation as Markdown."""
+    """Return a conversation as Markdown."""
     parts = [f"# {' '.join(conversation['title'].split()) or 'Conversation'}"]
     if conversation["system_prompt"]:
         parts.append(_quote(conversation["system_prompt"]))
@@ -38,7 +38,7 @@ def as_markdown(conversation: ExportedConversation) -> str:
 
 
 def file_name(title: str, ending: str) -> str:
-    """Return a name for the file of a conversation that no header, shell or disk trips over."""
+    """Return a file name of ASCII letters, digits and hyphens: safe in headers, shells and file systems."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     return f"{'-'.join(re.findall('[a-z0-9]+', plain))[:60].strip('-') or 'conversation'}.{ending}"
 

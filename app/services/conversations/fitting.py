@@ -1,4 +1,4 @@
-"""Which messages of a conversation fit in a model's context."""
+"""Choose the messages of a conversation that fit the model's context window."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from app.services.conversations.rows import Turn
 def fit(messages: list[Turn], *, window: int, reserve: int) -> tuple[list[Turn], int]:
     """Return the *messages* to send, in order, and how many were left out because they do not fit.
 
-    A turn is a message of the user with all that answers it. The system's messages and the newest turn are
-    always kept; of the other turns, the oldest are left out, a quarter of the room at a time, until the
-    estimate is at most *window* - *reserve*. Turns that no text answers are left out before, and are not
-    counted.
+    A turn is a message of the user and the answers to it. The system messages and the newest turn are always
+    sent. Of the other turns, the oldest are left out, a quarter of the room at a time, until the estimated
+    tokens are at most *window* - *reserve*. Unanswered turns are never sent, and do not count as left out.
 
-    :param messages: as :meth:`~app.services.conversations.store.ConversationStore.turns` returns them, with
-        the newest message of the user at the end
-    :param window: tokens of the model's context
-    :param reserve: tokens of it that the answer is to have
+    :param messages: the result of :meth:`~app.services.conversations.store.ConversationStore.turns`, with the
+        newest message of the user at the end
+    :param window: the tokens of the model's context window
+    :param reserve: the tokens of the window that are for the answer
     """
     turns = _turns(messages)
     past = [turn for turn in turns[:-1] if _is_answered(turn)]
@@ -33,10 +32,10 @@ def fit(messages: list[Turn], *, window: int, reserve: int) -> tuple[list[Turn],
 
 
 def _first_that_stays(sizes: list[int], *, over: int, step: int) -> int:
-    """Return how many of the oldest turns go, when they are *over* tokens too large.
+    """Return how many of the oldest turns to leave out, when all turns are *over* tokens too large.
 
-    What is sent begins only at a turn before which another *step* of tokens ended, so that it begins the
-    same for several turns: a model server keeps what it has read, and reads anew what begins otherwise.
+    A model server caches the prompt, and reads it anew from the first difference. So the first turn that is
+    sent moves seldom, and then by about *step* tokens: it stays the same for several requests.
     """
     if over <= 0:
         return 0
@@ -46,7 +45,7 @@ def _first_that_stays(sizes: list[int], *, over: int, step: int) -> int:
 
 
 def _turns(messages: list[Turn]) -> list[list[Turn]]:
-    """Return the messages, but for the system's, by turns."""
+    """Group the messages by turns, without the system messages."""
     turns: list[list[Turn]] = []
     for message in messages:
         if message["role"] == "system":
@@ -58,9 +57,9 @@ def _turns(messages: list[Turn]) -> list[list[Turn]]:
 
 
 def _is_answered(turn: list[Turn]) -> bool:
-    """Tell whether a turn came to an end that a model can go on from.
+    """Tell whether a turn ends with an answer, so that a model can go on from it.
 
-    What broke off with its text counts; what broke off before its text, or before the result of a tool, not.
+    An answer that was cut off counts if it has text. A tool call without its result does not count.
     """
     calls = sum(len(message.get("tool_calls") or ()) for message in turn)
     results = sum(message["role"] == "tool" for message in turn)

@@ -1,4 +1,4 @@
-"""Signs of life of the answers that are being made in this process."""
+"""Heartbeats of the running answers of this process, by which other processes know that they still run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.threads import Recurring
 
 
 class Heartbeats:
-    """Says for every answer that is being made that it is; a client that takes its time does not matter."""
+    """Writes a heartbeat for every running answer, from its own thread: a slow client does not delay it."""
 
     def __init__(self, store: ConversationStore) -> None:
         self._store = store
@@ -19,9 +19,9 @@ class Heartbeats:
 
     @contextmanager
     def of(self, ticket: Ticket, so_far: Callable[[], str]) -> Iterator[None]:
-        """Say inside of the block that the answer of *ticket* is being made.
+        """Write heartbeats for the answer of *ticket* until the block ends.
 
-        :param so_far: tells its text, which is kept with each sign: it survives a crash
+        :param so_far: returns the text of the answer, which is saved with each heartbeat, in case of a crash
         """
         self._open[id(ticket)] = (ticket, so_far)
         try:
@@ -31,7 +31,7 @@ class Heartbeats:
             del self._open[id(ticket)]
 
     def close(self) -> None:
-        """End the signs."""
+        """Stop the heartbeats."""
         self._signs.close()
 
     def _beat(self) -> None:

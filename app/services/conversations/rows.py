@@ -1,4 +1,4 @@
-"""How a conversation and its messages become rows, and rows what is answered."""
+"""Turn conversations and messages into rows of the database, and rows into answers of the API."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from app.schemas.messages import Message
 from app.storage.tables import Conversation, ConversationMessage, utc_now
 
 Columns = dict[str, object]
-"""Values of a row by the names of its columns."""
+"""The values of a row by column name."""
 
 
 class ConversationValues(TypedDict):
-    """What is kept of a conversation beside its messages."""
+    """The columns of a conversation."""
 
     title: str
     system_prompt: str | None
@@ -33,14 +33,14 @@ class ConversationValues(TypedDict):
 
 
 class Summary(ConversationValues):
-    """A conversation as it is answered, without its messages."""
+    """A conversation in an answer of the API, without its messages."""
 
     id: str
     message_count: int
 
 
 class KeptMessage(TypedDict):
-    """A message as it is exported; ``data`` holds images, tool calls, thinking and the finish reason."""
+    """A message in an export; ``data`` holds images, tool calls, thinking and the finish reason."""
 
     role: str
     content: str
@@ -54,27 +54,27 @@ class KeptMessage(TypedDict):
 
 
 class ShownMessage(KeptMessage):
-    """A message as it is answered."""
+    """A message in an answer of the API."""
 
     seq: int
 
 
 class WholeConversation(Summary):
-    """A conversation as it is answered, with some of its messages."""
+    """A conversation in an answer of the API, with some of its messages."""
 
     messages: list[ShownMessage]
     has_more: bool
 
 
 class ExportedConversation(ConversationValues):
-    """A conversation as it is exported and imported."""
+    """A conversation in an export."""
 
     version: int
     messages: list[KeptMessage]
 
 
 class Turn(Message, total=False):
-    """A message as a provider is told it, with what is kept beside it."""
+    """A message for a provider, with its status, number and finish reason, which are not sent."""
 
     status: str
     seq: int
@@ -82,18 +82,18 @@ class Turn(Message, total=False):
 
 
 STALE_AFTER = timedelta(seconds=30)
-"""An answer whose maker was silent for so long was cut: its process died.
+"""An answer without a heartbeat for this time counts as cut off: its process died.
 
-The process that makes an answer says in its row that it lives; any other process, on any machine, can tell
-from the row alone. Six signs in a row must be missing, so that a busy machine is not taken for a dead one.
-The clocks of the machines that share a database must agree to a few seconds.
+The process of an answer writes heartbeats into the answer's row, so that any other process, on any machine,
+can tell from the row alone. Six heartbeats must be missing: a busy machine is not a dead one. The clocks of
+the machines that share a database must agree to a few seconds.
 """
 
-MAX_TITLE = 60  # characters of a title that is made here
+MAX_TITLE = 60  # characters of a title that is made from a message
 
 
 def summary(conversation: Conversation, count: int) -> Summary:
-    """Return a conversation as it is answered, without its *count* messages."""
+    """Return a conversation with *count* messages, but without these, for an answer of the API."""
     return {
         "id": conversation.id,
         "title": conversation.title,
@@ -107,7 +107,7 @@ def summary(conversation: Conversation, count: int) -> Summary:
 
 
 def shown(row: ConversationMessage) -> ShownMessage:
-    """Return a message as it is answered."""
+    """Return a message for an answer of the API."""
     return {
         "role": row.role,
         "content": row.content,
@@ -123,13 +123,13 @@ def shown(row: ConversationMessage) -> ShownMessage:
 
 
 def as_turn(row: ConversationMessage) -> Turn:
-    """Return a message as a provider is told it, with its status and number."""
+    """Return a message for a provider, with its status and number."""
     told = {"role": row.role, "content": row.content, "status": status_of(row), "seq": row.seq}
     return cast("Turn", {**row.data, **told})
 
 
 def status_of(row: ConversationMessage) -> str:
-    """Return the status of a message; `cut` for one whose maker died."""
+    """Return the status of a message; `cut` for an unfinished one without a recent heartbeat."""
     is_lost = row.status == "pending" and row.heartbeat_at < utc_now() - STALE_AFTER
     return "cut" if is_lost else row.status
 
@@ -137,7 +137,7 @@ def status_of(row: ConversationMessage) -> str:
 def get(session: Session, id: str, *, lock: bool = False) -> Conversation:
     """Return the row of a conversation.
 
-    :raises ConversationNotFound: when there is none of that id
+    :raises ConversationNotFound: when no conversation has that id
     """
     conversation = session.get(Conversation, id, with_for_update=lock or None)
     if conversation is None:
@@ -155,15 +155,15 @@ def not_found(id: str) -> ConversationNotFound:
 
 
 def counts(session: Session, ids: list[str]) -> dict[str, int]:
-    """Return the number of messages of each conversation in *ids* that has some."""
+    """Return the number of messages of each conversation in *ids*; one without messages is absent."""
     column = ConversationMessage.conversation_id
-    newest = func.max(ConversationMessage.seq)  # there are no gaps
+    newest = func.max(ConversationMessage.seq)  # the numbers begin with 1 and have no gaps
     rows = session.execute(select(column, newest).where(column.in_(ids)).group_by(column))
     return {row[0]: row[1] for row in rows}
 
 
 def insert(session: Session, whole: ExportedConversation) -> Summary:
-    """Keep an exported conversation under a new id; what was being made is cut there."""
+    """Save an exported conversation under a new id; an answer that was unfinished then becomes `cut`."""
     names = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
     values: Columns = {name: value for name in names if (value := whole.get(name)) is not None}
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
@@ -187,19 +187,19 @@ def insert(session: Session, whole: ExportedConversation) -> Summary:
 
 
 def stored_values(values: Mapping[str, str | None]) -> Columns:
-    """Return a conversation's *values* as a database can hold them."""
+    """Return the *values* of a conversation, with :func:`storable` text."""
     return {name: value and storable(value) for name, value in values.items()}
 
 
 def stored_content(content: str, data: Mapping[str, object]) -> Columns:
-    """Return a message's *content* and *data* as a database can hold them."""
-    # PostgreSQL takes neither NaN nor Infinity, and JSON has neither.
+    """Return the *content* and *data* of a message, with :func:`storable` text."""
+    # NaN and Infinity become None: JSON does not have them, and PostgreSQL refuses them.
     plain = json.loads(storable(json.dumps(data, ensure_ascii=False)), parse_constant=lambda _: None)
     return {"content": storable(content), "data": plain}
 
 
 def title_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return a title: the first line of the user's first message, cut at a word."""
+    """Return a title: the first line of the user's first message with text, shortened at a space."""
     said = (m.get("content") for m in messages if m["role"] == "user")
     lines = (line for text in said if isinstance(text, str) for line in text.splitlines() if line.strip())
     title = storable(" ".join(next(lines, "").split()))
@@ -210,5 +210,5 @@ def title_of(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def storable(text: str) -> str:
-    """Return *text* without what no database holds: NUL, and halves of characters."""
+    """Return *text* without NUL and lone surrogates, which databases refuse."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

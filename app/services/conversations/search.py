@@ -1,4 +1,4 @@
-"""Finding conversations: by words in SQLite's FTS5 and PostgreSQL's index, else by looking at every text."""
+"""Search conversations: by words, with SQLite's FTS5 or PostgreSQL's text index, or else in every text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from app.storage.tables import Conversation, ConversationMessage
 
 
 class SnippetPart(TypedDict):
-    """A piece of a text that was found, and whether it is what was looked for."""
+    """A piece of a found text; ``match`` tells whether it is one of the terms."""
 
     text: str
     match: bool
 
 
 class Match(TypedDict):
-    """Where the words of a search were found; ``seq`` is None for the title."""
+    """Where the terms of a search were found: the number of the message, or None for the title."""
 
     seq: int | None
     snippet: list[SnippetPart]
@@ -30,9 +30,10 @@ class Match(TypedDict):
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _WILDCARD = re.compile("[%_/]")
 _WORD = re.compile(r"[^\W_]+")
-# Thai to Khmer, kana, Chinese, Hangul: to the indexes, a run of such letters is one word.
+# Thai to Khmer, kana, Chinese, Hangul: scripts without spaces between words. The indexes take a run of such
+# letters for one word.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_BEFORE, _AFTER = 60, 120  # characters of a snippet around its first match
+_BEFORE, _AFTER = 60, 120  # characters of a snippet before and after the start of its first match
 
 _FTS5_MESSAGES = (
     "conversation_messages.id in "
@@ -42,7 +43,7 @@ _FTS5_TITLES = (
     "conversations.id in "
     "(select id from conversation_search_titles where conversation_search_titles match :query)"
 )
-# To the letter what the index holds, else PostgreSQL does not use it.
+# The expressions must equal those of the indexes to the letter; else PostgreSQL does not use the indexes.
 _GIN_MESSAGES = (
     "to_tsvector('simple', translate(left(conversation_messages.content, 100000), "
     "'@./_<>&=+:-', '           ')) @@ websearch_to_tsquery('simple', :query)"
@@ -55,24 +56,24 @@ _GIN_TITLES = (
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for: all of the *terms*, each a word, or a phrase where it was in quotes."""
+    """A query: a text must hold all *terms*, each a word, or a phrase that was in quotes."""
 
     terms: tuple[str, ...]
 
     @classmethod
     def parse(cls, query: str) -> Search:
-        """Read a query; whatever it holds, it is one."""
+        """Parse the text of a query; no text is invalid."""
         found = (phrase or word for phrase, word in _TERM.findall(query.replace("\0", " ")))
         return cls(tuple(term.strip() for term in found if term.strip()))
 
     @property
     def words(self) -> list[list[str]]:
-        """The words of each term that has some."""
+        """The words of each term that has any; a term may consist of signs alone."""
         found = [_WORD.findall(term) for term in self.terms]
         return [words for words in found if words]
 
     def match(self, session: Session) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-        """Return what a message, and what a title that is found fulfils."""
+        """Return the SQL conditions for a message and for a title that match."""
         if not self.terms:
             return false(), false()
         dialect = session.get_bind().dialect.name
@@ -88,7 +89,7 @@ class Search:
         return _condition(messages, query), _condition(titles, query)
 
     def snippet(self, found: str) -> list[SnippetPart]:
-        """Return the part of *found* around the first match, cut into what matches and what does not."""
+        """Return the part of *found* around its first match, split into matching and other pieces."""
         matches = self._matches(found)
         first = matches[0].start() if matches else 0
         start, end = _edge(found, first - _BEFORE), _edge(found, first + _AFTER)
@@ -104,15 +105,15 @@ class Search:
         return _joined(parts)
 
     def _contained(self, column: Any, fold: Callable[[Any], Any]) -> ColumnElement[bool]:
-        """Return the condition that *column* holds all terms, whatever their case.
+        """Return the condition that *column* holds all terms, in any case.
 
-        :param fold: the database's function that makes texts alike which differ only in case
+        :param fold: the database's function that removes differences of case
         """
         escaped = [_WILDCARD.sub(r"/\g<0>", term) for term in self.terms]
         return and_(*(fold(column).like(fold(f"%{term}%"), escape="/") for term in escaped))
 
     def _matches(self, found: str) -> list[re.Match[str]]:
-        """Return where the words stand; where none does, where their letters do."""
+        """Return the matches of the terms as whole words; if there are none, as any run of letters."""
         whole = ["[\\W_]+".join(words) for words in self.words]
         patterns = [rf"(?<![^\W_])(?:{'|'.join(whole)})(?![^\W_])"] if whole else []
         patterns.append("|".join(map(re.escape, self.terms)))
@@ -133,7 +134,7 @@ def _has_fts5(session: Session) -> bool:
 
 
 def _edge(found: str, position: int) -> int:
-    """Return *position*, moved to the beginning of a word that is near."""
+    """Return *position*, moved to the beginning of the next word, if that is near."""
     if position <= 0 or position >= len(found):
         return max(0, min(position, len(found)))
     space = found.find(" ", position, position + 20)
@@ -153,7 +154,7 @@ def _joined(parts: list[tuple[str, bool]]) -> list[SnippetPart]:
 
 
 def snippets(session: Session, search: Search, ids: list[str]) -> dict[str, Match]:
-    """Return, by the ids of *ids* that have one, the newest message that matches: `seq` and `snippet`."""
+    """Return the newest matching message of each conversation in *ids*; one without a match is absent."""
     matches, _ = search.match(session)
     newest = (
         select(func.max(ConversationMessage.id))

@@ -1,4 +1,4 @@
-"""The conversations, as they are kept: every message is a row that any process can read."""
+"""Store conversations in the database: each message is a row, which any process can read."""
 
 from __future__ import annotations
 
@@ -25,27 +25,30 @@ log = logging.getLogger(__name__)
 
 
 class Found(rows.Summary, total=False):
-    """A conversation of a list; of a search, with the match."""
+    """A conversation in a list; a search adds the match."""
 
     match: Match
 
 
 class Listing(TypedDict):
-    """Some conversations, and how many there are."""
+    """A page of conversations, and the number of all of them."""
 
     conversations: list[Found]
     total: int
 
 
 HEARTBEAT = 5.0
-"""Seconds between two signs of life of an answer that is being made."""
+"""Seconds between two heartbeats of a running answer."""
 
 _ALL = 2**31 - 1
 
 
 @dataclass
 class Ticket:
-    """The answer that is being made: where it goes, and the sign by which its maker is known."""
+    """A running answer: its place in the conversation, and the id of its run.
+
+    The row loses its owner when the answer is saved, so that a late heartbeat cannot change the answer.
+    """
 
     conversation_id: str
     seq: int
@@ -59,7 +62,7 @@ class ConversationStore:
         self._database = database
 
     def create(self, **values: str | None) -> rows.Summary:
-        """Make a conversation with a `title`, `system_prompt`, `provider` and `model`, all optional."""
+        """Create a conversation with a `title`, `system_prompt`, `provider` and `model`, all optional."""
         with self._database.session() as session:
             id = uuid.uuid4().hex
             session.add(Conversation(id=id, **rows.stored_values(values)))
@@ -67,9 +70,9 @@ class ConversationStore:
             return rows.summary(rows.get(session, id), 0)
 
     def all(self, *, limit: int, offset: int, query: str = "") -> Listing:
-        """Return some conversations, those with the newest messages first, and how many there are.
+        """Return a page of conversations, those with the newest messages first, and the number of all.
 
-        :param query: only those with a message or a title that holds its words
+        :param query: return only conversations with a matching message or title; empty for all
         """
         search = Search.parse(query) if query.strip() else None
         with self._database.session() as session:
@@ -89,9 +92,10 @@ class ConversationStore:
         return {"conversations": shown, "total": total or 0}
 
     def get(self, id: str, *, limit: int, before: int | None = None) -> rows.WholeConversation:
-        """Return a conversation with its last *limit* messages, of those before the one numbered *before*.
+        """Return a conversation with its last *limit* messages.
 
-        :raises ConversationNotFound: when there is none of that id
+        :param before: return only messages before the one with this number
+        :raises ConversationNotFound: when no conversation has that id
         """
         with self._database.session() as session:
             conversation = rows.get(session, id)
@@ -114,23 +118,23 @@ class ConversationStore:
             return rows.summary(conversation, rows.counts(session, [id]).get(id, 0))
 
     def delete(self, id: str) -> None:
-        """Forget a conversation with its messages, also while an answer is being made."""
+        """Delete a conversation with its messages, even during an answer."""
         with self._database.session() as session:
             gone = session.execute(delete(Conversation).where(Conversation.id == id))
             if not gone.rowcount:  # type: ignore[attr-defined]
                 raise rows.not_found(id)
 
     def export(self, id: str) -> rows.ExportedConversation:
-        """Return a conversation with all of its messages, as :meth:`import_` takes it."""
+        """Return a conversation with all its messages, in the format of :meth:`import_`."""
         return exported(self.get(id, limit=_ALL))
 
     def import_(self, conversations: list[rows.ExportedConversation]) -> list[rows.Summary]:
-        """Keep exported *conversations* under new ids: all of them, or none."""
+        """Save exported *conversations* under new ids: all of them, or on an error none."""
         with self._database.session() as session:
             return [rows.insert(session, conversation) for conversation in conversations]
 
     def turns(self, id: str) -> list[rows.Turn]:
-        """Return all messages in order: `role`, `content`, what `data` holds, `status` and `seq`."""
+        """Return all messages in order, for :func:`~app.services.conversations.fitting.fit`."""
         with self._database.session() as session:
             rows.get(session, id)
             query = select(ConversationMessage).where(ConversationMessage.conversation_id == id)
@@ -138,11 +142,11 @@ class ConversationStore:
             return [rows.as_turn(message) for message in found]
 
     def begin(self, id: str, messages: list[Message], provider: str, model: str) -> Ticket:
-        """Keep the user's *messages* and a place for their answer, in one transaction, and take the place.
+        """Save the user's *messages* and an empty, pending answer in one transaction; return its ticket.
 
-        :param messages: `role`, `content`, and what goes into `data`
-        :raises ConversationNotFound: when there is no conversation of that id
-        :raises ConversationBusy: when an answer is being made in it, in whichever process
+        :param messages: each with `role`, `content`, and further fields, which go into `data`
+        :raises ConversationNotFound: when no conversation has that id
+        :raises ConversationBusy: when another answer is under way in it, in any process
         """
         now = utc_now()
         with self._database.session() as session:
@@ -169,12 +173,12 @@ class ConversationStore:
             return ticket
 
     def touch(self, ticket: Ticket, so_far: str) -> None:
-        """Say that the answer is still being made, and keep the text *so_far*: it survives a crash."""
+        """Write a heartbeat of the answer, and save its text *so_far*, in case of a crash."""
         values = {"heartbeat_at": utc_now(), "content": rows.storable(so_far)}
         try:
             with self._database.session() as session:
                 session.execute(_of(ticket).values(**values))
-        except SQLAlchemyError as exc:  # the answer goes on; the next sign may get through
+        except SQLAlchemyError as exc:  # the answer goes on; the next heartbeat may succeed
             log.warning("an answer could not say that it is being made: %s", type(exc).__name__)
 
     def finish(
@@ -189,9 +193,9 @@ class ConversationStore:
         provider: str,
         model: str,
     ) -> bool:
-        """Keep the answer, and free the conversation; False when that was deleted meanwhile.
+        """Save the answer, and free the conversation; return False if the conversation was deleted meanwhile.
 
-        One that was given up for dead, and is not, is kept all the same, in its place.
+        An answer that another process has marked as cut is saved, too, in its place.
 
         :param status: `complete`, `failed`, `cut` or `stopped`
         """
@@ -204,22 +208,23 @@ class ConversationStore:
         }
         with self._database.session() as session:
             used = update(Conversation).where(Conversation.id == ticket.conversation_id)
-            session.execute(used.values(updated_at=utc_now()))  # first, as everywhere: no deadlocks
+            # Every transaction changes the conversation's row before the messages' rows, to avoid deadlocks.
+            session.execute(used.values(updated_at=utc_now()))
             values |= rows.stored_content(content, data or {})
             return bool(session.execute(_of(ticket).values(owner="", **values)).rowcount)  # type: ignore[attr-defined]
 
 
 def _lock(session: Session, id: str) -> None:
-    """Make other writers to the conversation wait: an update first of all does in both databases."""
+    """Make other writers to the conversation wait: beginning with an update does that in both databases."""
     used = update(Conversation).where(Conversation.id == id).values(updated_at=utc_now())
     if not session.execute(used).rowcount:  # type: ignore[attr-defined]
         raise rows.not_found(id)
 
 
 def _end_stale(session: Session, id: str) -> None:
-    """Mark answers that nobody makes any more as cut.
+    """Mark answers whose process died as cut.
 
-    :raises ConversationBusy: when somebody makes one
+    :raises ConversationBusy: when an answer is still under way
     """
     pending = select(ConversationMessage).where(
         ConversationMessage.conversation_id == id, ConversationMessage.status == "pending"
@@ -228,14 +233,14 @@ def _end_stale(session: Session, id: str) -> None:
         row.status = rows.status_of(row)
         if row.status == "pending":
             raise ConversationBusy(
-                "An answer is being made in this conversation.",
+                "Another answer is under way in this conversation.",
                 hint="Wait for it or stop it, then ask again.",
                 retry_after=HEARTBEAT,
             )
 
 
 def _of(ticket: Ticket) -> Any:
-    """Return an update of the answer of *ticket*."""
+    """Return an UPDATE of the answer's row, which changes nothing if the row has another owner."""
     return update(ConversationMessage).where(
         ConversationMessage.conversation_id == ticket.conversation_id,
         ConversationMessage.seq == ticket.seq,

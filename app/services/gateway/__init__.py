@@ -1,4 +1,4 @@
-"""The API that other programs speak: OpenAI's. Requests and answers are passed on as they are."""
+"""The OpenAI-compatible API: pass requests and answers on, list models, and make embeddings."""
 
 from app.services.gateway.embeddings import EmbeddingService
 from app.services.gateway.models import GatewayModels

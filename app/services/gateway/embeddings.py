@@ -1,4 +1,4 @@
-"""Make embeddings: a provider returns a vector of each text."""
+"""Make embeddings: the provider returns one vector for each text."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class EmbeddingService:
         self._gateway = gateway
 
     def embed(self, body: EmbeddingRequest, request_id: str) -> Generator[list[Event], None, None]:
-        """Embed the texts of *body*, as :class:`~app.schemas.embeddings.EmbeddingRequestSchema` loads it.
+        """Embed the texts of *body*, as loaded by :class:`~app.schemas.embeddings.EmbeddingRequestSchema`.
 
-        Yields an empty list in each silent tick, and `done` at the end.
+        Yields an empty list in each silent tick, and at last `done`.
 
         :raises CapabilityMissing: when the model cannot embed
-        :raises InvalidUpstreamResponse: when the answer is not one vector for each text
+        :raises InvalidUpstreamResponse: when the answer does not hold one vector for each text
         """
         texts: list[str] = body["input"]
         embeddings: list[list[float]] = []
@@ -67,7 +67,7 @@ def _result(request: RelayedRequest, embeddings: list[list[float]]) -> Embedding
 def _vectors(provider: Provider, answer: OpenAIAnswer, count: int) -> list[list[float]]:
     """Return the vectors in the order of their ``index``.
 
-    :raises InvalidUpstreamResponse: when they are not *count* vectors of numbers
+    :raises InvalidUpstreamResponse: when the answer does not hold *count* vectors of numbers
     """
     try:
         found = {entry["index"]: entry["embedding"] for entry in answer["data"]}

@@ -1,4 +1,4 @@
-"""List the models of all providers for clients of OpenAI's API, each by one name."""
+"""List the models of all providers in OpenAI's format, each under one name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT = 1.0  # seconds that one provider may hold up the list of all
+_CONNECT_TIMEOUT = 1.0  # seconds; the list waits no longer than the sum of both for a slow provider
 _LIST_TIMEOUT = 3.0
 
 
 class GatewayModels:
-    """The models of the enabled providers, in OpenAI's shapes."""
+    """The models of the enabled providers, in OpenAI's format."""
 
     def __init__(self, providers: ProviderStore, settings: SettingsStore, offers: Offers) -> None:
         self._providers = providers
@@ -30,7 +30,7 @@ class GatewayModels:
         self._offers = offers
 
     def list_models(self) -> OpenAIModelList:
-        """Return the models of all enabled providers; those that do not answer soon are left out."""
+        """Return the models of all enabled providers; leave out providers that fail or are slow."""
         timeouts = self._settings.timeouts
         hasty = replace(
             timeouts,
@@ -53,7 +53,7 @@ class GatewayModels:
     def get_model(self, name: str) -> OpenAIModel:
         """Return one model.
 
-        :raises ModelNotFound: when its provider does not have it
+        :raises ModelNotFound: when the provider does not have the model
         """
         default = self._settings.all()["default_provider"]
         provider_id, model = split_name(name, self._providers.all(), default)
@@ -62,20 +62,20 @@ class GatewayModels:
 
 
 def _joined(id: str, model: str, ids: Container[str], default: str) -> str:
-    """Return the name of a provider's *model* here: without the id where that leads to the same model."""
+    """Return the name of *model* in this API: without the provider's id if that is not ambiguous."""
     return model if split_name(model, ids, default) == (id, model) else f"{id}/{model}"
 
 
 def _each(
     providers: Iterable[Provider], entries: Callable[[Provider], list[OpenAIModel]]
 ) -> list[list[OpenAIModel]]:
-    """Ask all providers at the same time; leave out those that fail or are slow."""
+    """Call *entries* for all providers at once; leave out those that fail or are slow."""
     futures: dict[str, Future[list[OpenAIModel]]] = {}
     executor = ThreadPoolExecutor(max_workers=32, thread_name_prefix="list models")
     for provider in providers:
         futures[provider.id] = executor.submit(entries, provider)
     wait(futures.values(), timeout=_CONNECT_TIMEOUT + _LIST_TIMEOUT)
-    executor.shutdown(wait=False, cancel_futures=True)
+    executor.shutdown(wait=False, cancel_futures=True)  # a slow provider must not delay the answer
     found = []
     for id, future in futures.items():
         error = future.exception() if future.done() and not future.cancelled() else TimeoutError()

@@ -1,4 +1,4 @@
-"""Pass requests on to a provider's OpenAI API as they are, and its answers back as bytes."""
+"""Pass requests on to the OpenAI API of a provider, and pass the bytes of its answers back."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ EMBEDDINGS = "embeddings"
 
 @dataclass
 class RelayedRequest:
-    """A request that is passed on, and what is recorded of it.
+    """A request to pass on, and the values that the usage records about it.
 
-    :param endpoint: below ``/v1``, without a slash
-    :param model: as the provider calls it; empty for the provider's own choice
-    :param check: raises when an answer that came in one piece is not what was asked for
+    :param endpoint: the path below ``/v1/``, such as ``chat/completions``
+    :param model: the provider's name of the model; empty for the provider's default model
+    :param check: is called with a whole answer, and raises if the answer does not fit the request
     """
 
     endpoint: str
@@ -46,31 +46,31 @@ class RelayedRequest:
 
     @property
     def streamed(self) -> bool:
-        """Whether the answer is to come as it is made."""
+        """Whether the client asks for a stream."""
         return bool(self.body.get("stream")) and self.endpoint != EMBEDDINGS
 
     @property
     def choices(self) -> int:
-        """How many answers are asked for: `n` for each prompt."""
+        """The number of answers that the client asks for: `n` for each prompt."""
         number, prompts = self.body.get("n"), self.body.get("prompt")
         several = isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts)
-        each = number if type(number) is int else 1
+        each = number if type(number) is int else 1  # isinstance() would accept true as an int
         return each * max(1, len(prompts)) if isinstance(prompts, list) and several else each
 
     @property
     def seconds(self) -> float:
-        """How long it takes so far."""
+        """How long the request has taken so far."""
         return round(time.monotonic() - self.started, 6)
 
     def sent_body(self) -> OpenAIRequest:
         """Return the body for the provider."""
         body: OpenAIRequest = {**self.body, "model": self.model}
-        if self.endpoint == EMBEDDINGS:  # OpenAI's own default; Ollama and others have none
+        if self.endpoint == EMBEDDINGS:  # OpenAI's default, stated for servers that have none
             body.setdefault("encoding_format", "float")
         return body
 
     def record(self) -> CallRecord:
-        """Return what is kept of it when it is over."""
+        """Return the record of the finished request for the usage."""
         return CallRecord(
             provider=self.provider_id,
             model=self.model,
@@ -88,7 +88,8 @@ class RelayedRequest:
 class GatewayService:
     """Passes requests on.
 
-    :param record: called once for each request that was sent to a provider, however it ended
+    :param record: is called once for each request, however it ends; not for one that is refused beforehand,
+        because of its provider, model name or an open circuit
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class GatewayService:
         self._circuits = circuits
 
     def ask(self, endpoint: str, body: OpenAIRequest, request_id: str) -> Generator[bytes, None, None]:
-        """Pass *body* on to the provider that its `model` names; yields as :meth:`send`.
+        """Pass *body* on to the provider that its `model` names; yield the same as :meth:`send`.
 
         :param endpoint: ``chat/completions``, ``completions`` or ``embeddings``
         """
@@ -117,11 +118,12 @@ class GatewayService:
         return self.send(RelayedRequest(endpoint, provider_id, model, body, request_id))
 
     def send(self, request: RelayedRequest) -> Generator[bytes, None, None]:
-        """Yield the bytes of the answer, all that came at a time; ``b""`` in each silent tick.
+        """Yield the bytes of the answer that came together, and ``b""`` in each silent tick.
 
-        An answer that is not streamed comes in one piece. Closing the generator hangs up on the provider.
+        An answer that is not streamed comes in one piece. Closing the generator closes the provider's
+        connection.
 
-        :raises ServiceError: when it fails; for a stream, also after its first bytes
+        :raises ServiceError: when the request fails; a stream can fail after its first bytes
         """
         provider = self._providers.get_enabled(request.provider_id)
         if request.model and provider.is_ollama:
@@ -132,7 +134,7 @@ class GatewayService:
 
     @contextmanager
     def _recorded(self, provider: Provider, request: RelayedRequest) -> Iterator[None]:
-        """Record *request* and tell the circuits how it ended."""
+        """Record *request*, which runs in this block, and tell the circuits how it ends."""
         try:
             yield
             self._circuits.worked(provider)
@@ -178,7 +180,7 @@ class GatewayService:
                     block = check.feed(data) if data else b""
                     if check.events and request.time_to_first_token is None:
                         request.time_to_first_token = request.seconds
-                    yield block if check.events else b""  # comments alone are no answer
+                    yield block if check.events else b""  # comments before the first event are not an answer
                     if check.error or check.done:
                         break
                 if check.done:
@@ -208,12 +210,12 @@ class GatewayService:
 
 
 def split_name(name: str, ids: Container[str], default: str) -> tuple[str, str]:
-    """Return the provider's id and the provider's own name of a model.
+    """Split the name of a model in this API into the provider's id and the provider's name of the model.
 
-    Names may hold slashes themselves: what is before the first one counts only when it is an id.
+    Names of models may contain slashes: the part before the first slash counts only if it is an id.
 
-    :param ids: of all providers
-    :param default: the id of the provider whose models need no prefix
+    :param ids: the ids of all providers
+    :param default: the id of the default provider, for names without a provider's id
     """
     prefix, slash, rest = name.partition("/")
     return (prefix, rest) if slash and prefix in ids else (default, name)

@@ -1,4 +1,4 @@
-"""Check that an OpenAI event stream is whole as it passes, without decoding each of its events."""
+"""Check that an OpenAI event stream is complete while it is passed on, without parsing each event."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Event = Mapping[str, object]
 
 _DATA = re.compile(rb"^data:", re.MULTILINE)
 _DONE = re.compile(rb"^data: ?\[DONE\][ \t\r]*\n", re.MULTILINE)
-# Inside a text quotes are escaped, so these match keys alone.
+# JSON escapes the quotes inside a string, so these patterns match keys only.
 _FINISHED = re.compile(rb'"finish_reason":\s*"')
 _FAILED = re.compile(rb'"finish_reason":\s*"error"|"error":\s*["{]')
-_BLANK_LINES = (b"\n\n", b"\n\r\n")  # they end an event
+_BLANK_LINES = (b"\n\n", b"\n\r\n")  # the ends of events
 _USAGE = b'"usage":'
 
 
 class StreamCheck:
-    """Passes the events of a stream on, and tells at the end whether it was whole.
+    """Passes the events of a stream on, and tells at the end whether the stream was complete.
 
-    :param name: the provider's, for messages
-    :param secret: kept out of messages
-    :param choices: how many answers were asked for
+    :param name: the provider's name, for error messages
+    :param secret: the provider's API key, which is removed from error messages
+    :param choices: the number of answers that the request asks for
     """
 
     def __init__(self, name: str, secret: str = "", choices: int = 1) -> None:
@@ -42,14 +42,14 @@ class StreamCheck:
         self._usage_event = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; return the whole events in them, up to the :attr:`error` if there is one.
+        """Take the next bytes, and return the complete events in them, up to the first error.
 
-        The beginning of an event is kept until its end comes.
+        An error sets :attr:`error`. An incomplete event is kept until its end comes.
         """
         end, news = 0, self._rest[-2:] + data
         self._rest += data
         if any(blank in news for blank in _BLANK_LINES):
-            # Only where an event may end, so that a large one is not searched again for each part of it.
+            # Only after a blank line: else a large event would be searched again for each part of it.
             end = max(self._rest.rfind(blank) + len(blank) for blank in _BLANK_LINES if blank in self._rest)
         block = bytes(self._rest[:end])
         del self._rest[:end]
@@ -67,13 +67,13 @@ class StreamCheck:
         return block
 
     def end(self) -> bytes:
-        """Return, as :meth:`feed`, what is still to be sent when the provider has closed the stream.
+        """Return the last bytes to pass on, after the provider has closed the stream.
 
-        Where only the terminator is missing, it is added. Where more is, :attr:`error` says so.
+        If only the terminator is missing, it is added. If an answer is not finished, :attr:`error` is set.
         """
         rest, self._rest = bytes(self._rest), bytearray()
         block = b""
-        if rest.strip() == b"data: [DONE]" or _event(rest) is not None:  # all but its last newline came
+        if rest.strip() == b"data: [DONE]" or _event(rest) is not None:  # only the last newlines are missing
             block = self.feed(rest + b"\n\n")
         if self.done or self.error:
             return block
@@ -85,11 +85,11 @@ class StreamCheck:
 
     @property
     def usage(self) -> OpenAIUsage:
-        """The tokens that the last event with a usage tells."""
+        """The usage in the last event that has one."""
         return usage_of(_event(self._usage_event))
 
     def _until_failure(self, block: bytes) -> bytes:
-        """Return what comes before the first error event in *block*, and set :attr:`error`."""
+        """Return the part of *block* before its first error event, and set :attr:`error`."""
         start = position = 0
         for line in block.splitlines(keepends=True):
             if not line.strip():
@@ -108,7 +108,7 @@ class StreamCheck:
 
 
 def _event(line: bytes) -> Event | None:
-    """Return the JSON object in a line of data; None where there is none."""
+    """Return the JSON object in a ``data:`` line; None for any other line."""
     if not line.startswith(b"data:"):
         return None
     try:
@@ -119,7 +119,7 @@ def _event(line: bytes) -> Event | None:
 
 
 def _has_failed(event: Event) -> bool:
-    """Tell whether an answer ended with an error, as OpenRouter reports it."""
+    """Tell whether an answer ended with an error, in OpenRouter's format."""
     choices = event.get("choices")
     return isinstance(choices, list) and any(
         isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices
@@ -127,6 +127,6 @@ def _has_failed(event: Event) -> bool:
 
 
 def usage_of(answer: Event | None) -> OpenAIUsage:
-    """Return the usage of an answer or event; empty where there is none."""
+    """Return the usage of an answer or event; an empty one if it has none."""
     usage = (answer or {}).get("usage")
     return cast("OpenAIUsage", usage) if isinstance(usage, dict) else {}

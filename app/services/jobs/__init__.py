@@ -1,4 +1,4 @@
-"""Background work: the queue, the workers that run pulls, and what is looked after now and then."""
+"""Background work: the queue, the workers that run pulls, and the recurring chores."""
 
 from app.services.jobs.queue import Jobs
 from app.services.jobs.worker import Chores, PullWorker

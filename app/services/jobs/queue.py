@@ -1,4 +1,4 @@
-"""Background work: huey's queue, its workers, and the recurring work beside them."""
+"""Run background work: huey's queue, its workers, and recurring work."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from app.threads import Recurring
 
 _RECOVERY_INTERVAL = 5.0  # seconds
 _CHORES_INTERVAL = 15.0
-_PATIENCE = 5.0  # seconds that recovery or a chore may take when the program is to end
-_POLL = 0.5  # seconds between two looks of an idle worker at a queue that cannot wake it
+_PATIENCE = 5.0  # seconds that stop() waits for recovery or a chore
+_POLL = 0.5  # seconds between two looks of an idle worker at the queue; the file queue cannot wake it
 
 
 class Jobs:
-    """The queue, and this process's workers where it has some.
+    """The queue, and this process's workers once they are started.
 
-    The pulls are kept in the database. The queue only wakes a worker: when it is lost, no pull is lost.
+    The database keeps the pulls. The queue only wakes a worker: when the queue is lost, no pull is lost.
 
-    :param redis_url: of the queue that several machines share; without it, the queue is a file in *data_dir*
+    :param redis_url: the queue that several machines share; empty for a queue in a file in *data_dir*
     """
 
     def __init__(self, redis_url: str, data_dir: Path, workers: int) -> None:
@@ -35,7 +35,7 @@ class Jobs:
     def assign(
         self, run: Callable[[str], None], waiting: Callable[[], list[str]], chores: Callable[[], None]
     ) -> None:
-        """Say what the workers do; to be called before all other methods.
+        """Set the work of the workers; to be called before all other methods.
 
         :param run: runs a pull, by its id
         :param waiting: returns the ids of the pulls that need a worker
@@ -46,13 +46,13 @@ class Jobs:
         self._chores = chores
 
     def enqueue(self, id: str) -> None:
-        """Give a pull to a worker; without Redis, to one of this process."""
-        if not self._shared:
+        """Give a pull to a worker."""
+        if not self._shared:  # without Redis there may be no other process with workers
             self.start()
         self._task(id)
 
     def start(self) -> None:
-        """Start this process's workers, once; unfinished pulls go on."""
+        """Start this process's workers, if they do not run yet; they go on with unfinished pulls."""
         with self._lock:
             if self._workers is None and not self.stopping.is_set():
                 recovery = Recurring("recovery of pulls", _RECOVERY_INTERVAL, self._recover)
@@ -69,16 +69,16 @@ class Jobs:
         self._huey.storage.close()
 
     def _recover(self) -> None:
-        if self._huey.pending_count() == 0:  # else the workers are busy
+        if self._huey.pending_count() == 0:  # else the queue still has work for the workers
             for id in self._waiting():
                 self._task(id)
 
 
 class _Workers:
-    """The running workers of this process, and the recurring work beside them.
+    """The running workers of this process, and its recurring work.
 
-    Of huey's consumer only the workers run: its ``start()`` would replace the program's signal handlers, and
-    its scheduler only serves tasks that are to run at a given time, of which there are none.
+    Only the worker threads of huey's consumer are started: its ``start()`` would replace the program's signal
+    handlers, and its scheduler serves only tasks with a given time, of which there are none.
     """
 
     def __init__(self, huey: Huey, number: int, *recurring: Recurring) -> None:
@@ -91,7 +91,7 @@ class _Workers:
             work.start()
 
     def stop(self) -> None:
-        """Let the workers end what they do; the recurring work has a moment for that."""
+        """Stop the workers, and wait for them; wait for the recurring work only a moment."""
         self._consumer.stop()
         for work in self._recurring:
             work.close(_PATIENCE)

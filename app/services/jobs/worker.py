@@ -1,4 +1,4 @@
-"""What the workers do: they run pulls, and the chores that recur beside them."""
+"""The work of the workers: run pulls, and do the recurring chores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PullWorker:
-    """Runs pulls, when and as fast as the settings allow.
+    """Runs pulls, at the times and with the speed that the settings allow.
 
-    :param versions: is told to end the updates when a pull is over
-    :param stopping: set when the process ends
-    :param max_pulls: how many may run at once, in all processes
+    :param versions: settles, after each pull, the updates whose pulls are over
+    :param stopping: is set when the process ends
+    :param max_pulls: how many pulls may run at once, in all processes together
     """
 
     store: PullStore
@@ -53,13 +53,13 @@ class PullWorker:
         ).run()
         try:
             self.versions.settle()
-        except ServiceError as exc:  # Ollama is away; the chores try again
+        except ServiceError as exc:  # Ollama does not answer; the chores try again
             log.info("updates are left for later: %s", exc.message)
 
     def _claim(self, id: str, owner: str) -> Pull | None:
         try:
             may_run = self._may_run(self.store.get(id))
-        except PullNotFound:  # it was over, and was deleted
+        except PullNotFound:  # a client deleted the finished pull before its task ran
             return None
         return self.store.claim(id, owner, self.max_pulls) if may_run else None
 
@@ -73,7 +73,7 @@ class PullWorker:
 
 @dataclass(frozen=True)
 class Chores:
-    """What is done now and then: ending and beginning updates, and deleting what is old."""
+    """The recurring chores: settle and start updates, and delete old rows."""
 
     settings: SettingsStore
     uses: ModelUses
@@ -84,18 +84,18 @@ class Chores:
     updates: DailyUpdate
 
     def do(self) -> None:
-        """Do all of it."""
+        """Do all chores."""
         settings = self.settings.all()
-        self.uses.since()
+        self.uses.since()  # its first call, in any process, stores the time from which uses are recorded
         self.keys.prune()
         self.pulls.prune(settings["pulls"]["keep_days"])
         self._look_after_updates()
         self.calls.prune(settings["usage"]["keep_days"])
 
     def _look_after_updates(self) -> None:
-        """End the updates whose pulls are over, and begin those that are due."""
+        """Settle the updates whose pulls are over, and start those that are due."""
         try:
             self.versions.settle()
             self.updates.tick()
-        except ServiceError as exc:  # Ollama is away; the next round tries again
+        except ServiceError as exc:  # Ollama does not answer; the next round tries again
             log.info("updates are left for later: %s", exc.message)

@@ -1,7 +1,7 @@
-"""Downloads of models: each pull is a row in the database, which a worker runs and any client can watch.
+"""Pulls of models: each pull is a row in the database, which a worker runs and any client can watch.
 
-:class:`~app.services.pulls.service.PullService` starts and steers them,
-:class:`~app.services.pulls.plan.PlanService` tells beforehand what they would download and need.
+:class:`~app.services.pulls.service.PullService` starts, pauses, resumes and cancels pulls.
+:class:`~app.services.pulls.plan.PlanService` tells in advance what a pull would download.
 """
 
 from app.services.pulls.feed import PullFeeds

@@ -1,4 +1,4 @@
-"""The events of pulls for any number of watchers, read from the database once for all of a process."""
+"""Feed the events of pulls to any number of watchers, with one reader of the database in each process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL = 0.25  # seconds between two looks at the pulls that are watched
 
 
 class _Feed:
-    """The events of one pull, as far as they were read."""
+    """The events of one pull that have been read so far."""
 
     def __init__(self, store: PullStore, id: str) -> None:
         self.watchers = 0
@@ -30,19 +30,20 @@ class _Feed:
         self._changed = threading.Condition()
 
     def after(self, seq: int, timeout: float) -> tuple[list[PullEvent], bool]:
-        """Wait for events after the one numbered *seq*; return them, and whether no more will come.
+        """Wait for events after the one numbered *seq*; return them, and whether they are the last ones.
 
-        :param timeout: seconds to wait at most
+        :param timeout: the longest wait, in seconds
         """
         with self._changed:
             self._changed.wait_for(lambda: self.is_over or self._newest > seq, timeout)
             return self._events[bisect_right(self._events, seq, key=_number) :], self.is_over
 
     def read(self) -> None:
-        """Read the new events; what the store raises ends the feed."""
+        """Read the new events; an error of the store ends the feed, and is raised."""
         try:
             with self._reading:
-                is_finished = self._store.is_finished(self._id)  # asked first: its last event is then there
+                # Asked before the events are read: when the pull is finished, its last event is among them.
+                is_finished = self._store.is_finished(self._id)
                 found = self._store.events(self._id, self._newest)
                 with self._changed:
                     self._events += found
@@ -53,10 +54,10 @@ class _Feed:
             raise
 
     def read_on(self) -> None:
-        """Read the new events; a failure ends the feed, and only the log tells."""
+        """Read the new events; an error of the store ends the feed, and is logged."""
         try:
             self.read()
-        except Exception as exc:  # noqa: BLE001 - the pull was deleted, or the database is away
+        except Exception as exc:  # noqa: BLE001 - the pull was deleted, or the database does not answer
             log.warning("the pull %s cannot be watched: %s", self._id, type(exc).__name__)
 
     @property
@@ -74,7 +75,7 @@ def _number(event: PullEvent) -> int:
 
 
 class PullFeeds:
-    """The feeds of a process; a feed lives as long as it is watched."""
+    """The feeds of this process; a feed exists as long as it has a watcher."""
 
     def __init__(self, store: PullStore) -> None:
         self._store = store
@@ -86,7 +87,7 @@ class PullFeeds:
     def watch(self, id: str) -> Generator[_Feed, None, None]:
         """Yield the feed of a pull.
 
-        :raises PullNotFound: when there is no pull of that id
+        :raises PullNotFound: when no pull has that id
         """
         with self._lock:
             feed = self._feeds.get(id)

@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that a client sends again is not done again."""
+"""Idempotency keys: run a request that a client sends twice only once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from app.storage.tables import IdempotencyKey, utc_now
 
 KEPT_FOR = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
-"""How long a request may take; then its process is taken for dead, and the next request is done instead."""
+"""The longest time of a request; after that its process counts as dead, and the next request is run."""
 
 _POLL = 0.05  # seconds between two looks for the answer of another request
 
 
 class IdempotencyService:
-    """The keys that clients sent, and the answers; all processes share them."""
+    """The keys that clients sent, with their answers, in the database: all processes share them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,15 +31,15 @@ class IdempotencyService:
     def once(
         self, scope: str, key: str | None, request: Mapping[str, object], do: Callable[[], dict[str, str]]
     ) -> dict[str, str]:
-        """Call *do* for the first request with this *key*; return the first request's answer for all others.
+        """Call *do* for the first request with this *key*; return its answer to the later ones, too.
 
-        An equal request that comes meanwhile waits for that answer. When *do* raises, nothing is kept: the
-        next request calls it again.
+        A request that comes while *do* runs waits for the answer. When *do* raises, nothing is stored, and
+        the next request calls it again.
 
-        :param scope: the operation: keys of different operations are different keys
-        :param key: None to call *do* in any case
-        :param request: the body, which can be written as JSON
-        :param do: takes less than :data:`LEASE`
+        :param scope: the operation; the same key of two operations counts as two keys
+        :param key: the client's key; None to call *do* in any case
+        :param request: the body, as JSON values
+        :param do: must take less time than :data:`LEASE`
         :raises IdempotencyKeyReused: when the first request with this key had another body
         """
         if key is None:
@@ -49,8 +49,8 @@ class IdempotencyService:
             row = self._find(name)
             if row is not None and row.fingerprint != fingerprint:
                 raise IdempotencyKeyReused(
-                    "This Idempotency-Key was sent before, with another request.",
-                    hint="Send a new key with each new request, and the same one only with the same body.",
+                    "This Idempotency-Key was sent before, with another body.",
+                    hint="Send a new key with each new request; send the same key only with the same body.",
                 )
             if row is not None and row.answer is not None:
                 return row.answer
@@ -64,12 +64,15 @@ class IdempotencyService:
         return answer
 
     def prune(self) -> None:
-        """Delete the keys that are too old."""
+        """Delete the keys that are older than :data:`KEPT_FOR`."""
         with self._database.session() as session:
             session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEPT_FOR))
 
     def _claim(self, name: str, fingerprint: str) -> datetime | None:
-        """Take the key for this request, and return the time; None when another request has it."""
+        """Take the key for this request; return the time of that, or None if another request has the key.
+
+        The time identifies the claim: after :data:`LEASE`, another request may take the key over.
+        """
         now = utc_now()
         is_dead = IdempotencyKey.answer.is_(null()) & (IdempotencyKey.created_at < now - LEASE)
         is_over = is_dead | (IdempotencyKey.created_at < now - KEPT_FOR)

@@ -1,4 +1,4 @@
-"""What a pull would download and need: from the registry's manifest and the installed layers."""
+"""Plan a pull: the bytes to download, the disk space and the memory, from the registry's manifest."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from app.services.settings import SettingsStore
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 4096  # Ollama's own with less than 24 GiB of graphics memory
-_HEADER_LIMIT = 256 << 10  # bytes from the start of the weights, which hold the metadata
-_TEXT_LIMIT = 64 << 10  # bytes; a larger licence or configuration is not fetched
+DEFAULT_CONTEXT = 4096  # tokens: Ollama's default with less than 24 GiB of graphics memory
+_HEADER_LIMIT = 256 << 10  # bytes from the start of the weights: enough for the metadata that is needed
+_TEXT_LIMIT = 64 << 10  # bytes; a larger licence or configuration is not downloaded
 _LOADED_KINDS = {"model", "projector", "adapter"}
 
 
 @dataclass(frozen=True)
 class Destination:
-    """The Ollama server that pulls, and its models folder where that is on this machine."""
+    """The Ollama server that pulls, and its models folder if that is on this machine."""
 
     ollama: OllamaService
     folder: LocalStore | None
@@ -51,7 +51,7 @@ class Destination:
         return [layer for layer in layers.values() if not has_blob(layer.digest)]
 
     def disk(self, missing: list[Layer]) -> PlanDisk | None:
-        """Return whether the *missing* layers fit on the disk; None where it is another machine's."""
+        """Return whether the *missing* layers fit on the disk; None if Ollama runs on another machine."""
         if self.folder is None:
             return None
         blobs = self.folder.path / "blobs"
@@ -60,23 +60,23 @@ class Destination:
         return {"free_bytes": free, "needed_bytes": needed, "fits": needed <= free}
 
     def installed(self, name: ModelName) -> str | None:
-        """Return the digest of the installed model *name*; None where it is not installed."""
+        """Return the digest of the installed model *name*; None if it is not installed."""
         found = find_model(self.ollama.list()["models"], str(name))
         return found["digest"] if found else None
 
     @property
     def available_memory(self) -> int | None:
-        """The free memory in bytes; None where Ollama runs on another machine."""
+        """The free memory in bytes; None if Ollama runs on another machine."""
         is_here = is_loopback(urlsplit(self.ollama.provider.native_url).hostname or "")
         return available_bytes() if is_here else None
 
 
 @dataclass(frozen=True)
 class PlanService:
-    """Tells what a pull would download and need.
+    """Plans pulls, and checks them before they start.
 
     :param hasty_registry: the same as *registry*, with short timeouts
-    :param allowed: the hosts, beside this machine's own, that models may come from
+    :param allowed: the hosts that models may come from; a registry on this machine is always allowed
     """
 
     ollamas: OllamaServers
@@ -92,19 +92,19 @@ class PlanService:
         return Destination(ollama, self.folders.find(ollama))
 
     def allowed_name(self, model: str, *, insecure: bool) -> ModelName:
-        """Return the name of *model*.
+        """Parse the name *model*, and check its registry.
 
-        :raises InvalidModelName: when Ollama does not accept it
-        :raises RegistryNotAllowed: when the model may not be pulled from its registry
+        :raises InvalidModelName: when Ollama would not accept the name
+        :raises RegistryNotAllowed: when models may not come from that registry
         """
         name = check_name(model)
         check_registry(name.host, insecure=insecure, allowed=self.allowed)
         return name
 
     def plan(self, model: str, *, insecure: bool = False, num_ctx: int | None = None) -> Plan:
-        """Return what pulling *model* would download and need.
+        """Return the plan of a pull of *model*.
 
-        :raises ModelNotInRegistry: when the registry does not have it
+        :raises ModelNotInRegistry: when the registry does not have the model
         """
         name = self.allowed_name(model, insecure=insecure)
         destination = self.destination()
@@ -129,7 +129,7 @@ class PlanService:
         }
 
     def check_disk(self, name: ModelName, *, insecure: bool) -> None:
-        """Check that the model fits on the disk; a slow or failing registry counts as a yes.
+        """Check that the model fits on the disk; skip the check when the registry is slow or fails.
 
         :raises DiskFull: when the model does not fit
         """
@@ -138,15 +138,15 @@ class PlanService:
             if destination.folder is None:
                 return
             missing = destination.missing(self.hasty_registry.manifest(name, insecure=insecure))
-        except ServiceError as exc:  # the pull itself says what is wrong
+        except ServiceError as exc:  # the pull itself reports the error
             log.info("the disk is not checked: %s", exc.message)
             return
         disk = destination.disk(missing)
         if disk and not disk["fits"]:
             raise DiskFull(
-                f"The model '{name}' does not fit on the disk: {gigabytes(disk['needed_bytes'])} are to be "
-                f"downloaded, and {gigabytes(disk['free_bytes'])} are free.",
-                hint='Free some disk space, or go on all the same with "force": true.',
+                f"The model '{name}' does not fit on the disk: the download needs "
+                f"{gigabytes(disk['needed_bytes'])}, and {gigabytes(disk['free_bytes'])} are free.",
+                hint='Free some disk space, or pull nevertheless with "force": true.',
                 details={"model": str(name), "path": str(destination.folder.path), **disk},
             )
 
@@ -164,7 +164,7 @@ def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: i
 
 
 def _required_version(config: str) -> str | None:
-    """Return the Ollama version that a model's *config* asks for."""
+    """Return the oldest Ollama version that can run the model; None if its *config* names none."""
     try:
         wanted = json.loads(config).get("requires")
     except (ValueError, AttributeError):
@@ -174,14 +174,14 @@ def _required_version(config: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Fetch:
-    """Reads the small parts of a model from its registry; a part that cannot be read is empty."""
+    """Reads small parts of a model from its registry; a part that cannot be read is empty."""
 
     registry: RegistryService
     name: ModelName
     insecure: bool
 
     def header(self, manifest: ManifestSummary) -> gguf.Header | None:
-        """Return the header of the weights, as far as the first 256 KiB hold it."""
+        """Return the metadata in the first 256 KiB of the weights; None if they cannot be read."""
         weights = next((layer for layer in manifest.layers if layer.kind == "model"), None)
         try:
             return gguf.parse_start(self._start(weights, _HEADER_LIMIT)) if weights else None
@@ -189,14 +189,14 @@ class _Fetch:
             return None
 
     def text(self, manifest: ManifestSummary, kind: str) -> str:
-        """Return the text of the layer of *kind*; empty for a large one."""
+        """Return the text of the layer of *kind*; an empty one if the layer is large."""
         layer = next((layer for layer in manifest.layers if layer.kind == kind), None)
         if layer is None or layer.size > _TEXT_LIMIT:
             return ""
         return self._start(layer, layer.size).decode("utf-8", "replace")
 
     def first_line(self, manifest: ManifestSummary, kind: str) -> str | None:
-        """Return the first line of the layer of *kind* that is not blank."""
+        """Return the first non-blank line of the layer of *kind*, cut to 200 characters."""
         lines = (line.strip() for line in self.text(manifest, kind).splitlines())
         return next((line[:200] for line in lines if line), None)
 
@@ -208,18 +208,18 @@ class _Fetch:
 
 
 def total(layers: list[Layer]) -> int:
-    """Return the bytes of *layers*."""
+    """Return the sum of the sizes of *layers*, in bytes."""
     return sum(layer.size for layer in layers)
 
 
 def is_new_enough(version: str, wanted: str) -> bool | None:
-    """Tell whether *version* is *wanted* or newer; None where one of them is not a version."""
+    """Tell whether *version* is *wanted* or newer; None if one of them is not a version."""
     have, want = _numbers(version), _numbers(wanted)
     return have >= want if have and want else None
 
 
 def gigabytes(size: int) -> str:
-    """Write a *size* in bytes for people."""
+    """Return a *size* in bytes as text, in GB or MB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 

@@ -1,7 +1,7 @@
 """The progress of a pull over all its layers, and the limit of its speed.
 
-Ollama downloads as fast as it can, and has no such limit. So a pull that is too far ahead of its limit closes
-the connection, which stops Ollama, waits until the average is right again, and asks Ollama to go on.
+Ollama cannot limit its speed. So a pull that is too far ahead of its limit closes the connection, which stops
+Ollama, waits until its average speed is within the limit, and then asks Ollama to go on.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from app.manifest import MAX_SIZE
 from app.schemas.pulls import PullPart
 
 WINDOW = 10.0  # seconds over which the speed is measured
-LIMITED_WINDOW = 60.0  # the same for a pull that pauses now and then to keep a limit
+LIMITED_WINDOW = 60.0  # the same for a pull with a limit, which pauses now and then
 LEAD = 10.0
-"""Seconds that a pull may be ahead before it waits; it then waits as long, so Ollama is seldom asked."""
+"""Seconds that a pull may be ahead of its limit; then it waits as long, and so seldom asks Ollama anew."""
 
-_LOG_LIMIT = 200
+_LOG_LIMIT = 200  # lines
 
 
 class Progress:
     """The progress of a pull; ``completed`` never falls, whatever Ollama sends.
 
-    :param layers: bytes that were downloaded, by digest
-    :param total: bytes of all layers, where they are known from the registry's manifest
-    :param percent: the last reported one
-    :param log: the compacted log so far
+    :param layers: the downloaded bytes of each layer, by digest
+    :param total: the bytes of all layers; None if the registry's manifest is not known
+    :param percent: the last reported percentage
+    :param log: the log of the earlier runs of the pull
     """
 
     def __init__(
@@ -48,24 +48,24 @@ class Progress:
 
     @property
     def percent(self) -> float | None:
-        """The downloaded part in percent, which never falls; None while the total is not known."""
+        """The downloaded part in percent, which never falls; None until the total is known."""
         if self.total:
             self._percent = max(self._percent or 0.0, round(100 * self.completed / self.total, 1))
         return self._percent
 
     @property
     def log(self) -> list[PullPart]:
-        """The lines in order; of one layer only the last line, in the place of the first."""
+        """The lines of Ollama's progress in order; for each layer, only the last line."""
         return list(self._log.values())
 
     @property
     def is_downloading(self) -> bool:
-        """Whether Ollama says that it downloads layers, and some bytes are missing."""
+        """Whether Ollama downloads layers, and some bytes are still missing."""
         is_whole = self.total is not None and self.completed >= self.total
         return self.step.startswith("pulling") and not is_whole
 
     def feed(self, part: PullPart, now: float) -> None:
-        """Add a line of Ollama's progress, read at *now* (seconds of a monotonic clock)."""
+        """Add a line of Ollama's progress; *now* is in seconds of a monotonic clock."""
         self.step = part["status"]
         step = (part["status"], part["digest"])
         if step in self._log or len(self._log) < _LOG_LIMIT:
@@ -73,7 +73,7 @@ class Progress:
         if part["digest"] is None or part["total"] is None:
             return
         digest = part["digest"]
-        told = min(max(part["total"], 0), MAX_SIZE)
+        told = min(max(part["total"], 0), MAX_SIZE)  # a false number must not break the database's column
         total = self._totals[digest] = max(self._totals.get(digest, 0), told)
         here = min(max(part["completed"] or 0, 0), total)
         self.layers[digest] = max(self.layers.get(digest, 0), here)
@@ -82,7 +82,7 @@ class Progress:
         self._sample(now)
 
     def finish(self) -> None:
-        """Count all layers as downloaded: Ollama sends no line of 100 %."""
+        """Count all layers as downloaded: Ollama sends no line at 100 %."""
         for digest, total in self._totals.items():
             self.layers[digest] = total
         if self.total is None:
@@ -103,10 +103,10 @@ class Progress:
 
 
 class Throttle:
-    """How far a pull is ahead of its limit: a leaky bucket.
+    """Tells how far a pull is ahead of its limit, as a leaky bucket.
 
-    Downloaded bytes are added, and the limit takes bytes away with time, down to none: a pull does not catch
-    up on slow times.
+    Downloaded bytes fill the bucket, and it leaks as many bytes per second as the limit allows. It cannot
+    hold less than nothing: so a pull may not make up for slow times by exceeding the limit.
 
     :param now: seconds of a monotonic clock, here and below
     """
@@ -117,7 +117,10 @@ class Throttle:
         self._here: dict[str, int] = {}
 
     def take(self, digest: str, here: int) -> None:
-        """Note that *here* bytes of a layer are downloaded; the first note of a layer adds nothing."""
+        """Record that *here* bytes of a layer are downloaded.
+
+        The first call for a layer adds nothing: an earlier run may have downloaded these bytes.
+        """
         known = self._here.get(digest, here)
         self._bytes += max(0, here - known)
         self._here[digest] = max(here, known)
@@ -125,7 +128,7 @@ class Throttle:
     def lead(self, limit: float | None, now: float) -> float:
         """Return how many seconds the pull is ahead of *limit* bytes per second; 0 without a limit."""
         passed, self._at = now - self._at, now
-        if not limit:
+        if not limit:  # bytes from before a limit was set do not count against it
             self._bytes = 0.0
             return 0.0
         self._bytes = max(0.0, self._bytes - limit * passed)

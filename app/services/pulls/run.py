@@ -1,4 +1,4 @@
-"""A worker's run of a pull: Ollama is asked again after stalls and passing failures."""
+"""Run a pull in a worker: ask Ollama to pull, and ask it again after stalls and temporary failures."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from app.storage.tables import Pull
 
 log = logging.getLogger(__name__)
 
-REPORT_INTERVAL = 0.5  # seconds between two reports of a pull
-STALL_LIMIT = 60.0  # seconds without a byte after which Ollama is asked again
-GIVE_UP_AFTER = 600.0  # seconds of failures without a new byte after which the pull fails
-_LONGEST_PAUSE = 15.0
+REPORT_INTERVAL = 0.5  # seconds between two reports to the database
+STALL_LIMIT = 60.0  # seconds without a new byte, after which the run asks Ollama again
+GIVE_UP_AFTER = 600.0  # seconds of failures without a new byte, after which the pull fails
+_LONGEST_PAUSE = 15.0  # seconds between two attempts
 
-_FINAL = re.compile(  # Ollama's messages after which another try cannot succeed
+_FINAL = re.compile(  # messages of Ollama after which another attempt cannot succeed
     "does not exist|invalid model|no space left|mismatch|than its manifest says|TLS handshake"
     r"|unauthorized|pull model manifest: 40[0-9]"
 )
 
 
 class _TooFast(Exception):
-    """The pull is ahead of its limit of bytes per second: it has to wait."""
+    """The pull is too far ahead of its limit of bytes per second, and has to wait."""
 
 
 class _Stopped(Exception):
-    """The pull has to stop here; the argument is its new status, or `lost` when another worker has it."""
+    """The run has to stop; the argument is the pull's new status, or `lost` if another worker runs it."""
 
 
 @dataclass
 class PullRun:
     """One worker's run of one pull.
 
-    :param stopping: set when the process ends: the pull goes back to the queue
-    :param may_run: tells whether the pull may run at this time of the day; else it goes back to the queue
-    :param limit: returns the bytes per second that all running pulls share; None for no limit
+    :param stopping: is set when the process ends; the pull then goes back to the queue
+    :param may_run: tells whether the pull may run at this time of the day; if not, it goes back to the queue
+    :param limit: returns the bytes per second that all running pulls share, or None for no limit
     """
 
     store: PullStore
@@ -63,7 +63,7 @@ class PullRun:
     progress: Progress = field(init=False)
     _reported: float = 0.0
     _grew: float = 0.0  # when the last new byte came
-    _share: float | None = None  # of the limit
+    _share: float | None = None  # this pull's share of the limit, in bytes per second
 
     def __post_init__(self) -> None:
         pull = self.pull
@@ -86,9 +86,9 @@ class PullRun:
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
             self._settle("failed", kept(exc))
-        except SQLAlchemyError:  # another worker takes it up when the database is back
+        except SQLAlchemyError:  # the pull looks abandoned: a worker takes it up when the database is back
             log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
-        except Exception:  # the outermost edge: no client must wait for ever for this pull
+        except Exception:  # the job's outermost edge: clients that wait for the pull must learn of its end
             log.exception("pull of %s failed", self.pull.model)
             fault = ServiceError("The server failed. Its log says more.")
             self.store.settle(self.pull.id, self.owner, "failed", None, kept(fault))
@@ -102,7 +102,7 @@ class PullRun:
         self.store.settle(id, owner, status, self.progress, error, attempts=self.attempts)
 
     def _learn_total(self) -> None:
-        """Ask the registry for the size; if that fails, Ollama's progress lines tell it."""
+        """Ask the registry for the size; if that fails, the total comes from Ollama's progress lines."""
         if self.progress.total is None:
             try:
                 name = check_name(self.pull.model)
@@ -111,7 +111,7 @@ class PullRun:
                 log.info("no manifest of %s: %s", self.pull.model, exc.message)
 
     def _pull_on(self) -> None:
-        """Ask Ollama to pull, again and again, until it succeeds or the failure is final."""
+        """Ask Ollama to pull until it succeeds, or a failure is final."""
         failures = 0
         while True:
             before = self.progress.completed
@@ -176,7 +176,7 @@ class PullRun:
         """Wait, without a connection to Ollama, until the pull is no longer ahead of its limit."""
         while self._throttle.lead(self._share, time.monotonic()) > 0:
             self._pause(0.1)
-        self._grew = time.monotonic()  # the wait was no failure
+        self._grew = time.monotonic()  # the wait does not count for GIVE_UP_AFTER
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -185,7 +185,7 @@ class PullRun:
             self.stopping.wait(0.1)
 
     def _is_final(self, exc: ServiceError) -> bool:
-        """Tell whether another try cannot succeed, or nothing new came for too long."""
+        """Tell whether another attempt cannot succeed, or no new byte came for too long."""
         said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
         if isinstance(exc, InvalidModelName) or _FINAL.search(said):
             return True
@@ -193,5 +193,5 @@ class PullRun:
 
 
 def new_owner() -> str:
-    """Return a unique name for a run."""
+    """Return a unique id for a run."""
     return uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""The times of the day: when daily work is due, and when pulls may run."""
+"""Times of the day: when daily work is due, and when pulls may run."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ _DAY = timedelta(days=1)
 
 
 def occasion(time: str, window: Window | None, now: datetime) -> datetime | None:
-    """Return when what is due daily at *time* was due last; None when its *window* is over by *now*.
+    """Return the last moment when daily work at *time* was due; None if *now* is outside its *window*.
 
-    A *time* outside the window counts as the window's beginning.
+    A *time* outside the window counts as the beginning of the window.
     """
     if window is None:
         return _latest(time, now)
     beginning = _latest(window["from"], now)
     end = _next(window["to"], beginning)
-    due = _next(time, beginning - timedelta(seconds=1))
+    due = _next(time, beginning - timedelta(seconds=1))  # one second before: *time* may equal the beginning
     due = due if due < end else beginning
     return due if due <= now < end else None
 
 
 def is_open(window: Window | None, now: datetime) -> bool:
-    """Tell whether *now* is in the *window*; without one, it always is."""
+    """Tell whether *now* is in the *window*; without a window, it always is."""
     return window is None or now < _next(window["to"], _latest(window["from"], now))
 
 
 class Occasions:
-    """The times of recurring work: of all processes, the first one that claims a time does the work."""
+    """The times of recurring work, in the database: the first process that claims a time does the work."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def claim(self, name: str, at: datetime) -> bool:
-        """Claim the time *at* for this process; False when a process has claimed it already."""
+        """Claim the time *at* for this process; return False if another process has claimed it."""
         earlier = update(Occasion).where(Occasion.name == name, Occasion.at < at).values(at=at)
         with self._database.session() as session:
             if session.execute(earlier).rowcount:  # type: ignore[attr-defined]
@@ -50,12 +50,12 @@ class Occasions:
         try:
             with self._database.session() as session:
                 session.add(Occasion(name=name, at=at))
-        except IntegrityError:  # another process was quicker
+        except IntegrityError:  # another process has just claimed it
             return False
         return True
 
     def release(self, name: str, at: datetime) -> None:
-        """Give the time *at* back, as the work could not begin."""
+        """Give up the claim of the time *at*, because the work could not begin."""
         again = update(Occasion).where(Occasion.name == name, Occasion.at == at)
         with self._database.session() as session:
             session.execute(again.values(at=at - _DAY))

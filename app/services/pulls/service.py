@@ -1,4 +1,4 @@
-"""Pulls: downloads that do not depend on the client that started them."""
+"""Start, pause, resume, cancel and watch pulls, which run on when their client leaves."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from app.storage.tables import KeptVersion, Pull
 from app.upstream.reading import TICK
 
 Event = tuple[str, dict[str, Any], int]
-"""A name, its data, and its number."""
+"""The name, the data and the number of an event."""
 
-_NEVER = 2**62  # above the number of any event
+_NEVER = 2**62  # above the number of any event: a wait for it ends with the pull
 
 
 class Versions(Protocol):
-    """Keeps the installed version of a model when a pull replaces it."""
+    """Keeps the installed version of a model that a pull is going to replace."""
 
     def keep_installed(self, model: str) -> KeptVersion | None:
-        """Keep the installed version of *model*; None where it is not installed."""
+        """Keep the installed version of *model*; return None if the model is not installed."""
 
     def begun(self, row: KeptVersion, pull_id: str) -> None:
-        """Note which pull replaces the version of *row*."""
+        """Store which pull replaces the version in *row*."""
 
 
 class PullService:
-    """The pulls of Ollama's models.
+    """The operations on pulls.
 
-    :param plans: says which registries models may come from, and whether a model fits on the disk
+    :param plans: checks the registry of a model, and whether the model fits on the disk
     :param feeds: the events for all watchers in this process
     :param enqueue: gives a pull, by its id, to a worker
-    :param stopping: set when this process ends
+    :param stopping: is set when this process ends
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class PullService:
     def start(self, model: str, *, insecure: bool, now: bool = False, force: bool = False) -> PullSummary:
         """Start pulling *model*, or join its active pull.
 
-        :param now: also outside the window for pulls
-        :param force: also when the model does not fit on the disk
-        :raises RegistryNotAllowed: before any request is sent
+        :param now: pull even outside the time window for pulls
+        :param force: pull even when the model does not fit on the disk
+        :raises RegistryNotAllowed: when models may not come from that registry
         :raises DiskFull: when the model does not fit on the disk
         """
         name = self._plans.allowed_name(model, insecure=insecure)
@@ -86,23 +86,23 @@ class PullService:
         return summary(pull)
 
     def pause(self, id: str) -> PullSummary:
-        """Ask a pull to pause.
+        """Pause a pull; a running one stops at its next report.
 
-        :raises PullFinished: when it is over
+        :raises PullFinished: when the pull is over
         """
         return self._want(self._store.get(id), "paused", "pause")
 
     def cancel(self, id: str) -> PullSummary:
-        """Cancel a pull; Ollama keeps what was downloaded.
+        """Cancel a pull; Ollama keeps the downloaded bytes.
 
-        :raises PullFinished: when it is over
+        :raises PullFinished: when the pull is over
         """
         return self._want(self._store.get(id), "cancelled", "cancel")
 
     def resume(self, id: str) -> PullSummary:
-        """Go on with a paused pull, or replace a failed or cancelled one by a new pull of the same model.
+        """Go on with a paused pull; for a failed or cancelled pull, start a new one of the same model.
 
-        The version that is installed is kept before a new pull begins.
+        Before a new pull, the installed version of the model is kept.
 
         :raises PullFinished: when the pull is done
         """
@@ -126,11 +126,11 @@ class PullService:
         return summary(pull)
 
     def wait(self, id: str, timeout: float) -> Generator[list[tuple[str, dict[str, Any]]], None, None]:
-        """Wait for the end of a pull: yield an empty list now and then, and at last `done` with the result.
+        """Wait for the end of a pull: yield an empty list in each tick, and at last `done` with the result.
 
         :raises UpstreamTimeout: after *timeout* seconds; the pull goes on
         :raises PullWaits: when the pull may not run at this time of the day
-        :raises ServerStopping: when this process ends first; the pull goes on in the next one
+        :raises ServerStopping: when this process ends first; the next process goes on with the pull
         :raises ServiceError: the error that made the pull fail
         """
         deadline = time.monotonic() + timeout
@@ -141,7 +141,7 @@ class PullService:
                 if self._stopping.is_set():
                     raise ServerStopping(
                         "The server is stopping.",
-                        hint="The pull goes on when it is started again; ask again then.",
+                        hint="The pull goes on when the server is started again. Ask again then.",
                         details={"id": id},
                     )
                 if time.monotonic() > deadline:
@@ -152,7 +152,7 @@ class PullService:
         if pull.status == "queued" and not may_run(pull, self._settings):
             raise PullWaits(
                 f"The pull of '{pull.model}' waits in the background for the time of day when pulls may run.",
-                hint='Ask again with "now": true, or change `pulls` in PUT /api/settings.',
+                hint='Ask again with "now": true, or change `pulls.window` with PUT /api/settings.',
                 details={"model": pull.model, "id": pull.id},
             )
 
@@ -172,7 +172,7 @@ class PullService:
     def result(self, id: str) -> PullResult:
         """Return the result of a finished pull.
 
-        :raises ServiceError: the error that made it fail
+        :raises ServiceError: the error that made the pull fail
         """
         return _result(self._store.get(id))
 
@@ -183,7 +183,7 @@ class PullService:
     def delete(self, id: str) -> None:
         """Delete a finished pull.
 
-        :raises PullActive: when it is not finished
+        :raises PullActive: when the pull is not finished
         """
         pull = self._store.get(id)
         if not is_finished(pull):
@@ -197,8 +197,8 @@ class PullService:
     def watch(self, id: str, after: int, request_id: str) -> Generator[list[Event], None, None]:
         """Yield the events of a pull after the one numbered *after*, until it is over.
 
-        Yields an empty list now and then while nothing is new. The last event is `done` with the result,
-        `error` with the error body, or `cancelled`.
+        Yields an empty list in each silent tick. The last event is `done` with the result, `error` with the
+        error body, or `cancelled`. When the server stops, the events end without one of these.
         """
         with self._feeds.watch(id) as feed:
             while True:
@@ -209,10 +209,10 @@ class PullService:
                 elif not is_over:
                     yield []
                 if is_over or self._stopping.is_set():
-                    return  # a server that stops sends no last event: the client comes back
+                    return  # when the server stops, there is no last event, so that the client reconnects
 
     def _event(self, id: str, name: str, data: dict[str, Any], seq: int, request_id: str) -> Event:
-        """Return an event as it is sent, with the result or the error from the pull's row."""
+        """Return an event for the client, with the result or the error from the pull's row."""
         if name == "done":
             data = {**data, **self.result(id)}
         elif name == "error":
@@ -226,7 +226,7 @@ def _result(pull: Pull) -> PullResult:
     if pull.status == "cancelled":
         raise PullCancelled(
             f"The pull of '{pull.model}' was cancelled.",
-            hint="Pull it again: what was downloaded is kept.",
+            hint="Pull it again; Ollama has kept the downloaded bytes.",
             details={"model": pull.model, "id": pull.id},
         )
     return {

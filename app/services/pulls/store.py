@@ -1,4 +1,4 @@
-"""The rows of the pulls: every change is in the database, where any process can read it."""
+"""Store pulls and their events in the database, where every process can read and change them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from app.storage.database import Database
 from app.storage.tables import ACTIVE, FINISHED, Pull, PullEvent, utc_now
 
 STALE_AFTER = timedelta(seconds=6)
-"""How long a worker may be silent; then another one may take its pull."""
+"""How long a worker may go without a report; then another worker may take its pull."""
 
-_CLAIM_LOCK = 7301144  # on PostgreSQL one claim at a time, so that each counts the pulls of the others
+# PostgreSQL makes one claim at a time: two claims at once would not count each other's pull.
+_CLAIM_LOCK = 7301144
 
 
 class PullStore:
@@ -31,7 +32,7 @@ class PullStore:
     def get(self, id: str) -> Pull:
         """Return a pull.
 
-        :raises PullNotFound: when there is no pull of that id
+        :raises PullNotFound: when no pull has that id
         """
         with self._database.session() as session:
             return _get(session, id)
@@ -42,9 +43,10 @@ class PullStore:
             return [*session.scalars(select(Pull).order_by(Pull.created_at.desc(), Pull.id))]
 
     def join(self, model: str, key: str, *, insecure: bool, anytime: bool = False) -> Pull:
-        """Return the active pull of *key*, resumed if it was paused; else a new pull.
+        """Return the active pull of *key*, and resume it if it is paused; else return a new pull.
 
-        :param anytime: the pull may run outside the window for pulls
+        :param key: the model's full name in lower case
+        :param anytime: let the pull run outside the time window for pulls
         """
         while True:
             with self._database.writing() as session:
@@ -64,10 +66,10 @@ class PullStore:
                     _tell(session, pull, "progress")
                     return pull
             except IntegrityError:
-                continue  # another request was quicker: join its pull
+                continue  # another request has just started this pull: join it
 
     def want(self, id: str, wanted: str) -> Pull:
-        """Note the status that the user wants; without a worker, the pull takes it at once."""
+        """Store the status that the user wants; a pull without a worker gets it at once."""
         with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.status in ACTIVE:
@@ -88,7 +90,7 @@ class PullStore:
             session.execute(delete(Pull).where(old))
 
     def waiting(self) -> list[str]:
-        """Return the ids of the pulls that need a worker: the queued ones, and those of workers that died."""
+        """Return the ids of the pulls that need a worker: queued pulls, and pulls whose worker died."""
         lost = (Pull.status == "running") & (Pull.heartbeat_at < utc_now() - STALE_AFTER)
         with self._database.session() as session:
             query = select(Pull.id).where((Pull.status == "queued") | lost)
@@ -101,7 +103,7 @@ class PullStore:
             return session.scalar(select(func.count()).select_from(Pull).where(alive)) or 0
 
     def claim(self, id: str, owner: str, limit: int) -> Pull | None:
-        """Let *owner* run the pull; None when it needs no worker, or *limit* pulls run already."""
+        """Let *owner* run the pull; return None if it needs no worker, or if *limit* pulls run already."""
         now = utc_now()
         alive = (Pull.status == "running") & (Pull.heartbeat_at >= now - STALE_AFTER)
         free = (Pull.status == "queued") | (
@@ -117,7 +119,7 @@ class PullStore:
             return _get(session, id) if claimed.rowcount else None  # type: ignore[attr-defined]
 
     def report(self, id: str, owner: str, progress: Progress, speed: float, attempts: int) -> str:
-        """Keep the progress of *owner*; return the wanted status, `lost` when another worker has the pull."""
+        """Save the progress of *owner*'s run; return the wanted status, or `lost` if *owner* has lost it."""
         with self._database.writing() as session:
             pull = _get(session, id, lock=True)
             if pull.owner != owner or pull.status != "running":
@@ -138,9 +140,10 @@ class PullStore:
         *,
         attempts: int | None = None,
     ) -> None:
-        """End *owner*'s run of the pull with *status* and its last progress.
+        """End *owner*'s run of the pull with *status* and the last progress.
 
-        A pull that is not finished gets the wanted status, which may have changed since the last report.
+        If the pull is neither done nor failed, it gets the status that the user wants: the user may have
+        changed it since the last report.
         """
         with self._database.writing() as session:
             pull = _get(session, id, lock=True)
@@ -154,9 +157,9 @@ class PullStore:
             _settle(session, pull, status)
 
     def is_finished(self, id: str) -> bool:
-        """Tell whether a pull is finished.
+        """Tell whether a pull is done, failed or cancelled.
 
-        :raises PullNotFound: when there is no pull of that id
+        :raises PullNotFound: when no pull has that id
         """
         with self._database.session() as session:
             status = session.scalar(select(Pull.status).where(Pull.id == id))
@@ -172,7 +175,7 @@ class PullStore:
 
 
 def summary(pull: Pull) -> PullSummary:
-    """Return a pull as it is answered, without its log."""
+    """Return a pull for an answer of the API, without its log."""
     return {
         **_progress(pull),
         "error": pull.error,
@@ -218,7 +221,7 @@ def _want(session: Session, pull: Pull, wanted: str) -> None:
 
 
 def _settle(session: Session, pull: Pull, status: str) -> None:
-    """Change the status of a pull that has no worker any more, and add the event."""
+    """Set the status of a pull that has no worker any more, and add an event."""
     pull.status, pull.owner, pull.bytes_per_second = status, "", 0.0
     pull.updated_at = utc_now()
     names = {"done": "done", "failed": "error", "cancelled": "cancelled"}

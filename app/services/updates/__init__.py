@@ -1,6 +1,6 @@
-"""Updates of installed models: found in their registries, pulled on request or once a day.
+"""Update installed models: compare them with their registries, and pull them on request or once a day.
 
-``UpdateService`` is for the views, ``DailyUpdate`` for the worker.
+The views use ``UpdateService``, the chores ``DailyUpdate``.
 """
 
 from app.services.updates.daily import DailyUpdate

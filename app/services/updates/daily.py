@@ -1,4 +1,4 @@
-"""Automatic updates: once a day, in a window of the day, when the settings enable them."""
+"""Automatic updates: once a day, in a time window, when the settings enable them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DailyUpdate:
     clock: Callable[[], datetime] = local_now
 
     def tick(self) -> None:
-        """Update the models when it is time; outside of the window, pause the updates that still run."""
+        """Start the updates when they are due; outside the time window, pause the updates that still run."""
         settings = self.settings.all()["updates"]
         if not settings["enabled"]:
             return
@@ -57,10 +57,10 @@ class DailyUpdate:
             log.info("%d models are updated, %d are left", len(done["started"]), len(done["skipped"]))
 
     def _pause(self) -> None:
-        """Pause the automatic pulls; only once, so that one that a person resumes goes on."""
+        """Pause the pulls of automatic updates, each only once: a pull that a user resumes goes on."""
         for row in self.versions.all():
             if row.automatic and row.status == "pending" and row.pull_id:
-                row.automatic = False
+                row.automatic = False  # from now on, the user controls the pull
                 self.versions.save(row)
                 try:
                     self.pulls.pause(row.pull_id)

@@ -1,4 +1,4 @@
-"""What registries answer about the installed models: asked in parallel, and kept for an hour."""
+"""Ask registries for the manifests of the installed models, in parallel; cache the answers for an hour."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from app.storage.json_file import JsonFile
 
 _FRESH = timedelta(hours=1)
 _AT_ONCE = 4  # requests to one registry
-_LOCAL = "The registry has no model of this name: it was made or named here."
-_ODD = "No registry can have a model of this name: it is not a valid one."
-_CLOUD = "It runs in Ollama's cloud, where it is updated."
+_LOCAL = "The registry has no model of this name: the model was created or copied under it."
+_ODD = "No registry can have a model of this name: the name is not valid."
+_CLOUD = "The model runs in Ollama's cloud, which updates it."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registry answered about a model: its manifest, or else a status and the reason for it."""
+    """The answer of a registry about a model: its manifest, or else a status and the reason for it."""
 
     asked_at: datetime
     manifest: ManifestSummary | None = None
@@ -36,7 +36,7 @@ class Answer:
 
 
 class StoredAnswer(TypedDict):
-    """An answer as the file has it."""
+    """An answer in the format of the cache file."""
 
     asked_at: str
     manifest: dict[str, Any] | None
@@ -45,10 +45,10 @@ class StoredAnswer(TypedDict):
 
 
 class RegistryAnswers:
-    """Asks the registries, and keeps their answers.
+    """Asks the registries, and caches their answers.
 
-    :param path: the file with the answers
-    :param allowed: the hosts, beside this machine's own, that may be asked
+    :param path: the cache file
+    :param allowed: the hosts that may be asked; a registry on this machine is always allowed
     """
 
     def __init__(self, path: Path, registry: RegistryService, allowed: tuple[str, ...]) -> None:
@@ -57,10 +57,10 @@ class RegistryAnswers:
         self._allowed = allowed
 
     def of(self, listed: Mapping[str, str], *, refresh: bool) -> dict[str, Answer]:
-        """Return the answers for models: those of the last hour, or new ones.
+        """Return the answers for the models in *listed*, from the last hour or new ones, by the models' keys.
 
         :param listed: the names that Ollama lists, by their keys
-        :param refresh: ask for all of them again
+        :param refresh: ask for all models again
         """
         parsed = {key: parse_listed(name) for key, name in listed.items()}
         names = {key: name for key, name in parsed.items() if name is not None}
@@ -77,7 +77,7 @@ class RegistryAnswers:
         return answers
 
     def _ask(self, names: dict[str, ModelName]) -> dict[str, Answer]:
-        """Ask all registries at the same time, each for a few models at once."""
+        """Ask all registries at the same time, each with at most _AT_ONCE requests at once."""
         hosts: defaultdict[str, dict[str, ModelName]] = defaultdict(dict)
         for key, name in names.items():
             hosts[name.host.lower()][key] = name
@@ -101,7 +101,7 @@ class RegistryAnswers:
             return Answer(now, status="unknown", reason=exc.message)
 
     def _keep(self, answers: dict[str, Answer]) -> None:
-        """Keep the answers, except of models that the registry could not be asked for."""
+        """Replace the cache with *answers*; those of status `unknown` are left out, and asked for again."""
         known = {key: _kept(answer) for key, answer in answers.items() if answer.status != "unknown"}
 
         def change(stored: dict[str, StoredAnswer]) -> None:

@@ -1,4 +1,4 @@
-"""Updates: find the models that have changed in their registry, and pull them."""
+"""Find the installed models that have changed in their registry, and pull them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.storage.database import utc_now
 
 @dataclass(frozen=True)
 class UpdateService:
-    """Finds and fetches updates."""
+    """Finds and starts updates."""
 
     ollamas: OllamaServers
     plans: PlanService
@@ -28,10 +28,10 @@ class UpdateService:
     settings: SettingsStore
 
     def check(self, *, refresh: bool = False, only: Collection[str] | None = None) -> UpdateList:
-        """Compare each installed model with the one in its registry.
+        """Compare each installed model with the model of the same name in its registry.
 
-        :param refresh: ask the registries again, whatever they answered within the last hour
-        :param only: the keys of the models to compare
+        :param refresh: ask the registries again, even if they answered within the last hour
+        :param only: the keys of the models to compare; None for all
         """
         destination = self.plans.destination()
         listed = {key_of(model["name"]): model for model in destination.ollama.list()["models"]}
@@ -66,12 +66,13 @@ class UpdateService:
         dry_run: bool = False,
         automatic: bool = False,
     ) -> UpdateResult:
-        """Update *models*, or all that are not pinned; return those, and why the others are skipped.
+        """Update *models*, or all models that are not pinned; return the updates and the skipped models.
 
+        :param models: the names of the models, which are updated even when they are pinned; None for all
         :param include_loaded: update models in memory, too
-        :param dry_run: only return what would be updated
-        :param automatic: whether nobody asked for it, so that it pauses outside of the window
-        :raises ModelNotFound: for one that is not installed
+        :param dry_run: return the updates without starting them
+        :param automatic: mark the updates as automatic: they pause outside the time window
+        :raises ModelNotFound: when one of *models* is not installed
         """
         only = None if models is None else {key_of(str(check_name(model))) for model in models}
         chosen = self._chosen(self.check(refresh=True, only=only)["models"], models)
@@ -115,7 +116,7 @@ def _compare(
 ) -> ModelUpdate:
     """Compare an installed *model* with the registry's *answer*.
 
-    :param here: the installed manifest, where it can be read
+    :param here: the installed manifest; None if it cannot be read
     """
     item: ModelUpdate = {
         "model": model["name"],
@@ -149,8 +150,9 @@ def choose(
 ) -> tuple[list[ModelUpdate], list[SkippedUpdate]]:
     """Return which of *items* to update, and which to skip, with the reason.
 
-    :param loaded: the keys of models to skip, because they are in memory
-    :param free: the free bytes on the disk, where they are known; models that do not fit are skipped
+    :param loaded: the keys of the models to skip because they are in memory
+    :param free: the free bytes on the disk, None if not known; models that do not fit are skipped
+    :param all_models: skip pinned models, too
     """
     chosen: list[ModelUpdate] = []
     skipped: list[SkippedUpdate] = []
@@ -172,9 +174,10 @@ def choose(
 
 
 def is_current(digest: str, installed: ManifestSummary | None, available: ManifestSummary) -> bool:
-    """Tell whether the model that Ollama lists with *digest* is the one that its registry has.
+    """Tell whether the model that Ollama lists with *digest* is the registry's current one.
 
-    The same manifest may have been encoded anew by an older Ollama: then its layers are the same.
+    An older Ollama may have encoded the same manifest differently: then the digests differ, but the layers
+    are the same.
     """
     return available.is_same(digest) or (
         installed is not None
@@ -184,10 +187,10 @@ def is_current(digest: str, installed: ManifestSummary | None, available: Manife
 
 
 def changed_kinds(old: ManifestSummary | None, new: ManifestSummary, missing: list[Layer]) -> list[str]:
-    """Return the kinds of layers that differ; without the *old* manifest, the kinds of those *missing*."""
+    """Return the kinds of the layers that differ; without the *old* manifest, of the *missing* layers."""
     differing = _entries(old.layers) ^ _entries(new.layers) if old else _entries(missing)
     kinds = {kind for kind, _ in differing}
-    return sorted(kinds - {"config"} or kinds)  # the configuration changes whenever another layer does
+    return sorted(kinds - {"config"} or kinds)  # the config changes whenever another layer does
 
 
 def _entries(layers: Iterable[Layer]) -> set[tuple[str, str]]:

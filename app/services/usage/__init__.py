@@ -1,6 +1,6 @@
-"""The calls to providers: how long they took, how many tokens, and when each model was last used.
+"""Record the calls to providers, with their times and tokens, and the last use of each model.
 
-:class:`~app.services.usage.log.UsageLog` keeps them without any call waiting for it.
+:class:`~app.services.usage.log.UsageLog` writes them in the background, so that no call waits for it.
 """
 
 from app.services.usage.log import CallRecord, UsageLog

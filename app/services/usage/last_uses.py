@@ -1,4 +1,4 @@
-"""The last use of each model, written with the calls."""
+"""Write the last use of each model, together with the calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.storage.database import upsert
 from app.storage.tables import ModelUse
 
 _INTERVAL = 60.0  # seconds between two writes for one model
-_REMEMBERED = 1000  # models; clients can think of any number of names
+_REMEMBERED = 1000  # models: clients can invent any number of names
 
 _Key = tuple[str, str]  # the provider, and the model's full name in lower case
 
@@ -29,7 +29,7 @@ class ModelUsed:
 
     @property
     def key(self) -> _Key | None:
-        """What the use is noted under; None for a name that Ollama does not accept."""
+        """The key of the use; None for a name that Ollama does not accept."""
         try:
             return self.provider[:80], ModelName.parse(self.model).key.full
         except ValueError:
@@ -37,19 +37,19 @@ class ModelUsed:
 
 
 class LastUses:
-    """Writes the last use of each model, once a minute at most."""
+    """Writes the last use of each model, at most once a minute."""
 
     def __init__(self) -> None:
-        self._written: dict[_Key, float] = {}  # when it was, by a monotonic clock; the newest is the last
+        self._written: dict[_Key, float] = {}  # the monotonic time of the last write; the newest comes last
 
     def due(self, uses: Iterable[ModelUsed]) -> dict[_Key, datetime]:
-        """Return which of *uses* are to be written: of each model the last one."""
+        """Return the last use of each model, without models that were written less than a minute ago."""
         last = {key: use.at for use in uses if (key := use.key)}
         now = time.monotonic()
         return {key: at for key, at in last.items() if now - self._written.get(key, -_INTERVAL) >= _INTERVAL}
 
     def write(self, session: Session, due: dict[_Key, datetime]) -> None:
-        """Write what is *due*; always in the same order, so that no two processes wait for each other."""
+        """Write the uses in *due*, sorted by key: so two processes cannot deadlock."""
         rows = [{"provider": key[0], "key": key[1], "used_at": due[key]} for key in sorted(due)]
         if rows:
             upsert(session, ModelUse, rows)

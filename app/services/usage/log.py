@@ -1,4 +1,4 @@
-"""The log of the calls to providers."""
+"""Record the calls to providers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.storage.tables import CallRow
 from app.threads import WriteBehind
 
-_AWAY = (OperationalError, InterfaceError)  # the database is away or busy: another try may succeed
+_AWAY = (OperationalError, InterfaceError)  # the database is busy or does not answer: a later try may succeed
 
 
 def _now() -> datetime:
@@ -27,10 +27,10 @@ def _now() -> datetime:
 class CallRecord:
     """A finished call to a provider.
 
-    :param latency: seconds from the request to the whole answer or the failure
-    :param outcome: `ok`, `stopped`, `client_left`, or the error's slug
+    :param latency: seconds from the request to the end of the answer, or to the failure
+    :param outcome: `ok`, `stopped`, `client_left`, or the `error_type` of the failure
     :param estimated: whether the tokens are an estimate
-    :param load_time: seconds that loading the model took, where the provider says
+    :param load_time: seconds that loading the model took; None if the provider does not tell
     """
 
     provider: str
@@ -51,9 +51,9 @@ class CallRecord:
 
 
 class UsageLog:
-    """Keeps calls, and with those that succeeded the last use of their model; recording one never waits.
+    """Records calls, and for each successful call the last use of its model, without making the caller wait.
 
-    :param limit: how many calls may wait while the database is away
+    :param limit: how many calls may wait while the database does not answer
     """
 
     def __init__(self, database: Database, limit: int = 10_000) -> None:
@@ -71,15 +71,15 @@ class UsageLog:
 
     @property
     def lost(self) -> int:
-        """How many calls could not be kept."""
+        """The number of calls that could not be recorded."""
         return self._queue.lost
 
     def record(self, call: CallRecord) -> None:
-        """Keep *call*, in a while."""
+        """Record *call*; it is written in the background."""
         self._queue.put(call)
 
     def touch(self, provider: str, model: str) -> None:
-        """Note, in a while, that *model* is used now without a call that is counted."""
+        """Record that *model* is used now, by something that is not a call."""
         self._queue.put(ModelUsed(provider, model, _now()))
 
     def report(self, **wanted: Any) -> UsageReport:
@@ -87,11 +87,11 @@ class UsageLog:
         return usage_report.report(self._database, **wanted)
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Write the calls that still wait."""
         self._queue.close()
 
     def prune(self, keep_days: int) -> None:
-        """Delete the calls that are older than *keep_days* days, once a day."""
+        """Delete the calls that are older than *keep_days* days; does so only once a day."""
         today = _now().date()
         if self._pruned_on == today:
             return

@@ -1,4 +1,4 @@
-"""Sums of the calls, by day, provider and model."""
+"""Sum up the calls by day, provider and model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from app.storage.database import Database
 from app.storage.tables import CallRow
 
 SAMPLES = 100_000
-"""How many calls of each day, provider and model count for the times: the newest ones. For sums all count."""
+"""The number of calls, of each day, provider and model, that count for times and speeds: the newest ones.
+
+All calls count for the other sums.
+"""
 
 _STOPPED = {"stopped", "client_left"}
 _COLUMNS = (
-    type_coerce(CallRow.at, DateTime),  # without its zone, which would cost more than all the rest
+    type_coerce(CallRow.at, DateTime),  # adding the zone to each would take longer than everything else
     CallRow.provider,
     CallRow.model,
     CallRow.outcome,
@@ -42,9 +45,9 @@ def report(
     provider: str | None = None,
     model: str | None = None,
 ) -> UsageReport:
-    """Return the sums of the calls from *since* to *until*; both days are in UTC, and included.
+    """Return the sums of the calls from the day *since* to the day *until*, including both, in UTC.
 
-    :param by: some of :data:`GROUPS`
+    :param by: the values to group by: some of :data:`GROUPS`
     """
     names = [name for name in GROUPS if name in set(by)]
     chosen = [CallRow.at >= _begin(since), CallRow.at < _begin(until) + timedelta(days=1)]
@@ -65,7 +68,7 @@ def _group(names: list[str], key: tuple[str, ...], total: UsageSum) -> UsageGrou
 
 
 class _Sum:
-    """The sums of some calls, and the times of which percentiles are made."""
+    """The sums of some calls, and the times and speeds for the percentiles."""
 
     def __init__(self) -> None:
         self.calls = self.failures = self.stopped = self.estimated = 0
@@ -92,7 +95,7 @@ class _Sum:
         self.estimated += estimated and not has_failed
         if self.calls > SAMPLES:
             return
-        if outcome == "ok":  # the time of a failure says nothing of the model
+        if outcome == "ok":  # the time until a failure says nothing about the model
             self.latencies.append(latency)
         if speed is not None:
             self.speeds.append(speed)
@@ -105,7 +108,7 @@ class _Sum:
             setattr(self, name, getattr(self, name) + value)
 
     def shown(self) -> UsageSum:
-        """Return the sum as it is answered."""
+        """Return the sums for an answer of the API."""
         latencies, speeds = sorted(self.latencies), sorted(self.speeds)
         return {
             "calls": self.calls,
@@ -132,7 +135,7 @@ def _merged(sums: dict[tuple[str, ...], _Sum], positions: list[int]) -> defaultd
 
 
 def percentile(ordered: list[float], percent: float) -> float | None:
-    """Return a percentile of values in ascending order, interpolated between two of them."""
+    """Return a percentile of values in ascending order, interpolated between the two nearest ones."""
     if not ordered:
         return None
     position = (len(ordered) - 1) * percent / 100

@@ -170,7 +170,7 @@ def test_tool_calls_in_pieces_are_put_together(
     done = got[-1][1]
     assert [call["id"] for call in done["tool_calls"]] == ["a", "b"]
     assert [call["function"]["arguments"] for call in done["tool_calls"]] == [{"x": 1}, "not json"]
-    assert "no JSON object" in done["notice"]
+    assert "not a JSON object" in done["notice"]
 
 
 def test_tool_results_go_back_in_each_ones_words(client: FlaskClient, ollama: HTTPServer) -> None:

@@ -1,1 +1,1 @@
-"""The languages that providers speak in a chat: OpenAI's, and Ollama's own."""
+"""The dialects of chat APIs: OpenAI's ``/v1/chat/completions``, and Ollama's own ``/api/chat``."""

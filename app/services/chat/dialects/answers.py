@@ -1,4 +1,4 @@
-"""Answers to a chat as they are put together, in one piece or in many; and those in OpenAI's words."""
+"""Parse the answer to a chat, whole or as a stream: the base class, and the parser for OpenAI's format."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from app.upstream.json import count, objects, parse, parse_answer
 from app.upstream.reading import SIZE_LIMIT
 
 Parsed = Mapping[str, object]
-"""An object that a provider wrote; nothing is known of what it holds."""
+"""A JSON object from a provider, whose content is not checked yet."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class Delta(TypedDict, total=False):
-    """A piece of an answer, as a stream's `delta` tells it."""
+    """A piece of an answer: the data of a stream's `delta`."""
 
     content: str
     thinking: str
@@ -29,7 +29,7 @@ class Delta(TypedDict, total=False):
 
 
 class Timing(TypedDict, total=False):
-    """Seconds, and tokens a second, where they are known."""
+    """Times in seconds, and tokens per second; an unknown value is absent."""
 
     time_to_first_token: float
     tokens_per_second: float
@@ -38,10 +38,10 @@ class Timing(TypedDict, total=False):
 
 @dataclass
 class Answer(ABC):
-    """An answer as it is put together.
+    """The parts of an answer that have come so far.
 
-    :param name: the provider's, for messages
-    :param secret: never to be shown in one
+    :param name: the provider's name, for error messages
+    :param secret: the provider's API key, which is removed from error messages
     """
 
     name: str
@@ -52,24 +52,24 @@ class Answer(ABC):
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     finish_reason: str = ""
     usage: ToldUsage | None = None
-    timing: Timing = field(default_factory=lambda: Timing())  # as the provider tells it
+    timing: Timing = field(default_factory=lambda: Timing())  # from the provider
     done: bool = False
     events: int = 0
     _rest: bytearray = field(default_factory=bytearray)
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is nothing in it, not even a thought."""
+        """Whether the answer has no text, no thinking and no tool call."""
         return not (self.text or self.thoughts or self.tool_calls)
 
     def feed(self, data: bytes) -> Iterator[Delta]:
-        """Take the next bytes of a stream, yielding the deltas that they complete.
+        """Parse the next bytes of a stream, and yield the deltas that they complete.
 
-        :raises UpstreamError: for an error in the stream
+        :raises UpstreamError: when the stream holds an error
         """
         self._rest += data
         lines: list[bytes] = []
-        if b"\n" in data:  # a large event is not looked through again for each part of it
+        if b"\n" in data:  # else a large event would be searched again for each part of it
             # Lines are cut as bytes: a character may be split between reads, and str would cut at U+2028.
             *lines, rest = bytes(self._rest).split(b"\n")
             self._rest = bytearray(rest)
@@ -80,9 +80,9 @@ class Answer(ABC):
                 yield from self._line(line)
 
     def flush(self) -> Iterator[Delta]:
-        """Take what came after the last line's end; the stream is over.
+        """Parse the bytes after the last newline; the stream is over.
 
-        :raises UpstreamIncomplete: when that is a part of something
+        :raises UpstreamIncomplete: when they are a part of an event
         """
         rest, self._rest = bytes(self._rest), bytearray()
         if rest.strip() and not self.done:
@@ -92,10 +92,10 @@ class Answer(ABC):
                 raise cut_off(self.name) from exc
 
     def end(self) -> None:
-        """Take note that the stream is over.
+        """Check that the stream, which is over, was complete.
 
-        :raises UpstreamIncomplete: when its terminator is missing
-        :raises EmptyResponse: when it held no message
+        :raises UpstreamIncomplete: when the terminator is missing
+        :raises EmptyResponse: when the stream held no message
         """
         for _ in self.flush():
             pass
@@ -106,17 +106,17 @@ class Answer(ABC):
 
     @abstractmethod
     def load(self, data: bytes) -> None:
-        """Take the whole answer at once.
+        """Parse a whole answer.
 
         :raises EmptyResponse: when it holds no message
         """
 
     @abstractmethod
     def _line(self, line: bytes) -> Iterator[Delta]:
-        """Take a line of the stream."""
+        """Parse a line of the stream."""
 
     def _parts(self, text: str, thinking: str) -> Iterator[Delta]:
-        """Keep what came, and yield it as deltas."""
+        """Keep a piece of the answer, and yield it as deltas."""
         if thinking:
             self.thoughts.append(thinking)
             yield {"thinking": thinking}
@@ -130,12 +130,12 @@ class Answer(ABC):
     def _empty(self) -> EmptyResponse:
         return EmptyResponse(
             f"{self.name} answered without a message.",
-            hint="Ask again; when it stays so, the model or its template is broken: try another one.",
+            hint="Ask again. If that does not help, the model or its template is broken: use another model.",
         )
 
 
 def tool_call(id: object, name: object, arguments: object) -> ToolCall:
-    """Return a tool call as it is answered; arguments that are no object's JSON stay the text they are."""
+    """Return a tool call for the client; arguments that are not the JSON of an object stay text."""
     if isinstance(arguments, str):
         try:
             parsed = parse(arguments or "{}")
@@ -149,7 +149,7 @@ def tool_call(id: object, name: object, arguments: object) -> ToolCall:
 
 
 class _Pieces(TypedDict):
-    """A tool call as far as its pieces came."""
+    """The pieces of a tool call that have come so far."""
 
     id: object
     name: object
@@ -160,10 +160,10 @@ class _Pieces(TypedDict):
 class OpenAIAnswer(Answer):
     """An answer of an OpenAI-compatible provider."""
 
-    _calls: dict[int, _Pieces] = field(default_factory=dict)  # tool calls come in pieces, by their index
+    _calls: dict[int, _Pieces] = field(default_factory=dict)  # unfinished tool calls, by their index
 
     def load(self, data: bytes) -> None:
-        """Take the whole answer at once."""
+        """Parse a whole answer."""
         answer = self._parse(data)
         self._usage(answer)
         choices = self._choices(answer)
@@ -214,7 +214,7 @@ class OpenAIAnswer(Answer):
                 yield from self._complete_calls()
 
     def _take_pieces(self, pieces: Any) -> None:
-        """Put the pieces of tool calls together; they are whole when the answer ends."""
+        """Join the pieces of tool calls; a call is complete only when the answer ends."""
         for number, piece in enumerate(pieces if isinstance(pieces, list) else []):
             function = piece.get("function") if isinstance(piece, dict) else None
             if not isinstance(function, dict):
@@ -229,14 +229,14 @@ class OpenAIAnswer(Answer):
                 call["arguments"] = arguments
 
     def _call_of(self, piece: Parsed, number: int) -> _Pieces:
-        """Return the call that *piece* belongs to; some providers number all calls alike."""
+        """Return the call of *piece*; some providers give all calls the same index, but different ids."""
         index = piece.get("index")
         key = index if isinstance(index, int) else number
         call = self._calls.get(key)
         is_another = call and call["id"] and piece.get("id") not in (None, "", call["id"])
         if call is None:
             call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
-        elif is_another:  # what is whole moves out of the way, before those that are still to come
+        elif is_another:  # the complete call moves to a negative number, and frees the index
             self._calls[-1 - len(self._calls)] = call
             call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
         return call
@@ -253,7 +253,7 @@ class OpenAIAnswer(Answer):
         self.logprobs += objects(content)
 
     def _finish(self, reason: object) -> None:
-        if reason == "error":  # OpenRouter's, with or without the error beside it
+        if reason == "error":  # from OpenRouter, which may leave out the error itself
             raise UpstreamError(
                 f"{self.name} failed in the middle of its answer.", hint="Ask again, or use another model."
             )
@@ -272,26 +272,26 @@ class OpenAIAnswer(Answer):
         if completion is not None:
             prompt, total = count(usage.get("prompt_tokens")), count(usage.get("total_tokens"))
             self.usage = {"completion_tokens": completion, "prompt_tokens": prompt, "total_tokens": total}
-        timings = parsed.get("timings")  # llama.cpp's, beside the usage
+        timings = parsed.get("timings")  # from llama.cpp's server, beside the usage
         speed = timings.get("predicted_per_second") if isinstance(timings, dict) else None
         if isinstance(speed, float) and speed > 0:
             self.timing["tokens_per_second"] = round(speed, 1)
 
 
 def _in_order(numbered: tuple[int, _Pieces]) -> tuple[bool, int]:
-    """Sort by number; before those, in the order in which they came, the calls that had to move."""
+    """Return the sort key: first the moved calls, with negative numbers, as they came; then by index."""
     number = numbered[0]
     return (number >= 0, abs(number))
 
 
 def _thinking(message: Parsed) -> str:
-    """Return the thoughts: Ollama and OpenRouter say `reasoning`, others `reasoning_content`."""
+    """Return the thinking: Ollama and OpenRouter call it `reasoning`, others `reasoning_content`."""
     found = message.get("reasoning") or message.get("reasoning_content")
     return found if isinstance(found, str) else ""
 
 
 def _plain(content: object) -> str:
-    """Return a content's text; some providers send a list of parts."""
+    """Return the text of a content, which from some providers is a list of parts."""
     if isinstance(content, list):
         return "".join(_plain(part.get("text")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""

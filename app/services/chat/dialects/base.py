@@ -1,4 +1,4 @@
-"""What a dialect is: the language in which one provider is asked, and understood."""
+"""The interface of a dialect: it writes the requests and reads the answers of one chat API."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from app.services.chat.dialects.answers import Answer
 from app.upstream.reading import Body, Register
 
 Request = dict[str, object]
-"""What is sent to a provider, in its own words."""
+"""The JSON body of a request, in the provider's words."""
 
 
 class Dialect(Protocol):
-    """The language in which one provider is asked and understood; made for each attempt."""
+    """Writes the requests and reads the answers of one chat API; made for each attempt."""
 
     window_before: int | None
-    """The window in tokens that the model was loaded with before the attempt, where that is known."""
+    """The window, in tokens, with which the model was loaded before the attempt, if it is known."""
 
     def request(self, body: ChatBody) -> tuple[Request, list[str]]:
-        """Return the request for *body*, without model and stream, and notices of what is not in it.
+        """Return the request for *body*, without model and stream, and notices about the fields left out.
 
-        :raises NotSupported: for what the provider does not know
+        :raises NotSupported: when the provider does not know a field of *body*
         """
 
     def open(self, model: str, request: Request, register: Register) -> Body:
         """Send a request and return its open answer.
 
-        :param register: told the connection before the answer begins, so that one can hang up on it
+        :param register: is called with the connection before the answer begins, so that it can be closed
         :raises ModelNotFound: when the provider does not have the model
         """
 
     def new_answer(self) -> Answer:
-        """Return an empty answer."""
+        """Return an empty answer, which :meth:`open`'s bytes are fed to."""
 
     def translated(self, model: str) -> AbstractContextManager[None]:
-        """Turn what reading an answer raises into our errors."""
+        """Turn the exceptions of reading an answer, in this block, into service errors."""

@@ -1,4 +1,4 @@
-"""Ollama's own language, ``/api/chat``: for what its ``/v1`` ignores."""
+"""The dialect of Ollama's own ``/api/chat``, for chats with fields that Ollama's ``/v1`` ignores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from app.upstream.json import count, objects
 from app.upstream.reading import Body, Register
 
 NATIVE_ONLY = (*OLLAMA_ONLY, "think")
-"""The fields of a chat that Ollama's ``/v1`` ignores, so that it goes by ``/api/chat``."""
+"""The fields that Ollama's ``/v1`` ignores: a chat with one of them goes to ``/api/chat``."""
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
 _AS_THEY_ARE = ("tools", "format", "think", "keep_alive", "truncate", "logprobs", "top_logprobs")
 
 
 class OllamaDialect:
-    """Ollama's own language: ``/api/chat``."""
+    """The dialect of Ollama's own ``/api/chat``."""
 
     window_before: int | None = None
 
@@ -35,7 +35,7 @@ class OllamaDialect:
         self._windows = windows
 
     def request(self, body: ChatBody) -> tuple[Request, list[str]]:
-        """Return the request for *body*; what `options` name goes before the common settings."""
+        """Return the request for *body*; an entry of `options` overrides a common field such as `top_p`."""
         common: Request = {name: value for name in _SAMPLING if (value := body.get(name)) is not None}
         if body.get("max_tokens"):
             common["num_predict"] = body["max_tokens"]
@@ -45,7 +45,11 @@ class OllamaDialect:
         return {"messages": messages, **request, **({"options": options} if options else {})}, []
 
     def open(self, model: str, request: Request, register: Register) -> Body:
-        """Send a request and return its open answer, with a window for which the model is not loaded anew."""
+        """Send a request and return its open answer.
+
+        A `num_ctx` is added so that Ollama does not load the model anew: see
+        :meth:`~app.services.chat.context_window.ContextWindows.for_request`.
+        """
         options: Any = request.get("options", {})
         provider = self._ollama.provider
         self.window_before = self._windows.loaded(provider, model)
@@ -60,12 +64,12 @@ class OllamaDialect:
         return OllamaAnswer(self._ollama.name, self._ollama.provider.api_key)
 
     def translated(self, _model: str) -> AbstractContextManager[None]:
-        """Turn what reading an answer raises into our errors."""
+        """Turn the exceptions of reading an answer, in this block, into service errors."""
         return self._ollama.translated()
 
 
 def _message(message: Message) -> Request:
-    """Return *message* in Ollama's words: images are bare base64, tool arguments objects."""
+    """Return *message* in Ollama's words: images are base64 without a prefix, arguments are objects."""
     found: Request = {name: value for name, value in message.items() if value and name != "tool_calls"}
     found["content"] = message["content"]
     if message.get("images"):
@@ -77,7 +81,7 @@ def _message(message: Message) -> Request:
 
 def _tool_call(call: ToolCall) -> Request:
     function = call["function"]
-    if isinstance(function["arguments"], str):  # a model wrote no object; Ollama takes nothing else
+    if isinstance(function["arguments"], str):  # the model wrote no object, and Ollama takes only objects
         function = {**function, "arguments": {}}
     return {**({"id": call["id"]} if call.get("id") else {}), "function": function}
 
@@ -115,7 +119,7 @@ class OllamaAnswer(Answer):
     def _finish(self, part: Mapping[str, object]) -> None:
         self.done = True
         reason = _text(part.get("done_reason")) or "stop"
-        # Ollama's own word for an answer that asks for a tool is `stop`; /v1 says it like this.
+        # For an answer that calls a tool, /api/chat says `stop`; /v1 says `tool_calls`.
         self.finish_reason = "tool_calls" if self.tool_calls and reason == "stop" else reason
         completion = count(part.get("eval_count"))
         if completion is not None or self.is_silent:

@@ -1,4 +1,4 @@
-"""Chats by ``/v1/chat/completions``, through the openai client."""
+"""The dialect of ``/v1/chat/completions``, sent through the openai client."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from app.upstream.failures import invalid_response
 from app.upstream.reading import SIZE_LIMIT, Body, Register, TooMuch
 
 OLLAMA_ONLY = ("options", "keep_alive", "truncate")
-"""The fields of a chat that only Ollama's own API knows."""
+"""The fields of a chat that only Ollama's own API has."""
 
 _AS_THEY_ARE = ("temperature", "top_p", "stop", "seed", "max_tokens", "tools", "logprobs", "top_logprobs")
 _EFFORTS: dict[bool | str, str] = {True: "medium", False: "none"}
 
 
 class OpenAIDialect:
-    """The language of every OpenAI-compatible provider: ``/v1/chat/completions``."""
+    """The dialect of every OpenAI-compatible provider: ``/v1/chat/completions``."""
 
     window_before: int | None = None
     sends_thinking = False  # a provider may refuse a field that it does not know
@@ -38,7 +38,7 @@ class OpenAIDialect:
     def request(self, body: ChatBody) -> tuple[Request, list[str]]:
         """Return the request for *body*.
 
-        :raises NotSupported: for what only Ollama's own API knows
+        :raises NotSupported: when *body* has a field that only Ollama's own API has
         """
         _refuse_ollamas_own(self._provider, body)
         request = {name: value for name in _AS_THEY_ARE if (value := body.get(name)) is not None}
@@ -70,14 +70,14 @@ class OpenAIDialect:
         return OpenAIAnswer(self._provider.name, self._provider.api_key)
 
     def translated(self, model: str) -> AbstractContextManager[None]:
-        """Turn what reading an answer raises into our errors."""
+        """Turn the exceptions of reading an answer, in this block, into service errors."""
         return openai_client.translated(self._provider, model)
 
 
 class OllamaV1Dialect(OpenAIDialect):
-    """OpenAI's language as Ollama's ``/v1`` understands it."""
+    """OpenAI's dialect as Ollama's ``/v1`` understands it."""
 
-    sends_thinking = True
+    sends_thinking = True  # Ollama reads `reasoning` in the messages
 
     def request(self, body: ChatBody) -> tuple[Request, list[str]]:
         """Return the request for *body*, without ``max_tokens``."""
@@ -88,9 +88,9 @@ class OllamaV1Dialect(OpenAIDialect):
 
 
 class UnstreamedBody:
-    """The answer of a provider that was asked for a stream and gave it whole, as a stream of one event.
+    """Turns a whole answer into a stream of one event, for a provider that ignores `stream`.
 
-    :param answer: an empty one, which checks the provider's
+    :param answer: an empty answer, with which the provider's answer is checked
     """
 
     def __init__(self, body: Body, answer: OpenAIAnswer) -> None:
@@ -100,9 +100,9 @@ class UnstreamedBody:
         self._is_whole = False
 
     def receive(self) -> bytes | None:
-        """Return the event and the terminator when all of the answer is there, and ``b""`` until then.
+        """Return ``b""`` until the whole answer is there, and then the event and the terminator.
 
-        :raises UpstreamError: when it is no answer
+        :raises UpstreamError: when the answer is invalid
         """
         if self._is_whole:
             return None
@@ -129,19 +129,19 @@ class UnstreamedBody:
 
 
 def _refuse_ollamas_own(provider: Provider, body: ChatBody) -> None:
-    """See to it that nothing of *body* is dropped in silence."""
+    """Raise for a field that only Ollama's own API has: no field is dropped silently."""
     for name in OLLAMA_ONLY:
         if body.get(name) is not None:
             raise NotSupported(
-                f"{name}: {provider.name} does not know it; it is Ollama's own.",
+                f"{provider.name} does not know the field {name}: only Ollama has it.",
                 hint="Leave it out, or ask a provider of the kind ollama. temperature, top_p, seed, stop and "
-                "max_tokens work everywhere.",
+                "max_tokens work with every provider.",
                 details={name: [f"{provider.name} does not know it."], "provider": provider.id},
             )
 
 
 def _message(message: Message, sends_thinking: bool) -> Request:
-    """Return *message* in OpenAI's words: images are parts of it, tool arguments texts."""
+    """Return *message* in OpenAI's words: images are parts of the content, tool arguments are text."""
     found: Request = {"role": message["role"], "content": message["content"]}
     if message.get("images"):
         text = [{"type": "text", "text": message["content"]}] if message["content"] else []
@@ -157,7 +157,7 @@ def _message(message: Message, sends_thinking: bool) -> Request:
 
 
 def _with_ids(messages: list[Message]) -> list[Message]:
-    """Return *messages* with an id in each tool call, and the same in its result: OpenAI wants them."""
+    """Return *messages* with an id in each tool call, and the same id in its result: OpenAI requires them."""
     found: list[Message] = []
     waiting: list[tuple[str, str]] = []  # the function's name and the id of calls without a result yet
     for message in messages:
@@ -179,7 +179,7 @@ def _with_ids(messages: list[Message]) -> list[Message]:
 
 def _tool_call(call: ToolCall) -> Request:
     function = call["function"]
-    given = function["arguments"]  # a text is what a model wrote that is no JSON object
+    given = function["arguments"]  # text when the model wrote no valid JSON object
     arguments = given if isinstance(given, str) else json.dumps(given)
     return {
         "id": call["id"],
