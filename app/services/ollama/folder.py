@@ -1,4 +1,6 @@
-"""Read Ollama's models folder, when it is on this machine. Nothing here writes to it::
+"""Read Ollama's models folder, if it is on this machine. Nothing here writes to the folder.
+
+It holds::
 
     manifests/<host>/<namespace>/<model>/<tag>   JSON: the layers of a model
     blobs/sha256-<hex>                           a layer
