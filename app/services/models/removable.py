@@ -98,6 +98,7 @@ def _of_former(row: KeptVersion, models: Mapping[str, InstalledModel], known: Kn
         and other.digest != installed["digest"]
         and key_of(other.name) in models
     ]
+    # The newest comes first: it is the one that a rollback installs.
     if ways_back[0].name != row.name:
         return True, f"A rollback of {row.model} leads to a newer version than this one."
     if known.now - row.created_at >= IDLE:
