@@ -1,4 +1,4 @@
-"""How this API parses arguments, logs requests, answers failures, and documents arguments and failures."""
+"""The base of all views: parse arguments, give each request an id and a log line, and answer errors."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NO_JSON = "The body is not valid JSON."
-# Python reads these, though they are not JSON or cannot be written as JSON again: NaN, infinite numbers, and
-# half a surrogate pair. What matches may still be valid, so the value itself is checked then.
+# Python's parser accepts NaN, infinite numbers and lone surrogates, which are not JSON or cannot be written
+# as JSON again. A match only means that the body may hold one; then the parsed value is checked.
 _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 
 
 class Parser(FlaskParser):
-    """Bad input is 400 here."""
+    """Parses arguments; invalid input is 400, not webargs's 422."""
 
     DEFAULT_VALIDATION_STATUS = HTTPStatus.BAD_REQUEST
 
     def load_json(self, req: Request, schema: Any) -> Any:
-        """Return the body's JSON value; whatever cannot be one is bad input."""
+        """Return the JSON value of the body; a body without one is invalid input."""
         try:
             value = super().load_json(req, schema)
             if _SUSPECT.search(req.get_data(cache=True)):
                 json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError) as exc:
-            message = "The body holds half a character." if isinstance(exc, UnicodeError) else _NO_JSON
+            message = "The body holds an incomplete character." if isinstance(exc, UnicodeError) else _NO_JSON
             self.handle_error(
                 ValidationError({"json": [message]}), req, schema, error_status_code=None, error_headers=None
             )
@@ -57,7 +57,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
-    """The API, with the one error body for everything that fails."""
+    """The API, whose errors all have the same body."""
 
     ERROR_SCHEMA = ErrorSchema
 
@@ -69,7 +69,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
 
 def add_request_hooks(app: Flask) -> None:
-    """Give each request an id and a line in the log."""
+    """Give each request an id and a log line."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -84,13 +84,13 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     milliseconds = (time.monotonic() - g.started) * 1000
-    path = request.path.encode("unicode_escape").decode("ascii")  # no forged lines in the log
+    path = request.path.encode("unicode_escape").decode("ascii")  # a line break would forge a log line
     log.info("%s %s %s %d %.1f ms", g.request_id, request.method, path, response.status_code, milliseconds)
     return response
 
 
 def answer_service_error(error: ServiceError) -> Response:
-    """Answer what a service raised."""
+    """Answer with the error that a service raised."""
     log.info("%s %s: %s", g.request_id, error.error_type, error.message)
     response = _answer(error.body(g.request_id), error.status)
     if error.retry_after is not None:
@@ -99,7 +99,7 @@ def answer_service_error(error: ServiceError) -> Response:
 
 
 def answer_http_error(error: HTTPException) -> Response:
-    """Answer what Flask, Werkzeug or webargs raised."""
+    """Answer with the error that Flask, Werkzeug or webargs raised."""
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     faults = getattr(error, "data", {}).get("messages")
     if faults is not None:
@@ -116,7 +116,7 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_unexpected_error(error: Exception) -> Response:
-    """Answer a fault of this program: its log tells more, the client only that."""
+    """Answer a fault of this program: the details go to the log, not to the client."""
     log.error("%s unexpected %s", g.request_id, type(error).__name__, exc_info=error)
     body = error_body(
         "The server failed. Its log says more.",
@@ -128,14 +128,14 @@ def answer_unexpected_error(error: Exception) -> Response:
 
 
 def _answer(body: dict[str, Any], status: int) -> Response:
-    """Answer with an error *body*, in the shape that the client expects."""
+    """Answer with an error *body*, below ``/v1`` in OpenAI's form."""
     response = jsonify(openai_error(body, status) if speaks_openai(request.path) else body)
     response.status_code = status
     return response
 
 
 def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
-    """Return the error body for marshmallow's *faults*, by location and field."""
+    """Return the error body for marshmallow's *faults*, which are by location and field."""
     fields = faults.get("json", faults)
     if fields == {"_schema": ["Invalid input type."]}:
         fields = ["The body must be a JSON object."]
@@ -151,7 +151,7 @@ def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentences(faults: Any, path: str) -> list[str]:
-    """Name the field before each message, but for those that name it themselves."""
+    """Return all messages, each with its field in front, unless the message names the field itself."""
     if isinstance(faults, dict):
         return [
             sentence

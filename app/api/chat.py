@@ -25,22 +25,22 @@ _COMPARE = {
 blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats with a model")
 
 
-# Instances, not classes: a class is made anew for each request.
+# Schema instances, not classes: flask-smorest would make a new instance of a class for each request.
 @blp.post("")
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(ChatRequestSchema(), example={"message": "Why is the sky blue?"})
 @blp.response(200, ChatResponseSchema())
 @blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
-@blp.alt_response(429, schema=ErrorSchema, description="The provider wants fewer requests")
-@blp.alt_response(503, schema=ErrorSchema, description="The provider is not running, or busy")
+@blp.alt_response(429, schema=ErrorSchema, description="The provider allows no more requests for now")
+@blp.alt_response(503, schema=ErrorSchema, description="The provider is not running, or is busy")
 @blp.alt_response(504, schema=ErrorSchema, description="The provider did not answer in time")
 def chat(body: ChatBody) -> dict[str, Any] | Response:
-    """Ask a model
+    """Chat with a model
 
-    With `"stream": true` the answer is a `text/event-stream`: `start`, then `delta` with `content`,
-    `thinking` or `tool_calls`, then exactly one of `done` (this response) or `error` (the error body).
-    While Ollama loads the model, `loading` comes after `start`.
+    With `"stream": true` the answer is a `text/event-stream`: one `start`, then `delta` events with
+    `content`, `thinking` or `tool_calls`, then exactly one `done` (the response below) or `error` (the error
+    body). While Ollama loads the model, `loading` events come after `start`.
     """
     answering = services.conversation_chat if body.get("conversation_id") else services.chat
     events = answering.answer(body, g.request_id)
@@ -52,11 +52,11 @@ def chat(body: ChatBody) -> dict[str, Any] | Response:
 @blp.arguments(CompareRequestSchema, example=_COMPARE)
 @blp.response(200, CompareResponseSchema)
 def compare(body: dict[str, Any]) -> dict[str, Any] | Response:
-    """Ask several models the same, side by side
+    """Ask several models the same question at once
 
-    One that fails has its error in its result, and does not hurt the others. With `"stream": true` the
-    answer is a `text/event-stream`: `start`, then `delta`, `loading`, `answer` and `failed`, each with the
-    number of its `target`, then exactly one of `done` (this response) or `error`.
+    When a model fails, its result holds its error, and the other models still answer. With `"stream": true`
+    the answer is a `text/event-stream`: one `start`, then `delta`, `loading`, `answer` and `failed` events,
+    each with the number of its `target`, then exactly one `done` (the response below) or `error`.
     """
     events = services.compare.answer(body, g.request_id)
     return event_stream(events) if body["stream"] else last_event(events)
@@ -64,11 +64,11 @@ def compare(body: dict[str, Any]) -> dict[str, Any] | Response:
 
 @blp.delete("/<request_id>")
 @blp.response(204)
-@blp.alt_response(404, schema=ErrorSchema, description="No such answer is being made")
+@blp.alt_response(404, schema=ErrorSchema, description="No running answer has this id")
 def stop_chat(request_id: str) -> None:
-    """Stop an answer that is being made
+    """Stop a running answer
 
-    Its stream ends with an `error` of the type `chat_stopped`. The id is in `start`, and in the
-    `X-Request-ID` header, which a client may choose itself.
+    The answer's stream ends with an `error` of the type `chat_stopped`. `request_id` is in the `start` event
+    and in the `X-Request-ID` header of the answer. A client may choose it: send the header with the request.
     """
     services.chat.stop(request_id)

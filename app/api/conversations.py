@@ -1,4 +1,4 @@
-"""``/api/conversations``: chats that are kept."""
+"""``/api/conversations``: stored chats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.schemas.conversations import (
 )
 from app.services.conversations import Listing, Summary, WholeConversation, as_markdown, file_name
 
-blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Chats that are kept")
+blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", description="Stored chats")
 
 
 @blp.post("")
@@ -34,7 +34,7 @@ blp = Blueprint("conversations", __name__, url_prefix="/api/conversations", desc
 @blp.response(201, ConversationSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider")
 def create_conversation(body: dict[str, Any]) -> Summary:
-    """Begin a conversation; every field may be left out"""
+    """Create a conversation; all fields are optional"""
     _check_provider(body)
     return services.conversations.create(**body)
 
@@ -43,7 +43,7 @@ def create_conversation(body: dict[str, Any]) -> Summary:
 @blp.arguments(ConversationQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, ConversationListSchema)
 def list_conversations(query: dict[str, Any]) -> Listing:
-    """List the conversations, or those that hold certain words, the last used first"""
+    """List or search the conversations, the last used first"""
     return services.conversations.all(**query)
 
 
@@ -52,10 +52,10 @@ def list_conversations(query: dict[str, Any]) -> Listing:
 @blp.arguments(ImportSchema)
 @blp.response(201, ImportResultSchema)
 def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
-    """Import conversations that were exported as JSON: all of them or, when one is faulty, none
+    """Import conversations that were exported as JSON
 
-    The body is one exported conversation, a list of them, or such a list as `conversations`. They get
-    new ids.
+    The body is one exported conversation, a list of them, or an object with such a list as `conversations`.
+    The conversations get new ids. When one of them is invalid, none is imported.
     """
     imported = services.conversations.import_(body["conversations"])
     return {"conversations": imported, "total": len(imported)}
@@ -66,7 +66,7 @@ def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
 @blp.response(200, WholeConversationSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
 def get_conversation(query: dict[str, Any], id: str) -> WholeConversation:
-    """Get a conversation with its newest messages, or with those before one of them"""
+    """Get a conversation with its newest messages, or with those before a certain message"""
     return services.conversations.get(id, **query)
 
 
@@ -75,7 +75,7 @@ def get_conversation(query: dict[str, Any], id: str) -> WholeConversation:
 @blp.response(200, ConversationSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="No such conversation or provider")
 def update_conversation(body: dict[str, Any], id: str) -> Summary:
-    """Change the fields that are named; the others stay"""
+    """Change the fields of the body; all other fields stay as they are"""
     _check_provider(body)
     return services.conversations.update(id, **body)
 
@@ -84,7 +84,7 @@ def update_conversation(body: dict[str, Any], id: str) -> Summary:
 @blp.response(204)
 @blp.alt_response(404, schema=ErrorSchema, description="No such conversation")
 def delete_conversation(id: str) -> None:
-    """Delete a conversation with its messages, also while an answer is being made"""
+    """Delete a conversation with its messages, even while an answer is running"""
     services.conversations.delete(id)
 
 
@@ -110,6 +110,6 @@ def _file(content: str, content_type: str, name: str) -> Response:
 
 
 def _check_provider(body: dict[str, Any]) -> None:
-    """See to it that the provider a conversation names is one."""
+    """Check that the provider of a conversation exists."""
     if body.get("provider"):
         services.providers.get(body["provider"])

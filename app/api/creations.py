@@ -1,4 +1,4 @@
-"""``/api/providers/ollama/create``: models that are made from another one, or from an uploaded file."""
+"""``/api/providers/ollama/create``: create models from an installed model, or from an uploaded file."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ UPLOAD_TYPE = "application/octet-stream"
 
 
 class Parser(base.Parser):
-    """The fields of an upload come in the query: its body is the file, which must not be read here."""
+    """Takes the fields of an upload from the query: the body is the file, which a service reads."""
 
     def load_json(self, req: Request, schema: Any) -> Any:
-        """Return the fields of a request."""
+        """Return the fields, from the query of an upload or from a JSON body."""
         if req.mimetype == UPLOAD_TYPE:
             return self.load_querystring(req, schema)
         return super().load_json(req, schema)
 
 
 class Blueprint(base.Blueprint):
-    """The views that take a file."""
+    """The views that accept a file."""
 
     ARGUMENTS_PARSER = Parser()
 
 
-blp = Blueprint(
-    "creations", __name__, url_prefix="/api/providers/ollama", description="Models that are made here"
-)
+blp = Blueprint("creations", __name__, url_prefix="/api/providers/ollama", description="Creating models")
 
 _FILE = {UPLOAD_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
@@ -47,16 +45,18 @@ _FILE = {UPLOAD_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 @blp.response(200, CreatedSchema)
 @blp.alt_response(404, schema=ErrorSchema, description="The model of `from` is not installed")
 @blp.alt_response(
-    409, schema=ErrorSchema, description="The name is taken, and `overwrite` is not true, or protected"
+    409, schema=ErrorSchema, description="The name is taken and `overwrite` is false, or it is protected"
 )
 @blp.alt_response(413, schema=ErrorSchema, description="The file is larger than BACKEND_MAX_UPLOAD")
-@blp.alt_response(500, schema=ErrorSchema, description="Ollama could not make it; `details` tell why")
+@blp.alt_response(
+    500, schema=ErrorSchema, description="Ollama could not create the model; `details` tell why"
+)
 @blp.doc(requestBody={"content": _FILE})
 def create_model(body: Creation) -> Created | Response:
-    """Make a model from an installed one, or from a GGUF file
+    """Create a model from an installed model, or from a GGUF file
 
-    A file is the body itself, of the type `application/octet-stream`; the fields are then parameters of the
-    query: `?model=mine&digest=sha256:...`.
+    To upload a file, send it as the body with the type `application/octet-stream`. The fields are then query
+    parameters: `?model=mine&digest=sha256:...`.
     """
     if request.mimetype == UPLOAD_TYPE:
         order = services.creations.from_file(body, request.stream, request.content_length)

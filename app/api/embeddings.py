@@ -23,11 +23,11 @@ blp = Blueprint("embeddings", __name__, url_prefix="/api/embeddings", descriptio
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(EmbeddingRequestSchema, example={"input": ["The sky", "The sea"], "model": "nomic-embed-text"})
 @blp.response(200, EmbeddingResponseSchema)
-@blp.alt_response(400, schema=ErrorSchema, description="Bad input, or the model cannot embed")
+@blp.alt_response(400, schema=ErrorSchema, description="Invalid input, or the model makes no embeddings")
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
 def embed(body: EmbeddingRequest) -> EmbeddingResponse:
-    """Embed texts
+    """Make embeddings of texts
 
-    The vectors come in the order of the texts.
+    The vectors are in the order of the texts.
     """
     return last_event(services.embeddings.embed(body, g.request_id))

@@ -1,4 +1,4 @@
-"""``/api/health``: whether the server is well."""
+"""``/api/health``: the health of this server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ blp = Blueprint("health", __name__, description="The server itself")
 @blp.get("/api/health")
 @blp.response(200, HealthSchema)
 def get_health() -> dict[str, Any]:
-    """Tell whether the server is well; no upstream is asked"""
+    """Get the health of this server; providers are not checked"""
     found = [services.providers.damage, services.settings.damage]
     warnings = [warning for warning in found if warning]
     status = "degraded" if warnings else "ok"

@@ -1,4 +1,4 @@
-"""``/api/providers/ollama/models``: the models that are installed there."""
+"""``/api/providers/ollama/models``: the models that are installed on the Ollama server."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ blp = Blueprint("models", __name__, url_prefix="/api/providers/ollama", descript
 @blp.get("/models")
 @blp.arguments(ModelQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, ModelListingSchema)
-@blp.alt_response(304, description="As `If-None-Match` says")
+@blp.alt_response(304, description="The list has not changed since the ETag in `If-None-Match`")
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 @blp.alt_response(504, schema=ErrorSchema, description="Ollama did not answer in time")
 def list_models(query: dict[str, Any]) -> Response:
-    """List the installed models, newest first"""
+    """List the installed models, the newest first"""
     answer = jsonify(ModelListingSchema().dump(services.models.list(**query)))
     answer.add_etag(weak=True)
     answer.make_conditional(request)
@@ -41,22 +41,26 @@ def list_models(query: dict[str, Any]) -> Response:
 
 @blp.get("/models/<path:model>")
 @blp.response(200, ModelDetailSchema)
-@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+@blp.alt_response(
+    404, schema=ErrorSchema, description="The model is not installed; `details` list those that are"
+)
 def get_model(model: str) -> ModelDetail:
-    """Get all that is known of a model"""
+    """Get the details of a model"""
     return services.models.get(model)
 
 
 @blp.delete("/models/<path:model>")
 @blp.arguments(DeleteQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, DeletedSchema)
-@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
-@blp.alt_response(409, schema=ErrorSchema, description="The settings protect it")
+@blp.alt_response(
+    404, schema=ErrorSchema, description="The model is not installed; `details` list those that are"
+)
+@blp.alt_response(409, schema=ErrorSchema, description="The settings protect the model")
 def delete_model(query: dict[str, Any], model: str) -> DeletedModel:
-    """Delete a model, and tell how many bytes that freed
+    """Delete a model, and get the bytes that this frees
 
-    It is unloaded first. Layers that other models use stay, and so do former versions that updates have kept,
-    unless `versions` is true. With `dry_run` nothing is done, only told.
+    The model is unloaded first. Layers that other models use stay. Former versions that updates have kept
+    stay too, unless `versions` is true. With `dry_run` nothing is deleted.
     """
     return services.removal.delete(model, **query)
 
@@ -64,8 +68,12 @@ def delete_model(query: dict[str, Any], model: str) -> DeletedModel:
 @blp.post("/copy")
 @blp.arguments(CopySchema, example={"source": "llama3.2:1b", "destination": "mine"})
 @blp.response(200, CopiedSchema)
-@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
-@blp.alt_response(409, schema=ErrorSchema, description="The second name is taken, or protected")
+@blp.alt_response(
+    404, schema=ErrorSchema, description="The model is not installed; `details` list those that are"
+)
+@blp.alt_response(
+    409, schema=ErrorSchema, description="The name is taken and `overwrite` is false, or it is protected"
+)
 def copy_model(body: dict[str, Any]) -> CopiedModel:
-    """Give a model a second name; its layers are shared"""
+    """Copy a model to another name; the copy shares its layers"""
     return services.models.copy(**body)

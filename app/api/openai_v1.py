@@ -1,4 +1,4 @@
-"""``/v1``: what clients of OpenAI's API already speak."""
+"""``/v1``: OpenAI's API, for clients that already use it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Json = dict[str, Any]
 
 
 class OpenAIBlueprint(Blueprint):
-    """Views whose failures have OpenAI's shape, also in the API docs."""
+    """Views whose errors have OpenAI's form; this blueprint documents that."""
 
     def _prepare_response_doc(self, doc: Json, doc_info: Json, **kwargs: Any) -> Json:
         doc = super()._prepare_response_doc(doc, doc_info, **kwargs)
         content = {"application/json": {"schema": OpenAIErrorSchema}}
-        doc["responses"]["default"] = {"description": "The error, as OpenAI shapes it", "content": content}
+        doc["responses"]["default"] = {"description": "The error in OpenAI's form", "content": content}
         return doc
 
 
@@ -41,7 +41,7 @@ blp = OpenAIBlueprint(
     "openai_v1",
     __name__,
     url_prefix=PREFIX,
-    description="The same models, for clients that speak OpenAI's API",
+    description="The same models, for clients of OpenAI's API",
 )
 
 
@@ -55,8 +55,9 @@ blp = OpenAIBlueprint(
 def create_chat_completion(body: OpenAIRequest) -> Response:
     """Answer a conversation
 
-    All other parameters are passed on as they are. With `"stream": true` the provider's chunks are passed
-    back as they come; what fails in mid-stream is an event `{"error": ...}`, and then there is no `[DONE]`.
+    All other parameters are passed on to the provider unchanged. With `"stream": true` the provider's chunks
+    are passed back as they come. An error in the middle of the stream is an event `{"error": ...}`, which
+    ends the stream without `[DONE]`.
     """
     return _answer("chat/completions", body)
 
@@ -68,7 +69,7 @@ def create_chat_completion(body: OpenAIRequest) -> Response:
 def create_completion(body: OpenAIRequest) -> Response:
     """Continue a text
 
-    Parameters and streams are passed on and back as those of chat completions.
+    Parameters and streams are passed on as for chat completions.
     """
     return _answer("completions", body)
 
@@ -78,7 +79,7 @@ def create_completion(body: OpenAIRequest) -> Response:
 @blp.arguments(OpenAIEmbeddingSchema(), example={"model": "nomic-embed-text", "input": "The sky"})
 @blp.response(200, OpenAIAnswerSchema)
 def create_embedding(body: OpenAIRequest) -> Response:
-    """Make vectors of texts"""
+    """Make embeddings of texts"""
     return _answer("embeddings", body)
 
 
@@ -87,8 +88,8 @@ def create_embedding(body: OpenAIRequest) -> Response:
 def list_openai_models() -> OpenAIModelList:
     """List the models of all enabled providers
 
-    Those of the default provider have their bare names, others read `provider/model`. A provider that
-    does not answer within seconds is left out.
+    Models of the default provider have their plain names; all others are named `provider/model`. A provider
+    that does not answer within a few seconds is left out.
     """
     return services.gateway_models.list_models()
 
@@ -96,7 +97,7 @@ def list_openai_models() -> OpenAIModelList:
 @blp.get("/models/<path:model>")
 @blp.response(200, OpenAIModelSchema)
 def get_openai_model(model: str) -> OpenAIModel:
-    """Show one model"""
+    """Get one model"""
     return services.gateway_models.get_model(model)
 
 

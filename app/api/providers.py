@@ -30,11 +30,11 @@ _OWN = {"id": "mine", "name": "Mine", "base_url": "http://localhost:1234/v1", "e
 
 
 @blp.get("")
-@blp.response(200, description="The providers, an object by id")
+@blp.response(200, description="An object with each provider by its id")
 def list_providers() -> dict[str, Any]:
     """List the providers, by id
 
-    API keys are never shown: `api_key_set` and `api_key_last4` tell whether there is one.
+    API keys are never shown: `api_key_set` tells whether a provider has one, `api_key_last4` how it ends.
     """
     return {id: ProviderSchema().dump(p) for id, p in services.providers.all().items()}
 
@@ -44,7 +44,7 @@ def list_providers() -> dict[str, Any]:
 @blp.response(201, ProviderSchema)
 @blp.alt_response(409, schema=ErrorSchema, description="The id is taken")
 def create_provider(body: dict[str, Any]) -> tuple[Provider, dict[str, str]]:
-    """Add a provider of one's own"""
+    """Add a custom provider"""
     provider = services.providers.create(**body)
     return provider, {"Location": url_for("providers.get_provider", id=provider.id)}
 
@@ -60,9 +60,10 @@ def get_provider(id: str) -> Provider:
 @blp.arguments(ProviderReplaceSchema)
 @blp.response(200, ProviderSchema)
 def replace_provider(body: dict[str, Any], id: str) -> Provider:
-    """Set a provider
+    """Replace the settings of a provider
 
-    What is left out gets its default, but for `api_key`, which stays. Read-only fields are passed over.
+    A field that is left out gets its default, except `kind` and `api_key`, which stay. The key stays only
+    while `base_url` is on the same server. Read-only fields are ignored.
     """
     return services.providers.replace(id, **body)
 
@@ -71,22 +72,28 @@ def replace_provider(body: dict[str, Any], id: str) -> Provider:
 @blp.arguments(ProviderFieldsSchema, example={"enabled": True})
 @blp.response(200, ProviderSchema)
 def update_provider(body: dict[str, Any], id: str) -> Provider:
-    """Change some of a provider's settings"""
+    """Change some settings of a provider
+
+    A `base_url` on another server removes the API key, unless the request has a new one.
+    """
     return services.providers.update(id, **body)
 
 
 @blp.delete("/<id>")
 @blp.response(204)
-@blp.alt_response(409, schema=ErrorSchema, description="It is shipped: disable it instead")
+@blp.alt_response(409, schema=ErrorSchema, description="It is shipped with the program: disable it instead")
 def delete_provider(id: str) -> None:
-    """Delete a provider of one's own"""
+    """Delete a custom provider"""
     services.providers.delete(id)
 
 
 @blp.post("/<id>/test")
 @blp.response(200, ProviderTestSchema)
 def test_provider(id: str) -> ProviderTest:
-    """Test the connection to a provider, and keep the outcome as its status"""
+    """Test the connection to a provider
+
+    The outcome becomes the provider's `status`. A failed test is a 200 too, with the reason as its `status`.
+    """
     return services.provider_check.test(id)
 
 

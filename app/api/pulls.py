@@ -1,4 +1,4 @@
-"""``/api/providers/ollama/pull`` and ``pulls``: downloads that go on whoever waits for them."""
+"""``/api/providers/ollama/pull`` and ``pulls``: downloads, which do not need a waiting client."""
 
 from __future__ import annotations
 
@@ -34,21 +34,23 @@ blp = Blueprint(
 @blp.arguments(IdempotencySchema(), location="headers")
 @blp.response(200, PullResultSchema)
 @blp.alt_response(
-    "2XX", schema=PlanSchema, description="200 with `dry_run`: what would be fetched and needed"
+    "2XX", schema=PlanSchema, description="200 with `dry_run`: what would be downloaded and needed"
 )
 @blp.alt_response(202, schema=PullSchema, description="With `background`: the pull")
-@blp.alt_response(422, schema=ErrorSchema, description="The Idempotency-Key came with another body before")
+@blp.alt_response(
+    422, schema=ErrorSchema, description="The Idempotency-Key was used before with another body"
+)
 @blp.alt_response(500, schema=ErrorSchema, description="The pull failed; `details` tell why")
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
-@blp.alt_response(504, schema=ErrorSchema, description="It takes longer; the pull goes on")
-@blp.alt_response(507, schema=ErrorSchema, description="It does not fit on the disk; nothing is begun")
+@blp.alt_response(504, schema=ErrorSchema, description="The pull takes longer, and goes on")
+@blp.alt_response(507, schema=ErrorSchema, description="The model does not fit; no pull is started")
 def pull_model(body: PullRequest, headers: dict[str, Any]) -> Response | dict[str, Any]:
-    """Download a model, and wait until it is there
+    """Pull a model, and wait until the pull is finished
 
-    A model that is being pulled already is joined. The pull goes on whoever waits for it: a client that
-    leaves, a restart of this server or of Ollama do not end it. With `"dry_run": true` nothing is pulled: the
-    answer is a `Plan`. With an `Idempotency-Key` the same request can be sent again and answers for the same
-    pull, also when that is over.
+    If the model is already being pulled, the request waits for that pull. A pull does not end when the client
+    leaves, or when this server or Ollama is restarted. With `"dry_run": true` nothing is pulled, and the
+    answer is a `Plan`. With an `Idempotency-Key` a client can repeat the request: it gets the same pull
+    again, even a finished one.
     """
     if body["dry_run"]:
         plan = services.plans.plan(body["model"], insecure=body["insecure"], num_ctx=body.get("num_ctx"))
@@ -87,42 +89,42 @@ def list_pulls() -> PullList:
 @blp.get("/pulls/<id>")
 @blp.response(200, PullSchema)
 def get_pull(id: str) -> PullValues:
-    """Get a pull, with its log"""
+    """Get a pull, with the lines of its progress"""
     return services.pulls.get(id)
 
 
 @blp.get("/pulls/<id>/events")
 @blp.arguments(LastEventSchema(), location="headers")
 @blp.response(200, content_type="text/event-stream")
-@blp.alt_response(204, description="There is nothing after Last-Event-ID, and nothing will come")
+@blp.alt_response(204, description="The pull is finished, and has no event after Last-Event-ID")
 def watch_pull(headers: dict[str, Any], id: str) -> Response:
-    """Watch a pull, from its beginning or from where one was
+    """Watch a pull, from its beginning or after a certain event
 
-    `progress` events, then exactly one of `done`, `error` or `cancelled`. Each has an id; come back with the
-    last one in the header `Last-Event-ID`, and nothing is missed or told twice.
+    The stream has `progress` events, then exactly one `done`, `error` or `cancelled`. Each event has an id.
+    To continue a stream, send the last id in the header `Last-Event-ID`: no event is lost or repeated.
     """
     return event_stream(services.pulls.watch(id, headers["last_event_id"], g.request_id))
 
 
 @blp.post("/pulls/<id>/pause")
 @blp.response(200, PullSchema)
-@blp.alt_response(409, schema=ErrorSchema, description="It is over")
+@blp.alt_response(409, schema=ErrorSchema, description="The pull is finished")
 def pause_pull(id: str) -> PullSummary:
-    """Pause a pull; what is here is kept"""
+    """Pause a pull; the downloaded bytes are kept"""
     return services.pulls.pause(id)
 
 
 @blp.post("/pulls/<id>/resume")
 @blp.response(200, PullSchema)
-@blp.alt_response(409, schema=ErrorSchema, description="It is done")
+@blp.alt_response(409, schema=ErrorSchema, description="The pull is done")
 def resume_pull(id: str) -> PullSummary:
-    """Go on with a pull that is paused, failed or was cancelled; of the latter two, a new one is made"""
+    """Resume a paused pull, or start a new pull for one that failed or was cancelled"""
     return services.pulls.resume(id)
 
 
 @blp.post("/pulls/<id>/cancel")
 @blp.response(200, PullSchema)
-@blp.alt_response(409, schema=ErrorSchema, description="It is over")
+@blp.alt_response(409, schema=ErrorSchema, description="The pull is finished")
 def cancel_pull(id: str) -> PullSummary:
     """Cancel a pull; installed models stay as they are"""
     return services.pulls.cancel(id)
@@ -130,7 +132,7 @@ def cancel_pull(id: str) -> PullSummary:
 
 @blp.delete("/pulls/<id>")
 @blp.response(204)
-@blp.alt_response(409, schema=ErrorSchema, description="It is not over")
+@blp.alt_response(409, schema=ErrorSchema, description="The pull is not finished")
 def delete_pull(id: str) -> None:
-    """Forget a pull that is over"""
+    """Delete a finished pull from the list; the model stays"""
     services.pulls.delete(id)

@@ -33,9 +33,11 @@ def list_running() -> RunningList:
 @blp.post("/load")
 @blp.arguments(LoadSchema, example={"model": "llama3.2:1b", "keep_alive": "10m"})
 @blp.response(200, LoadedSchema)
-@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+@blp.alt_response(
+    404, schema=ErrorSchema, description="The model is not installed; `details` list those that are"
+)
 def load_model(body: dict[str, Any]) -> LoadedModel:
-    """Load a model into memory, and wait until it is there"""
+    """Load a model into memory, and wait until it is loaded"""
     loaded = services.memory.load(**body)
     services.usage.touch("ollama", body["model"])
     return loaded
@@ -44,10 +46,12 @@ def load_model(body: dict[str, Any]) -> LoadedModel:
 @blp.post("/unload")
 @blp.arguments(UnloadSchema, example={"model": "llama3.2:1b"})
 @blp.response(200, UnloadedSchema)
-@blp.alt_response(404, schema=ErrorSchema, description="It is not installed; `details` list what is")
+@blp.alt_response(
+    404, schema=ErrorSchema, description="The model is not installed; `details` list those that are"
+)
 def unload_model(body: dict[str, Any]) -> UnloadedModel:
-    """Take a model out of memory
+    """Unload a model from memory
 
-    `loaded` is still true when it first has to end an answer.
+    `loaded` is still true if the model is answering a request: it is unloaded after that.
     """
     return services.memory.unload(**body)

@@ -1,4 +1,4 @@
-"""``/api/settings``: what a person changes while the program runs."""
+"""``/api/settings``: the settings that a user changes while the program runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def get_settings() -> SettingsValues:
 @blp.arguments(SettingsSchema, example={"system_prompt": "You are brief."})
 @blp.response(200, SettingsSchema)
 def put_settings(body: dict[str, Any]) -> SettingsValues:
-    """Change the settings that are named; the others stay"""
+    """Change the settings of the body; all other settings stay as they are"""
     for name in ("default_provider", "fallback_provider"):
         if body.get(name) is not None:
             services.providers.get(body[name])

@@ -32,7 +32,7 @@ blp = Blueprint(
 @blp.response(200, UpdateListSchema)
 @blp.alt_response(503, schema=ErrorSchema, description="Ollama is not running")
 def list_updates(query: dict[str, Any]) -> UpdateList:
-    """Compare the installed models with those of their registries; nothing is downloaded"""
+    """Compare the installed models with their registries' versions; nothing is downloaded"""
     return services.updates.check(refresh=query["refresh"])
 
 
@@ -40,12 +40,12 @@ def list_updates(query: dict[str, Any]) -> UpdateList:
 @blp.arguments(UpdateRequestSchema, example={"models": ["llama3.2:1b"]})
 @blp.response(202, UpdateResultSchema)
 @blp.alt_response(200, schema=UpdateResultSchema, description="With `dry_run`: what would be updated")
-@blp.alt_response(404, schema=ErrorSchema, description="One of them is not installed")
+@blp.alt_response(404, schema=ErrorSchema, description="One of the models is not installed")
 def start_updates(body: dict[str, Any]) -> UpdateResult | Response:
-    """Update models that are outdated
+    """Update outdated models
 
-    The installed version is kept under another name, for a rollback. Models in memory are skipped unless
-    `include_loaded` is true, pinned ones unless they are named.
+    The installed version of each model is kept under another name, for a rollback. Models in memory are
+    skipped unless `include_loaded` is true. Pinned models are skipped unless `models` names them.
     """
     result = services.updates.start(
         body.get("models"), include_loaded=body["include_loaded"], dry_run=body["dry_run"]
@@ -56,11 +56,11 @@ def start_updates(body: dict[str, Any]) -> UpdateResult | Response:
 @blp.post("/rollback")
 @blp.arguments(RollbackRequestSchema, example={"model": "llama3.2:1b"})
 @blp.response(200, RollbackSchema)
-@blp.alt_response(404, schema=ErrorSchema, description="No version before this one is kept")
-@blp.alt_response(409, schema=ErrorSchema, description="It is being updated or pulled")
+@blp.alt_response(404, schema=ErrorSchema, description="No earlier version of the model is kept")
+@blp.alt_response(409, schema=ErrorSchema, description="The model is being updated or pulled")
 def roll_back(body: dict[str, Any]) -> Rollback:
-    """Install the version before an update again
+    """Roll a model back to the version before its last update
 
-    The newer version is kept: another rollback installs it again.
+    The replaced version is kept: another rollback installs it again.
     """
     return services.versions.rollback(body["model"])

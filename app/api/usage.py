@@ -1,4 +1,4 @@
-"""``/api/usage``: what the calls to providers took."""
+"""``/api/usage``: the calls to providers, with their tokens and times."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ blp = Blueprint("usage", __name__, url_prefix="/api/usage", description="Calls, 
 @blp.arguments(UsageQuerySchema, location="query", unknown=RAISE)
 @blp.response(200, UsageReportSchema)
 def get_usage(query: dict[str, Any]) -> UsageReport:
-    """Sum up the calls of some days, by day, provider and model
+    """Sum up the calls to providers by day, provider and model
 
-    Days are those of UTC. Percentiles are of the newest 100,000 calls of each day and model.
+    Days are in UTC. Speeds and times are of the newest 100,000 calls of each day, provider and model.
     """
     return services.usage.report(**query)

@@ -1,4 +1,4 @@
-"""What can go wrong, and what a client is told of it.
+"""The errors that a client can get, with their HTTP statuses and slugs.
 
     ServiceError                500 internal_error
     ├── InvalidRequest          400 invalid_request            requests.py
@@ -44,7 +44,7 @@
         ├── CreateFailed        500 create_failed
         └── PullFailed          500 pull_failed
 
-A service raises one of these ``from`` its cause; :mod:`app.api.base` answers it with the one error body.
+A service raises one of these ``from`` its cause; :mod:`app.api.base` answers the client with the error body.
 """
 
 from __future__ import annotations

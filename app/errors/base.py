@@ -1,4 +1,4 @@
-"""The base of every failure, and the forms that a failure takes outside this program."""
+"""The base class of all errors, and their forms outside of Python: error bodies and stored errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """Base of every failure a service reports to its caller.
+    """Base of every error that a service reports to its caller.
 
-    :param message: a sentence that a person can act on
-    :param hint: the command or setting that mends it
+    :param message: a sentence that tells a person what is wrong
+    :param hint: the command or setting that solves the problem
     :param details: facts for a program, never secrets
-    :param retry_after: seconds after which another try makes sense
+    :param retry_after: seconds after which the client should try again
     """
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -31,22 +31,22 @@ class ServiceError(Exception):
         self.message = message
         self.hint = hint
         self.details = details or {}
-        if retry_after is not None:  # in the details too: what ends a stream has no headers
+        if retry_after is not None:  # in the details, because an error that ends a stream has no headers
             self.details = {**self.details, "retry_after": max(1, math.ceil(retry_after))}
 
     @property
     def retry_after(self) -> int | None:
-        """The seconds after which another try makes sense, where that is known."""
+        """The seconds after which the client should try again; None if unknown."""
         seconds: int | None = self.details.get("retry_after")
         return seconds
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """Return the one error body."""
+        """Return the error body for a client."""
         return error_body(self.message, self.error_type, request_id, hint=self.hint, details=self.details)
 
 
 def kept(error: ServiceError) -> dict[str, Any]:
-    """Return *error* as it can be kept in JSON."""
+    """Return *error* as JSON values, for storing it."""
     return {
         "error": error.message,
         "error_type": error.error_type,
@@ -56,7 +56,7 @@ def kept(error: ServiceError) -> dict[str, Any]:
 
 
 def restored(kept_error: dict[str, Any]) -> ServiceError:
-    """Return the error that was :func:`kept`: a plain one where no class here has its slug."""
+    """Return the error that :func:`kept` stored; a plain ServiceError if no class has its slug any more."""
     classes = [ServiceError]
     for cls in classes:
         classes.extend(cls.__subclasses__())
@@ -72,7 +72,7 @@ def error_body(
     hint: str = "",
     details: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the body that every failure answers with."""
+    """Return an error body; every error of this API has this form."""
     body: dict[str, Any] = {"error": message, "error_type": error_type}
     if hint:
         body["hint"] = hint

@@ -1,4 +1,4 @@
-"""Failures of a request: it is wrong, what it names is not there, or it comes at the wrong time."""
+"""Errors of requests: a request is invalid, names something unknown, or conflicts with the present state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.errors.base import ServiceError
 
 
 class InvalidRequest(ServiceError):
-    """The request asks for something that cannot be."""
+    """The request is invalid."""
 
     status = HTTPStatus.BAD_REQUEST
     error_type = "invalid_request"
@@ -21,7 +21,7 @@ class InvalidModelName(InvalidRequest):
 
 
 class InvalidUpload(InvalidRequest):
-    """What was sent is not a whole GGUF file, or not the one that was announced."""
+    """The uploaded file is no GGUF file, is incomplete, or does not have the digest of the request."""
 
     error_type = "invalid_upload"
 
@@ -45,13 +45,13 @@ class CapabilityMissing(InvalidRequest):
 
 
 class NotSupported(InvalidRequest):
-    """The provider does not know what the request asks for."""
+    """The provider does not support something that the request asks for."""
 
     error_type = "not_supported"
 
 
 class NotFound(ServiceError):
-    """What the request names is not there."""
+    """Something that the request names does not exist."""
 
     status = HTTPStatus.NOT_FOUND
     error_type = "not_found"
@@ -76,7 +76,7 @@ class PullNotFound(NotFound):
 
 
 class ChatNotRunning(NotFound):
-    """No answer with this request id is being made."""
+    """No running answer has this request id."""
 
     error_type = "chat_not_running"
 
@@ -88,7 +88,7 @@ class ConversationNotFound(NotFound):
 
 
 class NoPreviousVersion(NotFound):
-    """No version before the installed one is kept."""
+    """No earlier version of the model is kept."""
 
     error_type = "no_previous_version"
 
@@ -100,13 +100,13 @@ class ModelNotInRegistry(NotFound):
 
 
 class Conflict(ServiceError):
-    """Base of what the present state does not allow; each has a slug of its own."""
+    """Base of errors for requests that the present state does not allow; each subclass has its own slug."""
 
     status = HTTPStatus.CONFLICT
 
 
 class ChatStopped(Conflict):
-    """The answer was stopped by a request."""
+    """A request stopped the answer."""
 
     error_type = "chat_stopped"
 
@@ -118,37 +118,37 @@ class ModelExists(Conflict):
 
 
 class ModelProtected(Conflict):
-    """The settings say that this model is neither to be deleted nor replaced."""
+    """The settings protect this model from being deleted or replaced."""
 
     error_type = "model_protected"
 
 
 class PullFinished(Conflict):
-    """The pull is over: there is nothing to pause, resume or cancel."""
+    """The pull is finished: it cannot be paused, resumed or cancelled."""
 
     error_type = "pull_finished"
 
 
 class PullCancelled(Conflict):
-    """The pull was cancelled while somebody waited for it."""
+    """The pull was cancelled while the client waited for it."""
 
     error_type = "pull_cancelled"
 
 
 class PullActive(Conflict):
-    """The pull is not over yet."""
+    """The pull is not finished yet."""
 
     error_type = "pull_active"
 
 
 class ConversationBusy(Conflict):
-    """An answer is being made in the conversation."""
+    """The conversation has a running answer."""
 
     error_type = "conversation_busy"
 
 
 class ProviderExists(Conflict):
-    """A provider with this id is there already."""
+    """A provider with this id exists already."""
 
     error_type = "provider_exists"
 
@@ -160,7 +160,7 @@ class ProviderBuiltIn(Conflict):
 
 
 class IdempotencyKeyReused(ServiceError):
-    """The key of a request was sent before, with another one."""
+    """The request's Idempotency-Key was used before, for a different request."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     error_type = "idempotency_key_reused"

@@ -1,4 +1,4 @@
-"""Failures of this server and its machine."""
+"""Errors of this server and its machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DiskFull(ServiceError):
 
 
 class StorageFailed(ServiceError):
-    """A file of the data folder cannot be read or written."""
+    """A file in the data folder cannot be read or written."""
 
     error_type = "storage_failed"
 

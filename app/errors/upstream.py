@@ -1,4 +1,4 @@
-"""Failures of a provider, and of what a provider does for this program."""
+"""Errors of providers, and of the models that a provider pulls or creates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class UpstreamError(ServiceError):
 
 
 class InvalidUpstreamKey(UpstreamError):
-    """The provider refuses the API key, or wants one."""
+    """The provider refuses the API key, or requires one."""
 
     status = HTTPStatus.UNAUTHORIZED
     error_type = "invalid_api_key"
 
 
 class UpstreamRejected(UpstreamError):
-    """The provider understood the request and will not serve it."""
+    """The provider refuses the request."""
 
     status = HTTPStatus.BAD_REQUEST
     error_type = "upstream_rejected"
 
 
 class RateLimited(UpstreamError):
-    """The provider wants fewer requests."""
+    """The provider allows no more requests for now."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     error_type = "rate_limited"
@@ -42,7 +42,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """The provider is there and cannot take the request now."""
+    """The provider is running but cannot take the request now."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     error_type = "upstream_busy"
@@ -62,13 +62,13 @@ class PullWaits(UpstreamTimeout):
 
 
 class InvalidUpstreamResponse(UpstreamError):
-    """The provider answered something that is not what its API promises."""
+    """The provider's answer does not follow its API."""
 
     error_type = "invalid_upstream_response"
 
 
 class UpstreamIncomplete(UpstreamError):
-    """The answer ended before its terminator came."""
+    """The provider's answer ended before it was complete."""
 
     error_type = "upstream_incomplete"
 
@@ -80,7 +80,7 @@ class EmptyResponse(UpstreamError):
 
 
 class CreateFailed(UpstreamError):
-    """The model could not be made."""
+    """The model could not be created."""
 
     error_type = "create_failed"
 

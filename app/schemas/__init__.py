@@ -1,1 +1,1 @@
-"""What requests may hold and what answers look like, one module per resource."""
+"""The schemas of requests and answers, one module per resource."""

@@ -1,4 +1,4 @@
-"""The bases of all schemas, and the error body's own."""
+"""The base classes of all schemas, and the schema of the error body."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from marshmallow import EXCLUDE, Schema, fields
 
 
 class RequestSchema(Schema):
-    """A request's body: unknown fields are refused, and a missing one is named."""
+    """A request's body or parameters: unknown fields are refused, and an error names each missing field."""
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Let the messages for a missing value name the field."""
+        """Set the messages for a missing value, so that they name the field."""
         label = field_obj.metadata.get("label", field_name.replace("_", " ").capitalize())
         field_obj.error_messages["required"] = f"{label} is required"
         if not field_obj.allow_none:
@@ -19,24 +19,25 @@ class RequestSchema(Schema):
 
 
 class UpstreamSchema(Schema):
-    """An answer, an upstream's or this program's: fields that the schema does not name are left out."""
+    """An answer of an upstream or of this program; fields that the schema does not name are left out."""
 
     class Meta:
         unknown = EXCLUDE
 
 
 class ErrorSchema(Schema):
-    """The body of every failure."""
+    """The body of every error."""
 
-    error = fields.Str(required=True, metadata={"description": "A sentence a person can act on"})
+    error = fields.Str(required=True, metadata={"description": "What is wrong, as a sentence for people"})
     error_type = fields.Str(
         required=True,
-        metadata={"description": "A name for programs; see docs/errors.md for the list"},
+        metadata={"description": "The kind of error, for programs; docs/errors.md lists them"},
     )
-    hint = fields.Str(metadata={"description": "The command or setting that mends it"})
+    hint = fields.Str(metadata={"description": "The command or setting that solves the problem"})
     details = fields.Dict(
-        keys=fields.Str(), metadata={"description": "Facts for a program, such as the faulty field"}
+        keys=fields.Str(), metadata={"description": "Facts for programs, such as the faulty field"}
     )
     request_id = fields.Str(
-        required=True, metadata={"description": "Also in the log and the X-Request-ID header"}
+        required=True,
+        metadata={"description": "The request's id, also in the log and in the header `X-Request-ID`"},
     )

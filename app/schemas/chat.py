@@ -1,4 +1,4 @@
-"""What is asked in a chat."""
+"""The requests of chats and comparisons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_MESSAGES = 1000
 class ChatBody(TypedDict, total=False):
     """What :class:`ChatRequestSchema` loads.
 
-    ``dropped_messages`` is set by a conversation that did not fit the model's window.
+    A conversation that does not fit the model's window sets ``dropped_messages``; no request has that field.
     """
 
     message: str
@@ -46,23 +46,23 @@ class ChatBody(TypedDict, total=False):
 
 
 class TargetSchema(RequestSchema):
-    """Who is asked."""
+    """The provider and the model to ask."""
 
     provider = fields.Str(
         validate=not_blank("Provider"),
-        metadata={"description": "A provider's id; else the default of the settings"},
+        metadata={"description": "A provider's id; default: `default_provider` of the settings"},
     )
     model = fields.Str(
         allow_none=True,
         validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
-        metadata={"description": "A model of the provider; else the one in its settings"},
+        metadata={"description": "A model of the provider; default: the model in the provider's settings"},
     )
 
 
 class QuestionSchema(RequestSchema):
-    """What is asked: `message`, or `messages`, or both (then `message` comes last)."""
+    """The question: `message`, or `messages`, or both (then `message` comes last)."""
 
-    message = fields.Str(validate=not_blank("Message"), metadata={"description": "What the user says"})
+    message = fields.Str(validate=not_blank("Message"), metadata={"description": "The user's message"})
     messages = fields.List(
         fields.Nested(MessageSchema),
         validate=validate.Length(1, MAX_MESSAGES),
@@ -70,63 +70,69 @@ class QuestionSchema(RequestSchema):
     )
     system_prompt = fields.Str(
         allow_none=True,
-        metadata={"description": "How the model is to behave; empty for no prompt at all"},
+        metadata={
+            "description": "Instructions to the model; default: the setting; an empty text for no prompt"
+        },
     )
     temperature = StrictFloat(allow_none=True, validate=validate.Range(0, 2))
     top_p = StrictFloat(allow_none=True, validate=validate.Range(0, 1))
     stop = TextsField(
         allow_none=True,
         count=validate.Length(max=4, error="Four at most."),
-        metadata={"description": "Where the answer ends"},
+        metadata={"description": "Up to four texts; the answer ends before the first of them"},
     )
     seed = fields.Int(strict=True, allow_none=True, validate=validate.Range(-(2**63), 2**63 - 1))
     max_tokens = fields.Int(
         strict=True,
         allow_none=True,
         validate=validate.Range(1, 2**31 - 1),
-        metadata={"description": "Never sent to Ollama; the answer then says so in `notice`"},
+        metadata={
+            "description": "The most tokens of the answer. Not sent to Ollama: `notice` of the answer says so"
+        },
     )
     images = fields.List(
         ImageField(),
         validate=validate.Length(1, MAX_IMAGES),
-        metadata={"description": "What `message` is about: base64 or data URIs of PNG, JPEG, WebP or GIF"},
+        metadata={"description": "The images of `message`: base64 or data URIs of PNG, JPEG, WebP or GIF"},
     )
     tools = fields.List(
         fields.Nested(ToolSchema),
         validate=validate.Length(1, 128),
-        metadata={"description": "The functions that the model may ask for, in `tool_calls`"},
+        metadata={"description": "Functions that the model may call; the calls come in `tool_calls`"},
     )
     format = FormatField(
         allow_none=True,
         metadata={
-            "description": "`json`, or a JSON schema. The answer is checked against it: `format_valid` tells."
+            "description": "`json`, or a JSON schema for the answer; `format_valid` tells if it is followed"
         },
     )
     think = ThinkField(
         allow_none=True,
         metadata={
-            "description": "true, false, or how much: `low`, `medium`, `high`, `max`; else as the model does"
+            "description": "Whether the model thinks first: true, false, `low`, `medium`, `high` or `max`; "
+            "default: the model decides"
         },
     )
-    logprobs = StrictBool(metadata={"description": "Whether to tell how likely each token was"})
+    logprobs = StrictBool(metadata={"description": "Whether to return the log probability of each token"})
     top_logprobs = fields.Int(
         strict=True,
         validate=validate.Range(0, 20),
-        metadata={"description": "How many other tokens to tell beside each"},
+        metadata={"description": "The number of likely alternatives to return for each token"},
     )
     options = fields.Nested(
-        OptionsSchema, metadata={"description": "Ollama's own options, such as `num_ctx`; for Ollama only"}
+        OptionsSchema, metadata={"description": "Ollama's native options, such as `num_ctx`; for Ollama only"}
     )
     keep_alive = KeepAlive(
         may_be_zero=True,
         metadata={
-            "description": "How long Ollama keeps the model in memory: seconds, or such as `10m`; 0 for not"
+            "description": "How long Ollama keeps the model in memory: seconds, or a duration such as `10m`; "
+            "0 unloads it after the answer; negative for ever"
         },
     )
     truncate = StrictBool(
         metadata={
-            "description": "false: fail when the messages do not fit the model's window, instead of leaving "
-            "the oldest out; for Ollama only"
+            "description": "false: fail when the messages do not fit the model's window, instead of dropping "
+            "the oldest messages; for Ollama only"
         }
     )
 
@@ -135,43 +141,47 @@ class QuestionSchema(RequestSchema):
         if "message" not in data and "messages" not in data:
             raise ValidationError("Message is required", "message")
         if "images" in data and "message" not in data:
-            raise ValidationError("Images go with message; those of messages go into each.", "images")
+            raise ValidationError(
+                "Needs `message`; put the images of `messages` into each of them.", "images"
+            )
         if data.get("top_logprobs") and not data.get("logprobs"):
             raise ValidationError("Needs logprobs to be true.", "top_logprobs")
         starts_with_system = data.get("messages", [{}])[0].get("role") == "system"
         if starts_with_system and data.get("system_prompt"):
-            raise ValidationError("Give it here or as the first of messages, not both.", "system_prompt")
+            raise ValidationError("Give it here or as the first of `messages`, not both.", "system_prompt")
 
     stream = StrictBool(
         load_default=False,
-        metadata={"description": "Answer as an event stream: `start`, `delta`, `done` or `error`"},
+        metadata={"description": "Answer with an event stream: `start`, `delta`, then `done` or `error`"},
     )
 
 
 class ChatRequestSchema(QuestionSchema, TargetSchema):
-    """What is asked of one model."""
+    """A question to one model."""
 
     conversation_id = fields.Str(
         allow_none=True,
         validate=validate.Length(1, 64),
         metadata={
-            "description": "A kept conversation to go on with: what was said is sent along, and what is said "
-            "is kept. `messages` are then the new ones only, such as the results of tools"
+            "description": "A stored conversation to continue: its messages are sent too, and the new "
+            "messages are stored in it. `messages` then has only new messages, such as results of tools"
         },
     )
     fallback_provider = fields.Str(
         allow_none=True,
         validate=not_blank("Fallback provider"),
-        metadata={"description": "Who answers when the provider cannot; else the settings', null for nobody"},
+        metadata={
+            "description": "The provider to ask when the first one fails; default: the setting; null for none"
+        },
     )
 
 
 class CompareRequestSchema(QuestionSchema):
-    """What is asked of several models at once."""
+    """One question to several models."""
 
     targets = fields.List(
         fields.Nested(TargetSchema),
         required=True,
         validate=validate.Length(2, 8),
-        metadata={"description": "Who is asked: two to eight"},
+        metadata={"description": "The providers and models to ask, two to eight"},
     )

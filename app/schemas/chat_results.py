@@ -1,4 +1,4 @@
-"""What is answered to a chat."""
+"""The answers to chats and comparisons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.schemas.messages import ToolCall
 
 
 class Usage(TypedDict):
-    """The tokens of an answer; ``estimated`` where the provider told none and they were guessed."""
+    """The tokens of an answer; ``estimated`` if the provider told no numbers."""
 
     prompt_tokens: int | None
     completion_tokens: int
@@ -67,22 +67,24 @@ class ChatResult(TypedDict, total=False):
 
 
 class UsageSchema(UpstreamSchema):
-    """How many tokens an answer took."""
+    """The tokens of the prompt and the answer."""
 
     prompt_tokens = fields.Int(allow_none=True)
     completion_tokens = fields.Int()
     total_tokens = fields.Int(allow_none=True)
-    estimated = fields.Bool(metadata={"description": "Whether the provider told none and they were guessed"})
+    estimated = fields.Bool(
+        metadata={"description": "Whether the numbers are estimated, because the provider told none"}
+    )
 
 
 class UsedContextSchema(UpstreamSchema):
     """How full the model's window is."""
 
     used = fields.Int(allow_none=True, metadata={"description": "Tokens of the prompt and the answer"})
-    window = fields.Int(allow_none=True, metadata={"description": "Tokens that the model looks at"})
+    window = fields.Int(allow_none=True, metadata={"description": "The size of the model's window in tokens"})
     truncated = fields.Bool(
         allow_none=True,
-        metadata={"description": "Whether a part of the messages was left out; null where that is not known"},
+        metadata={"description": "Whether the model did not see all of the messages; null if unknown"},
     )
     dropped_messages = fields.Int(
         metadata={"description": "How many of the conversation's oldest messages were not sent"}
@@ -90,14 +92,14 @@ class UsedContextSchema(UpstreamSchema):
 
 
 class AnsweredFunctionSchema(UpstreamSchema):
-    """Which function the model wants called, and with what."""
+    """The function that the model calls, and its arguments."""
 
     name = fields.Str()
-    arguments = fields.Raw(metadata={"description": "An object; a text where the model wrote none"})
+    arguments = fields.Raw(metadata={"description": "An object; a text if the model did not write an object"})
 
 
 class AnsweredCallSchema(UpstreamSchema):
-    """A tool call that the model asks for."""
+    """A tool call of the model."""
 
     id = fields.Str()
     type = fields.Str()
@@ -105,45 +107,52 @@ class AnsweredCallSchema(UpstreamSchema):
 
 
 class ChatResponseSchema(UpstreamSchema):
-    """What is answered; also the data of a stream's `done`."""
+    """The answer to a chat; also the data of a stream's `done`."""
 
-    response = fields.Str(metadata={"description": "What the model says"})
-    provider = fields.Str(metadata={"description": "Who answered"})
-    model = fields.Str(metadata={"description": "Which model answered"})
-    tokens = fields.Int(metadata={"description": "Tokens of the answer: usage.completion_tokens"})
-    response_time = fields.Float(metadata={"description": "Seconds from request to full answer"})
+    response = fields.Str(metadata={"description": "The model's answer"})
+    provider = fields.Str(metadata={"description": "The id of the provider that answered"})
+    model = fields.Str(metadata={"description": "The model that answered"})
+    tokens = fields.Int(metadata={"description": "Tokens of the answer, as in `usage.completion_tokens`"})
+    response_time = fields.Float(metadata={"description": "Seconds from the request to the whole answer"})
     usage = fields.Nested(UsageSchema)
     finish_reason = fields.Str(
-        metadata={"description": "`stop`, `length` when the answer was cut at a limit, or `tool_calls`"}
+        metadata={"description": "Why the answer ended: `stop`, `length` (a limit of tokens) or `tool_calls`"}
     )
-    time_to_first_token = fields.Float(metadata={"description": "Seconds; of streams"})
-    tokens_per_second = fields.Float(metadata={"description": "As the provider tells, or as was seen"})
-    load_time = fields.Float(metadata={"description": "Seconds of loading the model, where told"})
+    time_to_first_token = fields.Float(metadata={"description": "Seconds; only for streams"})
+    tokens_per_second = fields.Float(
+        metadata={"description": "The speed that the provider tells, else the measured speed"}
+    )
+    load_time = fields.Float(
+        metadata={"description": "Seconds of loading the model, if the provider tells them"}
+    )
     context = fields.Nested(UsedContextSchema)
-    thinking = fields.Str(metadata={"description": "What the model thought, if it did"})
+    thinking = fields.Str(metadata={"description": "The model's thoughts, if the model has thought"})
     thinking_exhausted = fields.Bool(
-        metadata={"description": "Whether all tokens went into thinking, and none was left for an answer"}
+        metadata={"description": "Whether thinking used all tokens, so that none was left for an answer"}
     )
     tool_calls = fields.List(fields.Nested(AnsweredCallSchema))
     format_valid = fields.Bool(metadata={"description": "Whether the answer follows `format`"})
-    format_error = fields.Str(metadata={"description": "Where it does not"})
+    format_error = fields.Str(metadata={"description": "How the answer breaks `format`, if it does"})
     logprobs = fields.List(
-        fields.Dict(keys=fields.Str()), metadata={"description": "OpenAI's, one for each token"}
+        fields.Dict(keys=fields.Str()),
+        metadata={"description": "One entry for each token, in the form of OpenAI's API"},
     )
-    notice = fields.Str(metadata={"description": "What was done otherwise than asked, and why"})
+    notice = fields.Str(metadata={"description": "Which part of the request was changed or ignored, and why"})
     fallback_used = fields.Bool(
-        metadata={"description": "Whether the fallback provider answered, for the first failed"}
+        metadata={"description": "Whether the fallback provider answered, because the first provider failed"}
     )
-    first_error = fields.Dict(keys=fields.Str(), metadata={"description": "How the first provider failed"})
-    conversation_id = fields.Str(metadata={"description": "The conversation in which this is kept"})
+    first_error = fields.Dict(
+        keys=fields.Str(), metadata={"description": "The error body of the first provider's failure"}
+    )
+    conversation_id = fields.Str(metadata={"description": "The conversation in which the answer is stored"})
     request_id = fields.Str()
 
 
 class CompareResultSchema(ChatResponseSchema):
-    """One answer of several, or the error body instead."""
+    """The answer of one target, or its error body."""
 
-    target = fields.Int(metadata={"description": "The number of the target, from 0"})
-    ok = fields.Bool(metadata={"description": "Whether there is an answer"})
+    target = fields.Int(metadata={"description": "The position in `targets`, from 0"})
+    ok = fields.Bool(metadata={"description": "Whether the target answered; false: `error` says why not"})
     error = fields.Str()
     error_type = fields.Str()
     hint = fields.Str()
@@ -151,7 +160,7 @@ class CompareResultSchema(ChatResponseSchema):
 
 
 class CompareResponseSchema(UpstreamSchema):
-    """What each one answered, in the order of `targets`; also the data of a stream's `done`."""
+    """The answers in the order of `targets`; also the data of a stream's `done`."""
 
     results = fields.List(fields.Nested(CompareResultSchema))
     request_id = fields.Str()

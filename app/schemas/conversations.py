@@ -1,4 +1,4 @@
-"""Conversations: what is kept of chats."""
+"""Conversations: stored chats."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from app.schemas.messages import KeptMessageSchema
 ROLES = ("user", "assistant", "system", "tool")
 STATUSES = ("complete", "pending", "failed", "cut", "stopped")
 
-MAX_IMPORTED = 100_000  # messages: others wait meanwhile to write
-_MAX_DEPTH = 32  # of lists and objects in each other
+MAX_IMPORTED = 100_000  # messages; an import keeps all other requests from writing to the database
+_MAX_DEPTH = 32  # of nested lists and objects
 
 
 def _check_time(value: datetime) -> None:
@@ -25,7 +25,7 @@ def _check_time(value: datetime) -> None:
 
 
 def _check_json(value: dict[str, Any]) -> None:
-    """Refuse what cannot be kept as JSON, or is nested without end."""
+    """Refuse numbers that JSON does not have, and values that are nested too deeply."""
     level: list[Any] = [value]
     for _ in range(_MAX_DEPTH):
         if any(isinstance(item, float) and not math.isfinite(item) for item in level):
@@ -46,26 +46,26 @@ def _json_object(**kwargs: Any) -> fields.Dict:
 
 
 class ConversationFieldsSchema(RequestSchema):
-    """What a person chooses of a conversation."""
+    """The fields of a conversation that a user can set."""
 
     title = fields.Str(
         validate=[not_blank("Title"), validate.Length(max=200)],
-        metadata={"description": "Else made from the first message"},
+        metadata={"description": "Default: made from the first message"},
     )
     system_prompt = fields.Str(
         allow_none=True,
         validate=validate.Length(max=100_000),
-        metadata={"description": "Else that of the settings; empty for none"},
+        metadata={"description": "Default: the setting; an empty text for no prompt"},
     )
     provider = fields.Str(
         allow_none=True,
         validate=[not_blank("Provider"), validate.Length(max=80)],
-        metadata={"description": "Who answers; else the default of the settings"},
+        metadata={"description": "The provider that answers; default: `default_provider` of the settings"},
     )
     model = fields.Str(
         allow_none=True,
         validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
-        metadata={"description": "Which model answers; else the provider's"},
+        metadata={"description": "The model that answers; default: the model in the provider's settings"},
     )
 
 
@@ -78,18 +78,18 @@ class ConversationQuerySchema(RequestSchema):
         load_default="",
         validate=validate.Length(max=200),
         attribute="query",
-        metadata={"description": 'Words that a message or the title holds; "a phrase" in quotes'},
+        metadata={"description": 'Words that must be in a message or in the title; "a phrase" in quotes'},
     )
 
 
 class MessageQuerySchema(RequestSchema):
-    """Which messages to list."""
+    """Which messages to return."""
 
     limit = fields.Int(load_default=100, validate=validate.Range(1, 1000))
     before = fields.Int(
         load_default=None,
         validate=validate.Range(1, 2**31 - 1),
-        metadata={"description": "The newest of those before the message with this `seq`"},
+        metadata={"description": "Return the newest messages before the message with this `seq`"},
     )
 
 
@@ -100,16 +100,18 @@ class ExportQuerySchema(RequestSchema):
 
 
 class SnippetPartSchema(UpstreamSchema):
-    """A piece of a text that was found."""
+    """A part of a snippet."""
 
     text = fields.Str()
-    match = fields.Bool(metadata={"description": "Whether it is what was looked for"})
+    match = fields.Bool(metadata={"description": "Whether the part is one of the searched words"})
 
 
 class MatchSchema(UpstreamSchema):
-    """Where the words were found."""
+    """Where a search found its words."""
 
-    seq = fields.Int(allow_none=True, metadata={"description": "The message; null for the title"})
+    seq = fields.Int(
+        allow_none=True, metadata={"description": "The `seq` of the message; null for the title"}
+    )
     snippet = fields.List(fields.Nested(SnippetPartSchema))
 
 
@@ -117,27 +119,27 @@ class ConversationSchema(UpstreamSchema):
     """A conversation without its messages."""
 
     id = fields.Str()
-    title = fields.Str(metadata={"description": "Empty until there is a message"})
+    title = fields.Str(metadata={"description": "Empty until the first message, unless it was set"})
     system_prompt = fields.Str(allow_none=True)
     provider = fields.Str(allow_none=True)
     model = fields.Str(allow_none=True)
     message_count = fields.Int()
     created_at = UtcDateTime()
-    updated_at = UtcDateTime(metadata={"description": "When a message was added last"})
-    match = fields.Nested(MatchSchema, metadata={"description": "With `q` only"})
+    updated_at = UtcDateTime(metadata={"description": "The time of the last message"})
+    match = fields.Nested(MatchSchema, metadata={"description": "Only for a search with `q`"})
 
 
 class ConversationListSchema(UpstreamSchema):
-    """Some conversations."""
+    """One page of conversations."""
 
     conversations = fields.List(fields.Nested(ConversationSchema))
-    total = fields.Int(metadata={"description": "How many there are in all"})
+    total = fields.Int(metadata={"description": "The number of conversations on all pages"})
 
 
 class ConversationMessageSchema(UpstreamSchema):
     """A message of a conversation."""
 
-    seq = fields.Int(metadata={"description": "From 1, without gaps"})
+    seq = fields.Int(metadata={"description": "The number of the message, from 1, without gaps"})
     role = fields.Str(metadata={"description": "`user`, `assistant`, `system` or `tool`"})
     content = fields.Str()
     data = fields.Dict(
@@ -145,10 +147,13 @@ class ConversationMessageSchema(UpstreamSchema):
     )
     status = fields.Str(
         metadata={
-            "description": "`complete`, `pending` (being made), `failed`, `cut` (it broke off) or `stopped`"
+            "description": "`complete`, `pending` (the answer is running), `failed`, `cut` (the answer broke "
+            "off) or `stopped`"
         }
     )
-    error = fields.Dict(keys=fields.Str(), allow_none=True, metadata={"description": "Why it failed"})
+    error = fields.Dict(
+        keys=fields.Str(), allow_none=True, metadata={"description": "The error of a failed answer"}
+    )
     provider = fields.Str(allow_none=True)
     model = fields.Str(allow_none=True)
     usage = fields.Dict(keys=fields.Str(), allow_none=True)
@@ -159,14 +164,14 @@ class WholeConversationSchema(ConversationSchema):
     """A conversation with some of its messages, in order."""
 
     messages = fields.List(fields.Nested(ConversationMessageSchema))
-    has_more = fields.Bool(metadata={"description": "Whether there are messages before these"})
+    has_more = fields.Bool(metadata={"description": "Whether the conversation has messages before these"})
 
 
 _KEPT = KeptMessageSchema()
 
 
 class ExportedMessageSchema(RequestSchema):
-    """A message as it is exported."""
+    """An exported message."""
 
     role = fields.Str(required=True, validate=validate.OneOf(ROLES))
     content = fields.Str(required=True)
@@ -191,7 +196,7 @@ class ExportedMessageSchema(RequestSchema):
 
 
 class ExportedConversationSchema(ConversationFieldsSchema):
-    """A conversation as it is exported."""
+    """An exported conversation."""
 
     version = fields.Int(required=True, strict=True, validate=validate.Equal(1))
     title = fields.Str(load_default="", validate=validate.Length(max=200))
@@ -201,7 +206,7 @@ class ExportedConversationSchema(ConversationFieldsSchema):
 
 
 class ImportSchema(RequestSchema):
-    """An exported conversation, a list of them, or that list as `conversations`."""
+    """An exported conversation, a list of them, or an object with that list as `conversations`."""
 
     conversations = fields.List(
         fields.Nested(ExportedConversationSchema), required=True, validate=validate.Length(1, 10_000)
@@ -219,7 +224,7 @@ class ImportSchema(RequestSchema):
 
 
 def _count(data: Any) -> int:
-    """Return the number of messages in an import that nobody has looked at yet."""
+    """Return the number of messages in an import that is not validated yet."""
     conversations = data.get("conversations") if isinstance(data, dict) else None
     conversations = conversations if isinstance(conversations, list) else []
     found = [one.get("messages") for one in conversations if isinstance(one, dict)]

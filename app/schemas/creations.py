@@ -1,4 +1,4 @@
-"""Making models: from an installed one, or from an uploaded file."""
+"""Creating models from an installed model, or from an uploaded file."""
 
 from __future__ import annotations
 
@@ -56,38 +56,44 @@ class Created(TypedDict):
 
 
 class CreateSchema(RequestSchema):
-    """What to make: from an installed model, or from the GGUF file that is the body.
+    """The model to create, from an installed model or from the GGUF file in the body.
 
-    With a file, the fields are parameters of the query.
+    With a file, the fields are query parameters.
     """
 
     model = model_name("The name of the new model")
-    origin = fields.Str(data_key="from", metadata={"description": "An installed model; not with a file"})
-    digest = Digest(metadata={"description": "The SHA-256 of the file, to be checked; only with a file"})
+    origin = fields.Str(
+        data_key="from", metadata={"description": "The installed model to start from; not with a file"}
+    )
+    digest = Digest(
+        metadata={"description": "The SHA-256 of the file, which is then checked; only with a file"}
+    )
     system = fields.Str(
-        validate=validate.Length(max=_TEXT_LIMIT), metadata={"description": "Its system prompt"}
+        validate=validate.Length(max=_TEXT_LIMIT), metadata={"description": "The new model's system prompt"}
     )
     template = fields.Str(
         validate=validate.Length(1, _TEXT_LIMIT),
-        metadata={"description": "Its prompt template, in Go's language"},
+        metadata={"description": "The new model's prompt template, in Go's template language"},
     )
     parameters = fields.Nested(
-        OptionsSchema, metadata={"description": "The parameters that the model's chats start from"}
+        OptionsSchema, metadata={"description": "The default options of chats with the new model"}
     )
-    license = TextsField(metadata={"description": "A text, or a list of them"})
+    license = TextsField(metadata={"description": "A text, or a list of texts"})
     overwrite = WordBool(
         load_default=False,
-        metadata={"description": "Replace a model that has this name already"},
+        metadata={"description": "Replace an installed model with this name"},
     )
     stream = WordBool(
         load_default=False,
-        metadata={"description": "Answer as an event stream: `progress`, then `done` or `error`"},
+        metadata={"description": "Answer with an event stream: `progress`, then `done` or `error`"},
     )
 
 
 class CreatedSchema(UpstreamSchema):
-    """A model that was made."""
+    """A model that was created."""
 
     model = fields.Str()
     created = fields.Bool()
-    status_log = fields.List(fields.Nested(PullPartSchema), metadata={"description": "Ollama's own lines"})
+    status_log = fields.List(
+        fields.Nested(PullPartSchema), metadata={"description": "The lines of Ollama's progress"}
+    )

@@ -19,7 +19,7 @@ class _Sizes(TypedDict):
 
 
 class ModelDisk(_Sizes, total=False):
-    """What :class:`ModelDiskSchema` dumps; the fields below are added to the sizes."""
+    """What :class:`ModelDiskSchema` dumps; the sizes come first, and then the fields below are added."""
 
     last_used_at: datetime | None
     protected: bool
@@ -48,18 +48,19 @@ class ModelDiskSchema(UpstreamSchema):
 
     model = fields.Str()
     size = fields.Int(metadata={"description": "Bytes of all its layers"})
-    shared_bytes = fields.Int(metadata={"description": "Of them, those that other models use too"})
-    reclaimable_bytes = fields.Int(metadata={"description": "What deleting it alone would free"})
+    shared_bytes = fields.Int(metadata={"description": "Bytes of the layers that other models use too"})
+    reclaimable_bytes = fields.Int(metadata={"description": "Bytes that deleting this model alone frees"})
     last_used_at = UtcDateTime(
-        allow_none=True, metadata={"description": "Through this server; null where it never was"}
+        allow_none=True,
+        metadata={"description": "The last use through this server; null if none is known"},
     )
     protected = fields.Bool(
-        metadata={"description": "Whether the settings forbid to delete or to replace it"}
+        metadata={"description": "Whether the settings protect it from being deleted or replaced"}
     )
     safe_to_remove = fields.Bool(
-        metadata={"description": "Whether nobody seems to need it, as far as this server sees"}
+        metadata={"description": "Whether the model seems unused; `reason` says why, docs/updates.md how"}
     )
-    reason = fields.Str(metadata={"description": "Why it is safe to remove, or is not"})
+    reason = fields.Str(metadata={"description": "Why the model is safe to remove, or why not"})
 
 
 class DiskSchema(UpstreamSchema):
@@ -67,16 +68,23 @@ class DiskSchema(UpstreamSchema):
 
     path = fields.Str(
         allow_none=True,
-        metadata={"description": "Ollama's models folder; null where it is another machine's"},
+        metadata={"description": "Ollama's models folder; null if it is on another machine"},
     )
     models = fields.List(fields.Nested(ModelDiskSchema), metadata={"description": "The largest first"})
-    total_bytes = fields.Int(metadata={"description": "Of all models; what they share is counted once"})
-    free_bytes = fields.Int(allow_none=True)
-    duplicates = fields.List(fields.List(fields.Str()), metadata={"description": "Names of the same model"})
-    partial_bytes = fields.Int(allow_none=True, metadata={"description": "What unfinished downloads take"})
+    total_bytes = fields.Int(metadata={"description": "Bytes of all models; a shared layer counts once"})
+    free_bytes = fields.Int(
+        allow_none=True, metadata={"description": "Free bytes of the disk; null if it is on another machine"}
+    )
+    duplicates = fields.List(
+        fields.List(fields.Str()), metadata={"description": "Groups of names of the same model"}
+    )
+    partial_bytes = fields.Int(
+        allow_none=True,
+        metadata={"description": "Bytes of unfinished downloads; null if not on this machine"},
+    )
     safe_to_remove_bytes = fields.Int(
-        metadata={"description": "What deleting all models that are safe to remove would free"}
+        metadata={"description": "Bytes that deleting all models that are safe to remove frees"}
     )
     estimated = fields.Bool(
-        metadata={"description": "Whether the sizes are as Ollama lists them, without its folder being read"}
+        metadata={"description": "Whether the sizes come from Ollama's list, not from its models folder"}
     )

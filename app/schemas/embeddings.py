@@ -14,7 +14,7 @@ MAX_TEXTS = 2048
 
 
 class EmbeddingRequestSchema(TargetSchema):
-    """The texts, and the provider and the model that make embeddings of them."""
+    """The texts, and the provider and the model that embed them."""
 
     input = TextsField(
         required=True,
@@ -24,13 +24,16 @@ class EmbeddingRequestSchema(TargetSchema):
     model = fields.Str(
         allow_none=True,
         validate=[not_blank("Model"), no_controls, validate.Length(max=300)],
-        metadata={"description": "A model that embeds; else the first installed one, or the configured one"},
+        metadata={
+            "description": "A model that makes embeddings; default: on Ollama the newest installed one, else "
+            "the model in the provider's settings"
+        },
     )
     dimensions = fields.Int(
         strict=True,
         allow_none=True,
         validate=validate.Range(1, 2**31 - 1),
-        metadata={"description": "The length of each vector, where the model lets one choose"},
+        metadata={"description": "The length of each vector, if the model supports a choice"},
     )
 
 
@@ -62,7 +65,7 @@ class EmbeddingResponse(TypedDict):
 
 
 class EmbeddingUsageSchema(UpstreamSchema):
-    """The tokens of the texts; null where the provider does not tell."""
+    """The tokens of the texts; null if the provider does not tell them."""
 
     prompt_tokens = fields.Int(allow_none=True)
     total_tokens = fields.Int(allow_none=True)
@@ -71,12 +74,12 @@ class EmbeddingUsageSchema(UpstreamSchema):
 class EmbeddingResponseSchema(UpstreamSchema):
     """One vector for each text, in the same order."""
 
-    # Checked by the service; millions of numbers are not looked at a second time.
+    # Raw: the service has checked the vectors, and checking millions of numbers again would take long.
     embeddings = fields.Raw(
         metadata={"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     )
-    provider = fields.Str(metadata={"description": "Who answered"})
-    model = fields.Str(metadata={"description": "Which model answered"})
+    provider = fields.Str(metadata={"description": "The id of the provider that answered"})
+    model = fields.Str(metadata={"description": "The model that answered"})
     usage = fields.Nested(EmbeddingUsageSchema)
-    response_time = fields.Float(metadata={"description": "Seconds from request to answer"})
+    response_time = fields.Float(metadata={"description": "Seconds from the request to the answer"})
     request_id = fields.Str()

@@ -15,7 +15,7 @@ _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+
 
 
 class StrictBool(fields.Bool):
-    """true or false; no number or text that looks like one of them."""
+    """true or false; refuses numbers and texts that marshmallow would convert."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
         if not isinstance(value, bool):
@@ -24,14 +24,14 @@ class StrictBool(fields.Bool):
 
 
 class WordBool(fields.Bool):
-    """true or false, also as the words that a query has."""
+    """true or false, also as the words ``true`` and ``false`` of a query parameter."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(truthy={True, "true"}, falsy={False, "false"}, **kwargs)
 
 
 class StrictFloat(fields.Float):
-    """A number; no text that holds one."""
+    """A number; refuses a text that holds a number."""
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -42,7 +42,7 @@ class StrictFloat(fields.Float):
 
 
 class UtcDateTime(fields.AwareDateTime):
-    """A time that is written in UTC, ISO 8601, with a ``Z``."""
+    """A time; dumped in UTC as ISO 8601 with a ``Z``."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(default_timezone=timezone.utc, **kwargs)
@@ -54,7 +54,7 @@ class UtcDateTime(fields.AwareDateTime):
 
 
 class Digest(fields.Str):
-    """A SHA-256 digest; Ollama sends bare hex, answers read ``sha256:<64 hex>``."""
+    """A SHA-256 digest, with or without ``sha256:`` as Ollama sends it; loaded as ``sha256:<64 hex>``."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, *args, **kwargs)
@@ -67,7 +67,7 @@ class Digest(fields.Str):
 class KeepAlive(fields.Field[Any]):
     """How long a model stays in memory: seconds, or a duration such as ``10m``; negative for ever.
 
-    :param may_be_zero: whether 0 is allowed, which unloads the model after its answer
+    :param may_be_zero: whether to allow 0, which unloads the model after its answer
     """
 
     def __init__(self, *, may_be_zero: bool = False, **kwargs: Any) -> None:
@@ -86,10 +86,10 @@ class KeepAlive(fields.Field[Any]):
 
 
 class TextsField(fields.Field[Any]):
-    """A list of texts that are not empty; a single text is loaded as a list of one.
+    """A list of texts that are not empty; a single text is loaded as a list with one text.
 
-    :param count: checks how many there are; the documentation would take it for a length if it were one of
-        the ``validate``
+    :param count: checks the number of texts. It is not in ``validate``, because apispec would document it as
+        the length of a text.
     """
 
     def __init__(self, *, count: validate.Length | None = None, **kwargs: Any) -> None:
@@ -106,13 +106,13 @@ class TextsField(fields.Field[Any]):
 
 
 def model_name(description: str | None = None) -> fields.Str:
-    """Return the required field ``model`` of a request about one of Ollama's models."""
+    """Return the required field ``model`` for a request about one of Ollama's models."""
     metadata = {"label": "Model name", **({"description": description} if description else {})}
     return fields.Str(required=True, validate=not_blank("Model name"), metadata=metadata)
 
 
 def not_blank(label: str) -> Any:
-    """Return a validator for a text that is more than white space."""
+    """Return a validator that refuses an empty text and white space alone."""
 
     def check(value: str) -> None:
         if not value.strip():
@@ -122,13 +122,13 @@ def not_blank(label: str) -> Any:
 
 
 def no_controls(value: str) -> None:
-    """Refuse control characters in a name: they are typing errors, and PostgreSQL keeps no NUL."""
+    """Refuse control characters in a name: they are typing errors, and PostgreSQL cannot store NUL."""
     if any(unicodedata.category(character) == "Cc" for character in value):
         raise ValidationError("Give a name without control characters.")
 
 
 def check_base_url(value: str) -> None:
-    """Validate the address of a provider: absolute, http or https, without a password or a query."""
+    """Check the address of a provider: an http or https URL without a password, query or fragment."""
     try:
         url = urlsplit(value)
         port_is_valid = url.port != 0

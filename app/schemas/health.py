@@ -13,5 +13,5 @@ class HealthSchema(UpstreamSchema):
     status = fields.Str(metadata={"description": "`ok`, or `degraded` when there are warnings"})
     version = fields.Str(metadata={"description": "The server's version"})
     warnings = fields.List(
-        fields.Str(), metadata={"description": "What a person should mend, such as a damaged file"}
+        fields.Str(), metadata={"description": "Problems that need a person, such as a damaged file"}
     )

@@ -1,4 +1,4 @@
-"""The header that lets a client send a request again without it being done twice."""
+"""The header `Idempotency-Key`: a client can repeat a request, and it is still done only once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.schemas.base import UpstreamSchema
 
 
 class IdempotencySchema(UpstreamSchema):
-    """A request that may be sent again."""
+    """The header of a request that a client may repeat."""
 
     idempotency_key = fields.Str(
         data_key="Idempotency-Key",
@@ -17,7 +17,7 @@ class IdempotencySchema(UpstreamSchema):
             r"[^\x00-\x1f\x7f-\x9f]{1,255}\Z", error="Give 1 to 255 characters, no controls"
         ),
         metadata={
-            "description": "Any text that no other request has. The same request sent again with it, within "
-            "24 hours, is not done again: it answers for what the first one did"
+            "description": "A text that is unique to this request. For 24 hours, the same request with the "
+            "same key is not done again: it returns the result of the first request"
         },
     )

@@ -1,4 +1,4 @@
-"""Messages of a conversation: their texts, images and tool calls, as every provider is given them."""
+"""The messages of a conversation: their texts, images and tool calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_IMAGES = 20
 
 
 class CalledFunction(TypedDict):
-    """What :class:`CalledFunctionSchema` loads; arguments are a text where a model wrote no object."""
+    """What :class:`CalledFunctionSchema` loads; the arguments are a text if a model wrote no object."""
 
     name: str
     arguments: dict[str, Any] | str
@@ -52,13 +52,13 @@ def _refuse(constant: str) -> None:
 
 
 class ImageField(fields.Field[str]):
-    """An image as base64 or as a data URI; kept as a data URI whose type is the image's own."""
+    """An image as base64 or as a data URI; loaded as a data URI with the type that the image's bytes show."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
         if not isinstance(value, str):
             raise ValidationError("Give the image as base64, or as a data URI.")
         if value.startswith(("http://", "https://")):
-            raise ValidationError("Addresses of images are not fetched: give the image itself as base64.")
+            raise ValidationError("URLs of images are not fetched: give the image itself as base64.")
         encoded = _DATA_URI.sub("", value, count=1)
         try:
             start = base64.b64decode(encoded, validate=True)[:16]
@@ -66,7 +66,7 @@ class ImageField(fields.Field[str]):
             raise ValidationError("Not valid base64 of an image.") from exc
         kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
         if kind is None or (kind == "webp" and start[8:12] != b"WEBP"):
-            raise ValidationError("Not an image: PNG, JPEG, WebP and GIF are known.")
+            raise ValidationError("Not a supported image: give PNG, JPEG, WebP or GIF.")
         return f"data:image/{kind};base64,{encoded}"
 
 
@@ -84,7 +84,7 @@ class ArgumentsField(fields.Field[Any]):
 
 
 class CalledFunctionSchema(RequestSchema):
-    """Which function a model wants called, and with what."""
+    """The function that a model called, and its arguments."""
 
     name = fields.Str(required=True, validate=not_blank("Name"))
     arguments = ArgumentsField(load_default=dict)
@@ -92,7 +92,7 @@ class CalledFunctionSchema(RequestSchema):
 
 
 class ToolCallSchema(RequestSchema):
-    """A tool call that a model asked for in an earlier answer."""
+    """A tool call of a model, from an earlier answer."""
 
     id = fields.Str(validate=validate.Length(1, 200))
     type = fields.Str(validate=validate.OneOf(["function"]))
@@ -100,28 +100,30 @@ class ToolCallSchema(RequestSchema):
 
 
 class MessageSchema(RequestSchema):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role = fields.Str(required=True, validate=validate.OneOf(["system", "user", "assistant", "tool"]))
     content = fields.Str(allow_none=True, load_default="", metadata={"description": "The text"})
     images = fields.List(
         ImageField(),
         validate=validate.Length(1, MAX_IMAGES),
-        metadata={"description": "Of a user's turn: base64 or data URIs of PNG, JPEG, WebP or GIF"},
+        metadata={"description": "For the role `user`: base64 or data URIs of PNG, JPEG, WebP or GIF"},
     )
     thinking = fields.Str(
-        allow_none=True, metadata={"description": "What the model thought, as an answer told it"}
+        allow_none=True,
+        metadata={"description": "For the role `assistant`: the `thinking` of an earlier answer"},
     )
     tool_calls = fields.List(
         fields.Nested(ToolCallSchema),
         validate=validate.Length(1, 100),
-        metadata={"description": "Of an assistant's turn, as an answer told them"},
+        metadata={"description": "For the role `assistant`: the `tool_calls` of an earlier answer"},
     )
     tool_call_id = fields.Str(
-        validate=validate.Length(1, 200), metadata={"description": "Of a tool's turn: which call it answers"}
+        validate=validate.Length(1, 200),
+        metadata={"description": "For the role `tool`: the `id` of the tool call that this answers"},
     )
     tool_name = fields.Str(
-        validate=validate.Length(1, 200), metadata={"description": "Of a tool's turn: the function's name"}
+        validate=validate.Length(1, 200), metadata={"description": "For the role `tool`: the function's name"}
     )
 
     @validates_schema
@@ -137,7 +139,7 @@ class MessageSchema(RequestSchema):
         if not data.get("content") and role == "user" and not data.get("images"):
             raise ValidationError("Content is required", "content")
         if role == "tool" and not (data.get("tool_call_id") or data.get("tool_name")):
-            raise ValidationError("Tell which call this answers.", "tool_call_id")
+            raise ValidationError("Give the id of the tool call that this answers.", "tool_call_id")
 
     @post_load
     def _content_is_a_text(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -145,7 +147,7 @@ class MessageSchema(RequestSchema):
 
 
 class KeptArgumentsField(fields.Field[Any]):
-    """The arguments of a tool call as it was answered: an object, or the text that a model wrote instead."""
+    """The arguments of a stored tool call: an object, or the text that a model wrote instead."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any] | str:
         if not isinstance(value, dict | str):
@@ -154,7 +156,7 @@ class KeptArgumentsField(fields.Field[Any]):
 
 
 class KeptFunctionSchema(RequestSchema):
-    """Which function a model wanted called, however oddly it said so."""
+    """The function of a stored tool call; its arguments are not checked, as a model may write anything."""
 
     name = fields.Str(required=True)
     arguments = KeptArgumentsField(load_default=dict)
@@ -162,7 +164,7 @@ class KeptFunctionSchema(RequestSchema):
 
 
 class KeptCallSchema(RequestSchema):
-    """A tool call as it was answered."""
+    """A stored tool call, as the model wrote it."""
 
     id = fields.Str()
     type = fields.Str(validate=validate.OneOf(["function"]))
@@ -170,19 +172,19 @@ class KeptCallSchema(RequestSchema):
 
 
 class KeptMessageSchema(MessageSchema):
-    """A message as a conversation keeps it, which a chat can send again."""
+    """A message of a stored conversation, which a chat can send again."""
 
     tool_calls = fields.List(fields.Nested(KeptCallSchema))
     finish_reason = fields.Str()
 
 
 class FunctionSchema(RequestSchema):
-    """A function that a model may ask for."""
+    """A function that a model may call."""
 
     name = fields.Str(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]{1,64}\Z"))
     description = fields.Str()
     parameters = fields.Dict(
-        keys=fields.Str(), metadata={"description": "What it takes: a JSON schema of type `object`"}
+        keys=fields.Str(), metadata={"description": "Its arguments: a JSON schema of the type `object`"}
     )
     strict = fields.Bool(metadata={"description": "Passed on to the provider"})
 

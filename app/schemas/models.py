@@ -1,4 +1,4 @@
-"""The installed models, as Ollama lists them and as this API does."""
+"""The installed models, as Ollama and this API list them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.schemas.fields import Digest, UtcDateTime
 
 
 class ModelDetails(TypedDict, total=False):
-    """What :class:`ModelDetailsSchema` loads; an Ollama before 0.30 tells no ``context_length``."""
+    """What :class:`ModelDetailsSchema` loads; Ollama before 0.30 tells no ``context_length``."""
 
     format: str
     family: str
@@ -36,7 +36,7 @@ class _Installed(Named):
 
 
 class InstalledModel(_Installed, total=False):
-    """A model as :class:`ModelSchema` loads it; ``loaded`` is there when the request asks for it."""
+    """A model as :class:`ModelSchema` loads it; ``loaded`` is only set if the request asks for it."""
 
     capabilities: list[str]
     loaded: bool
@@ -73,20 +73,22 @@ class ModelDetailsSchema(UpstreamSchema):
 
 
 class ModelSchema(UpstreamSchema):
-    """A model that is installed."""
+    """An installed model."""
 
-    name = fields.Str(required=True, metadata={"description": "With its tag"})
+    name = fields.Str(required=True, metadata={"description": "The name with its tag"})
     size = fields.Int(required=True, metadata={"description": "Bytes of all its layers"})
     modified_at = UtcDateTime(required=True)
     digest = Digest(required=True, metadata={"description": "`sha256:` and 64 hex digits"})
     details = fields.Nested(
         ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}), allow_none=False
     )
-    capabilities = fields.List(fields.Str(), metadata={"description": "Where Ollama tells them: since 0.30"})
+    capabilities = fields.List(
+        fields.Str(), metadata={"description": "Such as `completion` or `tools`; missing before Ollama 0.30"}
+    )
 
 
 class ModelListSchema(UpstreamSchema):
-    """The models that are installed, newest first."""
+    """The installed models, the newest first."""
 
     models = fields.List(fields.Nested(ModelSchema), required=True, allow_none=True)
     total = fields.Int(metadata={"description": "How many models there are"})
@@ -98,34 +100,41 @@ class ModelListSchema(UpstreamSchema):
 
 
 class ModelQuerySchema(RequestSchema):
-    """Which of the installed models are listed, and how."""
+    """Which of the installed models to list, and how."""
 
-    loaded = fields.Bool(metadata={"description": "Only those in memory, or not; each model then says so"})
+    loaded = fields.Bool(
+        metadata={"description": "true: only models in memory; false: only the others. Sets `loaded` of each"}
+    )
     capability = fields.Str(
-        validate=validate.Length(1, 40), metadata={"description": "Only those that have it, such as `tools`"}
+        validate=validate.Length(1, 40),
+        metadata={"description": "Only models with this capability, such as `tools`"},
     )
     sort = fields.Str(
         validate=validate.OneOf(
             [f"{sign}{key}" for key in ("name", "size", "modified_at") for sign in ("", "-")]
         ),
-        metadata={"description": "By what; with `-` descending"},
+        metadata={"description": "The field to sort by; descending with `-` in front"},
     )
     stale = fields.Str(
         validate=validate.OneOf(["ok"]),
-        metadata={"description": "`ok`: the last known list when Ollama is down; of no use with `loaded`"},
+        metadata={
+            "description": "`ok`: return the last known list when Ollama is down; ignored with `loaded`"
+        },
     )
 
 
 class ListedModelSchema(ModelSchema):
-    """A model as it is listed."""
+    """A model in a list."""
 
-    loaded = fields.Bool(metadata={"description": "Whether it is in memory; when that was asked"})
+    loaded = fields.Bool(
+        metadata={"description": "Whether the model is in memory; only if the request has `loaded`"}
+    )
 
 
 class ModelListingSchema(ModelListSchema):
     """The models that the request asks for."""
 
     models = fields.List(fields.Nested(ListedModelSchema))
-    stale = fields.Bool(metadata={"description": "True for the last known list: Ollama is down"})
-    age_seconds = fields.Int(metadata={"description": "Of a stale list"})
-    as_of = UtcDateTime(metadata={"description": "When Ollama answered a stale list"})
+    stale = fields.Bool(metadata={"description": "True for the last known list, while Ollama is down"})
+    age_seconds = fields.Int(metadata={"description": "The age of a stale list"})
+    as_of = UtcDateTime(metadata={"description": "When Ollama sent a stale list"})

@@ -1,4 +1,4 @@
-"""The requests and answers of OpenAI's API; fields that are not named here are passed on as they are."""
+"""The requests and answers of OpenAI's API. Fields without a schema here are passed on unchanged."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from marshmallow import INCLUDE, ValidationError, fields, validate
 from app.schemas.base import RequestSchema, UpstreamSchema
 from app.schemas.fields import StrictBool, no_controls
 
-_MODEL = "`provider/model`, or a model of the default provider; when there is none, the model of its settings"
+_MODEL = (
+    "`provider/model`, or a model of the default provider; default: the model in that provider's settings"
+)
 
 
 class PromptField(fields.Field[Any]):
-    """A text, or a list of texts or tokens; not empty."""
+    """A text, or a list of texts or tokens, that is not empty."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(value, str | list) or not value:
@@ -22,7 +24,7 @@ class PromptField(fields.Field[Any]):
 
 
 class PassedOnSchema(RequestSchema):
-    """A body whose fields are for the provider, but for a few."""
+    """A body that is passed on to the provider; only a few of its fields are read."""
 
     class Meta:
         unknown = INCLUDE
@@ -35,7 +37,7 @@ class PassedOnSchema(RequestSchema):
 
 
 class OpenAIRequest(TypedDict, total=False):
-    """What is read of a body that is passed on; any other field may be in it too."""
+    """The fields that are read of a body; the body may have any other field too."""
 
     model: str | None
     stream: bool | None
@@ -47,10 +49,10 @@ class OpenAIRequest(TypedDict, total=False):
 
 
 class StreamableSchema(PassedOnSchema):
-    """A body whose answer may be a stream."""
+    """A request whose answer may be a stream."""
 
     stream = StrictBool(
-        allow_none=True, metadata={"description": "Answer as a stream of chunks that ends with `[DONE]`"}
+        allow_none=True, metadata={"description": "Answer with a stream of chunks that ends with `[DONE]`"}
     )
 
 
@@ -68,13 +70,13 @@ class OpenAIChatSchema(StreamableSchema):
 class OpenAICompletionSchema(StreamableSchema):
     """``POST /v1/completions``."""
 
-    prompt = PromptField(required=True, metadata={"description": "What is to be continued"})
+    prompt = PromptField(required=True, metadata={"description": "The text to continue"})
 
 
 class OpenAIEmbeddingSchema(PassedOnSchema):
     """``POST /v1/embeddings``."""
 
-    input = PromptField(required=True, metadata={"description": "What is to be embedded"})
+    input = PromptField(required=True, metadata={"description": "The text or texts to embed"})
 
 
 class OpenAIUsage(TypedDict, total=False):
@@ -86,21 +88,21 @@ class OpenAIUsage(TypedDict, total=False):
 
 
 class OpenAIAnswer(TypedDict, total=False):
-    """What is read of an answer that came in one piece, unchecked."""
+    """The fields that are read of an answer without a stream, unchecked."""
 
     data: Any
     usage: Any
 
 
 class OpenAIAnswerSchema(UpstreamSchema):
-    """An answer of the provider, byte for byte."""
+    """The provider's answer, byte for byte."""
 
     id = fields.Str()
     object = fields.Str()
     created = fields.Int()
-    model = fields.Str(metadata={"description": "As the provider calls it"})
+    model = fields.Str(metadata={"description": "The provider's own name of the model"})
     choices = fields.List(fields.Dict())
-    data = fields.List(fields.Dict(), metadata={"description": "Embeddings"})
+    data = fields.List(fields.Dict(), metadata={"description": "The embeddings, of `/v1/embeddings`"})
     usage = fields.Dict()
 
 
@@ -123,29 +125,29 @@ class OpenAIModelList(TypedDict):
 class OpenAIModelSchema(UpstreamSchema):
     """A model."""
 
-    id = fields.Str(metadata={"description": "The name to ask for it by"})
+    id = fields.Str(metadata={"description": "The name for `model` in a request"})
     object = fields.Str()
-    created = fields.Int(metadata={"description": "Seconds since 1970; 0 where the provider tells none"})
+    created = fields.Int(metadata={"description": "Seconds since 1970; 0 if the provider does not tell"})
     owned_by = fields.Str()
 
 
 class OpenAIModelListSchema(UpstreamSchema):
-    """The models of all enabled providers that answer."""
+    """The models of all enabled providers that answered."""
 
     object = fields.Str()
     data = fields.List(fields.Nested(OpenAIModelSchema))
 
 
 class OpenAIErrorDetailSchema(UpstreamSchema):
-    """What went wrong."""
+    """The error."""
 
-    message = fields.Str(metadata={"description": "What is wrong and how to mend it"})
+    message = fields.Str(metadata={"description": "What is wrong and how to solve it"})
     type = fields.Str(metadata={"description": "OpenAI's name for the kind of error"})
     param = fields.Str(allow_none=True, metadata={"description": "The field at fault"})
-    code = fields.Str(metadata={"description": "Our `error_type`; see docs/errors.md"})
+    code = fields.Str(metadata={"description": "The `error_type` of this API; see docs/errors.md"})
 
 
 class OpenAIErrorSchema(UpstreamSchema):
-    """The body of every failure below ``/v1``."""
+    """The body of every error below ``/v1``."""
 
     error = fields.Nested(OpenAIErrorDetailSchema)

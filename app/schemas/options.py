@@ -1,4 +1,4 @@
-"""What only Ollama's own API has: its options, the format of the answer, thinking."""
+"""The fields of Ollama's native API: options, the format of the answer, and thinking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.schemas.fields import StrictBool, StrictFloat, TextsField
 THINK_LEVELS = ("low", "medium", "high", "max")
 
 _INT = 2**63
-_FLOAT = 3.4e38  # more is infinite in 32 bits
+_FLOAT = 3.4e38  # a larger number is infinite in 32 bits
 
 
 def _int(least: int = -_INT, description: str | None = None) -> fields.Int:
@@ -25,35 +25,36 @@ def _float(least: float = -_FLOAT, most: float = _FLOAT) -> StrictFloat:
 
 
 class OptionsSchema(RequestSchema):
-    """Ollama's options, of a chat and as the parameters of a model; it ignores an unknown one silently.
+    """Ollama's options: of a chat, and as the default parameters of a model.
 
-    Their names and types are those of ``api/types.go``: integers of 64 bits, floats of 32.
+    Unknown options are refused here, because Ollama ignores them silently. Names and types are those of
+    Ollama's ``api/types.go``: integers of 64 bits, floats of 32 bits.
     """
 
-    num_ctx = _int(1, "The window in tokens; another one than is in force loads the model anew")
+    num_ctx = _int(1, "The model's window in tokens; a change loads the model again")
     num_predict = _int(-2, "The most tokens of an answer; -1 for no limit")
-    num_keep = _int(-1, "Tokens of the beginning that are never dropped")
-    num_batch = _int(1, "Tokens of a prompt that are read at once")
-    num_gpu = _int(-1, "Layers on the GPU")
+    num_keep = _int(-1, "The number of tokens at the beginning of the prompt that are never dropped")
+    num_batch = _int(1, "The number of prompt tokens that are processed at once")
+    num_gpu = _int(-1, "The number of the model's layers on the GPU")
     num_thread = _int(0, "Threads; 0 lets Ollama choose")
     main_gpu = _int(0, "The GPU for small tensors")
-    draft_num_predict = _int(0, "Tokens that a draft model guesses ahead")
+    draft_num_predict = _int(0, "The number of tokens that a draft model predicts ahead")
     use_mmap = StrictBool()
     seed = _int()
-    top_k = _int(0, "Tokens to choose from")
+    top_k = _int(0, "The number of likeliest tokens to choose the next one from")
     top_p = _float(0, 1)
     min_p = _float(0, 1)
     typical_p = _float(0, 1)
-    repeat_last_n = _int(-1, "Tokens in which repetitions are looked for; -1 for num_ctx")
+    repeat_last_n = _int(-1, "The number of last tokens to avoid repeating; -1 for num_ctx")
     temperature = _float(0)
     repeat_penalty = _float()
     presence_penalty = _float()
     frequency_penalty = _float()
-    stop = TextsField(metadata={"description": "Where an answer ends"})
+    stop = TextsField(metadata={"description": "Texts; the answer ends before the first of them"})
 
 
 class ThinkField(fields.Field[Any]):
-    """Whether a model should think, and how much."""
+    """Whether a model thinks before it answers, and how much."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool | str:
         if isinstance(value, bool) or (isinstance(value, str) and value in THINK_LEVELS):
@@ -63,7 +64,7 @@ class ThinkField(fields.Field[Any]):
 
 
 class FormatField(fields.Field[Any]):
-    """``json``, or a JSON schema that the answer is to follow."""
+    """``json``, or a JSON schema for the answer."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str | dict[str, Any]:
         if value == "json":
@@ -76,7 +77,7 @@ class FormatField(fields.Field[Any]):
 
 
 def schema_fault(schema: dict[str, Any]) -> str:
-    """Return what is wrong with a JSON schema; empty for a valid one."""
+    """Return what is wrong with a JSON schema; empty if it is valid."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -93,7 +94,7 @@ def schema_fault(schema: dict[str, Any]) -> str:
 
 
 def _reference_elsewhere(schema: Any) -> str:
-    """Return a ``$ref`` to something outside of *schema*; empty when there is none."""
+    """Return a reference that leads out of *schema*; empty if there is none."""
     if isinstance(schema, list):
         return next(filter(None, map(_reference_elsewhere, schema)), "")
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""What a pull would fetch and need."""
+"""The plan of a pull: what it would download, and the disk and memory that the model needs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PlanLayerSchema(UpstreamSchema):
             "description": "`model` (the weights), `template`, `params`, `system`, `license`, `config` ..."
         }
     )
-    present = fields.Bool(metadata={"description": "Whether it is here already"})
+    present = fields.Bool(metadata={"description": "Whether Ollama has the layer already"})
 
 
 class PlanDiskSchema(UpstreamSchema):
@@ -71,39 +71,47 @@ class PlanDiskSchema(UpstreamSchema):
 
     free_bytes = fields.Int()
     needed_bytes = fields.Int(
-        metadata={"description": "`download_bytes` less what an unfinished download has here"}
+        metadata={"description": "`download_bytes` without the bytes of an unfinished download"}
     )
-    fits = fields.Bool()
+    fits = fields.Bool(metadata={"description": "Whether the disk has the needed bytes free"})
 
 
 class PlanMemorySchema(UpstreamSchema):
     """The memory that the model takes when it is loaded."""
 
-    needed_bytes = fields.Int(metadata={"description": "Weights, and the cache of `num_ctx` tokens"})
-    num_ctx = fields.Int(metadata={"description": "The context that it is estimated for, in tokens"})
-    available_bytes = fields.Int(
-        allow_none=True, metadata={"description": "Of this machine; null where that does not tell"}
+    needed_bytes = fields.Int(
+        metadata={"description": "Bytes of the weights and of the cache for `num_ctx` tokens"}
     )
-    fits = fields.Bool(allow_none=True)
+    num_ctx = fields.Int(metadata={"description": "The window in tokens that this estimate is for"})
+    available_bytes = fields.Int(
+        allow_none=True, metadata={"description": "Available memory of this machine; null if unknown"}
+    )
+    fits = fields.Bool(
+        allow_none=True, metadata={"description": "Whether the model fits into memory; null if unknown"}
+    )
     estimated = fields.Bool(
-        metadata={"description": "Whether it is guessed from the size of the weights alone"}
+        metadata={"description": "Whether the number is a guess from the size of the weights alone"}
     )
 
 
 class PlanSchema(UpstreamSchema):
-    """What pulling a model would fetch and need."""
+    """What pulling a model would download and need."""
 
     model = fields.Str()
-    digest = fields.Str(metadata={"description": "The one that the model will be listed with"})
+    digest = fields.Str(metadata={"description": "The digest that the installed model will have"})
     size = fields.Int(metadata={"description": "Bytes of all layers"})
-    download_bytes = fields.Int(metadata={"description": "Bytes of the layers that are not here"})
+    download_bytes = fields.Int(metadata={"description": "Bytes of the layers that Ollama does not have"})
     layers = fields.List(fields.Nested(PlanLayerSchema))
-    installed = fields.Bool()
-    current = fields.Bool(metadata={"description": "Whether what is installed is what the registry has"})
+    installed = fields.Bool(metadata={"description": "Whether any version of the model is installed"})
+    current = fields.Bool(metadata={"description": "Whether the registry's version is installed"})
     disk = fields.Nested(
-        PlanDiskSchema, allow_none=True, metadata={"description": "Null where it is another machine's"}
+        PlanDiskSchema, allow_none=True, metadata={"description": "Null if the disk is on another machine"}
     )
     memory = fields.Nested(PlanMemorySchema)
-    license = fields.Str(allow_none=True, metadata={"description": "The first line of its licence"})
-    requires = fields.Str(allow_none=True, metadata={"description": "The oldest Ollama that can run it"})
-    version_ok = fields.Bool(allow_none=True, metadata={"description": "Whether this Ollama is new enough"})
+    license = fields.Str(allow_none=True, metadata={"description": "The first line of the model's licence"})
+    requires = fields.Str(
+        allow_none=True, metadata={"description": "The oldest version of Ollama that can run the model"}
+    )
+    version_ok = fields.Bool(
+        allow_none=True, metadata={"description": "Whether this Ollama can run it; null if unknown"}
+    )

@@ -26,7 +26,7 @@ def _name_field(*, required: bool = False) -> fields.Str:
     return fields.Str(
         required=required,
         validate=[validate.Length(max=100), not_blank("Name")],
-        metadata={"description": "The name that people see"},
+        metadata={"description": "The name to show to people"},
     )
 
 
@@ -34,12 +34,12 @@ def _base_url_field(*, required: bool = False) -> fields.Str:
     return fields.Str(
         required=required,
         validate=[validate.Length(max=2000), check_base_url],
-        metadata={"description": "Where its OpenAI-compatible API is, ending in `/v1` as a rule"},
+        metadata={"description": "The address of its OpenAI-compatible API, which usually ends in `/v1`"},
     )
 
 
 class ProviderFieldsSchema(RequestSchema):
-    """What a person may set of a provider."""
+    """The fields of a provider that a user can set."""
 
     name = _name_field()
     kind = fields.Str(
@@ -53,7 +53,7 @@ class ProviderFieldsSchema(RequestSchema):
             validate.Regexp(r"^[\x21-\x7e]*\Z", error="Printable ASCII characters only."),
         ],
         load_only=True,
-        metadata={"description": "Write-only. An empty text removes it."},
+        metadata={"description": "Write-only; an empty text removes the key"},
     )
     model = fields.Str(
         validate=[no_controls, validate.Length(max=300)],
@@ -63,27 +63,37 @@ class ProviderFieldsSchema(RequestSchema):
 
 
 class ProviderSchema(ProviderFieldsSchema):
-    """A provider, as the API answers it."""
+    """A provider."""
 
-    id = fields.Str(dump_only=True, metadata={"description": "Its key in URLs and requests"})
-    custom = fields.Bool(dump_only=True, metadata={"description": "Whether it was added here, not shipped"})
+    id = fields.Str(dump_only=True, metadata={"description": "The provider's id in URLs and requests"})
+    custom = fields.Bool(
+        dump_only=True, metadata={"description": "Whether a user added it; false: shipped with the program"}
+    )
     status = fields.Str(
         dump_only=True,
-        metadata={"description": f"The last test's outcome: {', '.join(TEST_STATUSES)}"},
+        metadata={
+            "description": f"The outcome of the last test: {', '.join(TEST_STATUSES)}; `disconnected` before "
+            "the first test"
+        },
     )
     last_checked = fields.Str(
-        dump_only=True, metadata={"description": "When it was tested last, ISO 8601, or empty"}
+        dump_only=True, metadata={"description": "The time of the last test in ISO 8601; empty before it"}
     )
-    api_key_set = fields.Bool(dump_only=True, metadata={"description": "Whether there is a key"})
-    api_key_last4 = fields.Str(dump_only=True, metadata={"description": "The key's last four characters"})
+    api_key_set = fields.Bool(dump_only=True, metadata={"description": "Whether the provider has an API key"})
+    api_key_last4 = fields.Str(
+        dump_only=True, metadata={"description": "The key's last four characters; empty for a short key"}
+    )
     api_key_source = fields.Str(
         dump_only=True,
-        metadata={"description": "`settings`, or the environment variable it comes from"},
+        metadata={
+            "description": "Where the key comes from: `settings`, or the name of an environment variable; "
+            "empty without a key"
+        },
     )
 
 
 class ProviderReplaceSchema(ProviderSchema):
-    """The body of ``PUT``: a client may send back what it read, so read-only fields are ignored."""
+    """The body of ``PUT``; ignores read-only fields, so that a client can send back what it has read."""
 
     name = _name_field(required=True)
     base_url = _base_url_field(required=True)
@@ -97,14 +107,14 @@ class ProviderReplaceSchema(ProviderSchema):
 
 
 class ProviderCreateSchema(ProviderFieldsSchema):
-    """The body of ``POST``: a provider of one's own."""
+    """The body of ``POST``: a custom provider."""
 
     id = fields.Str(
         required=True,
         validate=validate.Regexp(
             PROVIDER_ID, error="Lower-case letters, digits, '-' and '_' only, 63 at most."
         ),
-        metadata={"description": "Its key in URLs and requests"},
+        metadata={"description": "The provider's id in URLs and requests"},
     )
     base_url = _base_url_field(required=True)
 
@@ -124,7 +134,7 @@ class StoredProvider(TypedDict, total=False):
 
 
 class StoredProviderSchema(ProviderFieldsSchema):
-    """What the file in the data folder keeps of a provider."""
+    """A provider in the file in the data folder."""
 
     status = fields.Str()
     last_checked = fields.Str()
@@ -135,11 +145,11 @@ class ProviderTestSchema(RequestSchema):
 
     provider = fields.Str()
     status = fields.Str(validate=validate.OneOf(TEST_STATUSES))
-    message = fields.Str(metadata={"description": "What was found"})
-    hint = fields.Str(metadata={"description": "How to mend it"})
-    models = fields.Int(metadata={"description": "How many models it offers"})
-    version = fields.Str(metadata={"description": "Its version, where it tells one (Ollama)"})
-    latency = fields.Float(metadata={"description": "Seconds until it had answered"})
+    message = fields.Str(metadata={"description": "The outcome as a sentence"})
+    hint = fields.Str(metadata={"description": "How to solve the problem, if there is one"})
+    models = fields.Int(metadata={"description": "The number of models that the provider offers"})
+    version = fields.Str(metadata={"description": "The version of the server; only for Ollama"})
+    latency = fields.Float(metadata={"description": "Seconds that the test took"})
     last_checked = fields.Str()
 
 
@@ -157,7 +167,7 @@ class ProviderTest(TypedDict, total=False):
 
 
 class ProviderModelSchema(UpstreamSchema):
-    """A model of an OpenAI-compatible provider, as its ``GET /models`` lists it."""
+    """A model that a provider offers."""
 
     id = fields.Str(required=True)
     name = fields.Function(lambda model: model["id"])
@@ -191,7 +201,7 @@ class ProviderModels(TypedDict):
 
 
 class UpstreamProviderModelsSchema(UpstreamSchema):
-    """``GET /v1/models`` of an OpenAI-compatible server; Ollama's `data` is null when it has none."""
+    """``GET /v1/models`` of an OpenAI-compatible server; Ollama's `data` is null if it has no model."""
 
     data = fields.List(fields.Nested(ProviderModelSchema(exclude=["name"])), required=True, allow_none=True)
 

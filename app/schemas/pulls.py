@@ -46,7 +46,7 @@ class PullResult(TypedDict):
 
 
 class PullProgress(TypedDict):
-    """Where a pull stands: the data of its events."""
+    """The progress of a pull: the data of its events."""
 
     id: str
     model: str
@@ -82,92 +82,100 @@ class PullList(TypedDict):
 
 
 class PullRequestSchema(RequestSchema):
-    """Which model to pull."""
+    """Which model to pull, and how."""
 
     model = fields.Str(
         required=True,
         validate=not_blank("Model name"),
-        metadata={"label": "Model name", "description": "Such as `llama3.2:1b`"},
+        metadata={"label": "Model name", "description": "The model's name, such as `llama3.2:1b`"},
     )
     insecure = StrictBool(
         load_default=False,
-        metadata={"description": "Plain HTTP to the registry; only for one on this machine"},
+        metadata={"description": "Use plain HTTP; only for a registry on this machine"},
     )
 
     background = StrictBool(
         load_default=False,
-        metadata={"description": "Answer 202 with the pull at once"},
+        metadata={"description": "Answer at once, with 202 and the pull"},
     )
     now = StrictBool(
         load_default=False,
-        metadata={"description": "Also out of the window that the settings have for pulls"},
+        metadata={"description": "Pull at any time of day, also outside of `pulls.window` of the settings"},
     )
     stream = StrictBool(
         load_default=False,
         metadata={
-            "description": "Answer as an event stream: `progress`, then `done`, `error` or `cancelled`"
+            "description": "Answer with an event stream: `progress`, then `done`, `error` or `cancelled`"
         },
     )
     dry_run = StrictBool(
         load_default=False,
-        metadata={"description": "Only answer what would be fetched and needed"},
+        metadata={"description": "Pull nothing; answer with the plan of the pull"},
     )
     force = StrictBool(
         load_default=False,
-        metadata={"description": "Pull also what does not fit on the disk"},
+        metadata={"description": "Pull the model even if it does not fit on the disk"},
     )
     num_ctx = fields.Int(
         strict=True,
         validate=validate.Range(min=1, max=100_000_000),
-        metadata={"description": "With `dry_run`: the context, in tokens, to estimate the memory for"},
+        metadata={"description": "The window in tokens to estimate the memory for; only with `dry_run`"},
     )
 
     @validates_schema
     def _one_way_to_answer(self, data: dict[str, Any], **_: Any) -> None:
         ways = [way for way in ("dry_run", "background", "stream") if data.get(way)]
         if len(ways) > 1:
-            raise ValidationError(f"Leave out either {ways[1]} or {ways[0]}.", ways[1])
+            raise ValidationError(f"Leave out either {ways[0]} or {ways[1]}.", ways[1])
         if "num_ctx" in data and not data.get("dry_run"):
             raise ValidationError("Only for a dry_run.", "num_ctx")
 
 
 class PullPartSchema(UpstreamSchema):
-    """A line of Ollama's progress; what it does not tell is null."""
+    """A line of Ollama's progress; a field that Ollama leaves out is null."""
 
     status = fields.Str(required=True)
-    digest = fields.Str(load_default=None, metadata={"description": "The layer's, if it is of one"})
+    digest = fields.Str(
+        load_default=None, metadata={"description": "The digest of the layer that the line is about"}
+    )
     total = fields.Int(load_default=None, metadata={"description": "Bytes of the layer"})
-    completed = fields.Int(load_default=None, metadata={"description": "Bytes that are here"})
+    completed = fields.Int(load_default=None, metadata={"description": "Downloaded bytes of the layer"})
 
 
 class PullResultSchema(UpstreamSchema):
-    """A pull that ended well."""
+    """A pull that succeeded."""
 
     success = fields.Bool()
     message = fields.Str()
     model = fields.Str()
     status_log = fields.List(
         fields.Nested(PullPartSchema),
-        metadata={"description": "In order; of the lines of one layer, the last"},
+        metadata={"description": "The lines of Ollama's progress, in order; only the last one of each layer"},
     )
 
 
 class PullSchema(UpstreamSchema):
-    """A pull as it stands."""
+    """A pull and its progress."""
 
     id = fields.Str()
     model = fields.Str()
     status = fields.Str(
         metadata={"description": "`queued`, `running`, `paused`, `done`, `failed` or `cancelled`"}
     )
-    completed = fields.Int(metadata={"description": "Bytes that are here, over all layers; never falls"})
-    total = fields.Int(allow_none=True, metadata={"description": "Bytes of all layers, once known"})
-    percent = fields.Float(allow_none=True, metadata={"description": "Never falls"})
+    completed = fields.Int(metadata={"description": "Downloaded bytes of all layers; never falls"})
+    total = fields.Int(
+        allow_none=True, metadata={"description": "Bytes of all layers; null until they are known"}
+    )
+    percent = fields.Float(allow_none=True, metadata={"description": "The downloaded share; never falls"})
     bytes_per_second = fields.Int()
-    eta_seconds = fields.Int(allow_none=True)
-    step = fields.Str(metadata={"description": "Ollama's own last status line"})
-    attempts = fields.Int(metadata={"description": "How often Ollama was asked"})
-    error = fields.Dict(keys=fields.Str(), allow_none=True, metadata={"description": "Why it failed"})
+    eta_seconds = fields.Int(
+        allow_none=True, metadata={"description": "Estimated seconds until the end; null if unknown"}
+    )
+    step = fields.Str(metadata={"description": "Ollama's last status line"})
+    attempts = fields.Int(metadata={"description": "How often the download was started or continued"})
+    error = fields.Dict(
+        keys=fields.Str(), allow_none=True, metadata={"description": "The error of a failed pull"}
+    )
     created_at = UtcDateTime()
     updated_at = UtcDateTime()
     status_log = fields.List(fields.Nested(PullPartSchema))
@@ -181,11 +189,11 @@ class PullListSchema(UpstreamSchema):
 
 
 class LastEventSchema(UpstreamSchema):
-    """Where a watcher was."""
+    """The header with which a client continues an event stream."""
 
     last_event_id = fields.Int(
         data_key="Last-Event-ID",
         load_default=0,
         validate=validate.Range(0, 2**31 - 1),
-        metadata={"description": "The number of the last event that was seen"},
+        metadata={"description": "The id of the last event that the client has received"},
     )

@@ -49,7 +49,7 @@ class UnloadedModel(TypedDict):
 
 
 class LoadedModel(UnloadedModel, total=False):
-    """What :class:`LoadedSchema` dumps; of a model that is not in memory, only the first two."""
+    """What :class:`LoadedSchema` dumps; these fields are only set for a model in memory."""
 
     size: int
     context_length: int | None
@@ -60,16 +60,16 @@ class LoadedModel(UnloadedModel, total=False):
 
 
 class MemorySchema(UpstreamSchema):
-    """What a model takes in memory, and for how long."""
+    """The memory that a model takes, and when the model leaves it."""
 
     size_vram = fields.Int(load_default=0, metadata={"description": "Bytes of GPU memory"})
-    gpu_percent = fields.Float(metadata={"description": "The share of the model that is on the GPU"})
+    gpu_percent = fields.Float(metadata={"description": "The part of the model in GPU memory, in percent"})
     expires_at = UtcDateTime(
         load_default=None,
         allow_none=True,
-        metadata={"description": "When it leaves the memory if it is not used"},
+        metadata={"description": "When Ollama unloads the model, if no request uses it; null if never"},
     )
-    forever = fields.Bool(metadata={"description": "Whether it stays until it is unloaded"})
+    forever = fields.Bool(metadata={"description": "Whether the model stays until a request unloads it"})
 
 
 class RunningSchema(MemorySchema):
@@ -78,7 +78,7 @@ class RunningSchema(MemorySchema):
     name = fields.Str(required=True)
     size = fields.Int(required=True, metadata={"description": "Bytes of memory, on GPU and CPU together"})
     context_length = fields.Int(
-        load_default=None, allow_none=True, metadata={"description": "The tokens that it looks at"}
+        load_default=None, allow_none=True, metadata={"description": "The size of its window in tokens"}
     )
     digest = Digest(required=True)
     details = fields.Nested(ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}))
@@ -87,7 +87,7 @@ class RunningSchema(MemorySchema):
     def _explain(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         expires: datetime | None = data["expires_at"]
         forever = expires is not None and expires - datetime.now(timezone.utc) > _CENTURY
-        if forever or (expires is not None and expires.year == 1):  # Go's zero: not known yet
+        if forever or (expires is not None and expires.year == 1):  # Go's zero time: Ollama does not know yet
             expires = None
         share = data["size_vram"] / data["size"] if data["size"] else 0.0
         return {**data, "expires_at": expires, "forever": forever, "gpu_percent": round(100 * share, 1)}
@@ -115,7 +115,9 @@ class LoadSchema(UnloadSchema):
     """Which model to load, and for how long."""
 
     keep_alive = KeepAlive(
-        metadata={"description": "Seconds, or a duration such as `10m`; negative for ever. Else Ollama's own"}
+        metadata={
+            "description": "Seconds, or a duration such as `10m`; negative for ever; default: Ollama's own"
+        }
     )
 
 
@@ -127,7 +129,7 @@ class UnloadedSchema(UpstreamSchema):
 
 
 class LoadedSchema(MemorySchema):
-    """Whether a model is in memory, and what it takes there."""
+    """Whether a model is in memory, and the memory that it takes."""
 
     model = fields.Str()
     loaded = fields.Bool()

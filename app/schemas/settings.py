@@ -1,4 +1,4 @@
-"""The settings that a person changes while the program runs."""
+"""The settings that a user changes while the program runs."""
 
 from __future__ import annotations
 
@@ -88,16 +88,16 @@ class SettingsValues(TypedDict):
 class TimeoutsSchema(RequestSchema):
     """How long to wait for an upstream, in seconds."""
 
-    connect = StrictFloat(validate=_seconds, metadata={"description": "For a connection"})
+    connect = StrictFloat(validate=_seconds, metadata={"description": "For the connection"})
     first_byte = StrictFloat(
         validate=_seconds,
-        metadata={"description": "For an answer's first byte: a model may be loading"},
+        metadata={"description": "For the first byte of an answer, while a model may be loading"},
     )
-    idle = StrictFloat(validate=_seconds, metadata={"description": "Between two bytes"})
+    idle = StrictFloat(validate=_seconds, metadata={"description": "For each further byte of an answer"})
     list = StrictFloat(validate=_seconds, metadata={"description": "For a list of models"})
     pull = StrictFloat(
         validate=_seconds,
-        metadata={"description": "How long `POST pull` waits; the pull itself goes on"},
+        metadata={"description": "For the end of a pull in `POST pull`; the pull goes on after this time"},
     )
 
 
@@ -113,14 +113,18 @@ WindowSchema = RequestSchema.from_dict(  # not a class statement: `from` is a ke
 class UpdateSettingsSchema(RequestSchema):
     """When models are updated automatically."""
 
-    enabled = StrictBool(metadata={"description": "Whether they are; off by default"})
-    time = fields.Str(validate=_clock, metadata={"description": "When, once a day, in local time"})
+    enabled = StrictBool(metadata={"description": "Whether models are updated automatically; default: false"})
+    time = fields.Str(
+        validate=_clock, metadata={"description": "The time of day of the updates, in local time"}
+    )
     window = fields.Nested(
         WindowSchema,
         allow_none=True,
-        metadata={"description": "The part of the day, in local time, for updates; null for all of it"},
+        metadata={
+            "description": "The part of the day, in local time, in which updates run; null for the whole day"
+        },
     )
-    skip_loaded = StrictBool(metadata={"description": "Leave loaded models alone"})
+    skip_loaded = StrictBool(metadata={"description": "Do not update models that are in memory"})
 
 
 class PullSettingsSchema(RequestSchema):
@@ -130,88 +134,95 @@ class PullSettingsSchema(RequestSchema):
         WindowSchema,
         allow_none=True,
         metadata={
-            "description": "The part of the day, in local time, in which pulls run; null for all of it. "
-            "`now` in a pull's request goes beyond it."
+            "description": "The part of the day, in local time, in which pulls run; null for the whole day. "
+            "A pull with `now` runs at any time"
         },
     )
     keep_days = fields.Int(
         strict=True,
         validate=validate.Range(1, 3650),
-        metadata={"description": "How many days pulls that are over are kept"},
+        metadata={"description": "How many days finished pulls stay in the list"},
     )
     max_bytes_per_second = fields.Int(
         strict=True,
         allow_none=True,
         validate=validate.Range(10_000, 2**53),
         metadata={
-            "description": "About how fast all pulls together may be, on the average of a minute; null for "
-            "no limit"
+            "description": "The limit for all pulls together, as an average over about a minute; null: none"
         },
     )
 
 
 class ModelDefaultsSchema(RequestSchema):
-    """What a chat with one of Ollama's models has where it names nothing else."""
+    """The defaults for chats with one of Ollama's models."""
 
     num_ctx = fields.Int(
         strict=True,
         allow_none=True,
         validate=validate.Range(1, 2**31 - 1),
-        metadata={"description": "Its window in tokens"},
+        metadata={"description": "The model's window in tokens"},
     )
     keep_alive = KeepAlive(
         may_be_zero=True,
         allow_none=True,
-        metadata={"description": "How long it stays in memory: seconds, or such as `10m`"},
+        metadata={
+            "description": "How long the model stays in memory: seconds, or a duration such as `10m`; "
+            "negative for ever"
+        },
     )
-    think = ThinkField(allow_none=True, metadata={"description": "Whether it is to think, and how much"})
+    think = ThinkField(
+        allow_none=True, metadata={"description": "Whether the model thinks before it answers, and how much"}
+    )
 
 
 class UsageSettingsSchema(RequestSchema):
-    """How long the calls to providers are kept."""
+    """How long the records of calls to providers are kept."""
 
     keep_days = fields.Int(
         strict=True,
         validate=validate.Range(1, 36_500),
-        metadata={"description": "For how many days calls are kept"},
+        metadata={"description": "How many days the records of calls are kept"},
     )
 
 
 class SettingsSchema(RequestSchema):
-    """The settings; `PUT` changes those that it names."""
+    """The settings; `PUT` changes only the settings in its body."""
 
-    default_provider = fields.Str(metadata={"description": "The provider of a chat that names none"})
+    default_provider = fields.Str(
+        metadata={"description": "The provider for chats that do not name a provider"}
+    )
     fallback_provider = fields.Str(
         allow_none=True,
-        metadata={"description": "Who answers when the first provider cannot; null for nobody"},
+        metadata={"description": "The provider to ask when the first one fails; null for none"},
     )
     system_prompt = fields.Str(
         validate=validate.Length(max=100_000),
-        metadata={"description": "For chats that bring none; empty for none"},
+        metadata={"description": "The system prompt for chats without one; an empty text for no prompt"},
     )
     temperature = StrictFloat(
         allow_none=True,
         validate=validate.Range(0, 2),
-        metadata={"description": "For chats that name none; null leaves it to the provider"},
+        metadata={"description": "The temperature for chats without one; null: the provider decides"},
     )
     max_tokens = fields.Int(
         strict=True,
         allow_none=True,
         validate=validate.Range(1, 2**31 - 1),
         metadata={
-            "description": "For chats that name none; null leaves it to the provider. Never sent to Ollama."
+            "description": "The most tokens of an answer, for chats without this field; null: the provider "
+            "decides. Not sent to Ollama"
         },
     )
     timeouts = fields.Nested(TimeoutsSchema)
     pinned_models = fields.List(
         fields.Str(validate=_check_name),
         validate=validate.Length(max=1000),
-        metadata={"description": "Models that are only updated when they are named"},
+        metadata={"description": "Models that are only updated when a request names them"},
     )
     protected_models = fields.List(
         fields.Str(validate=_check_name),
         validate=validate.Length(max=1000),
-        metadata={"description": "Models that are not deleted, nor replaced by a copy or a new one"},
+        metadata={"description": "Models that cannot be deleted, nor replaced by a copy or a new model"},
     )
     keep_versions = fields.Int(
         strict=True,
@@ -223,8 +234,8 @@ class SettingsSchema(RequestSchema):
         values=fields.Nested(ModelDefaultsSchema, allow_none=True),
         validate=validate.Length(max=1000),
         metadata={
-            "description": "By the model's name: its window, its time in memory, its thinking. `PUT` changes "
-            "the models that it names; null takes a model out"
+            "description": "The defaults for chats with a model, by the model's name. `PUT` changes only the "
+            "models in its body; null removes a model"
         },
     )
     updates = fields.Nested(UpdateSettingsSchema)

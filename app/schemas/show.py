@@ -1,4 +1,4 @@
-"""The details of a model, as Ollama shows them and as this API does; copies and deletions."""
+"""The details of a model, as Ollama and this API show them; copies and deletions of models."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Detail(TypedDict):
 
 
 class ModelDetail(_Detail, total=False):
-    """What :class:`ModelDetailSchema` dumps; the rest only of a model in memory."""
+    """What :class:`ModelDetailSchema` dumps; the fields below are only set for a model in memory."""
 
     size_vram: int
     gpu_percent: float
@@ -85,7 +85,7 @@ class _Freed(TypedDict):
 
 
 class FreedSpace(_Freed, total=False):
-    """What a deletion frees on the disk; ``layers`` are left out where that is estimated."""
+    """The disk space that a deletion frees; without ``layers`` if it is estimated."""
 
     layers: list[FreedLayer]
 
@@ -101,9 +101,9 @@ class DeletedModel(FreedSpace):
 
 
 class ParametersField(fields.Field[Any]):
-    """A model's parameters, of which Ollama sends a line each, such as ``stop  "<|im_end|>"``.
+    """A model's parameters. Ollama sends them as a text with one line each, such as ``stop  "<|im_end|>"``.
 
-    They are loaded as a dict; a parameter that is there twice, and ``stop``, has a list.
+    They are loaded as a dict. The value is a list for ``stop``, and for a parameter with several lines.
     """
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class ParametersField(fields.Field[Any]):
 
 
 def _parameter(text: str) -> Any:
-    """Read a number, a truth value or a quoted text as Go's ``%#v`` writes it; others stay as they are."""
+    """Parse a number, a boolean or a quoted text as Go's ``%#v`` writes it; return any other unchanged."""
     for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
         try:
             value = parse(text)
@@ -144,7 +144,7 @@ class ShowSchema(UpstreamSchema):
 
     @post_load
     def _explain(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Find the trained context length; its key names the model's architecture."""
+        """Find the trained context length; its key begins with the model's architecture."""
         info = data.pop("model_info") or {}
         length = info.get(f"{info.get('general.architecture')}.context_length")
         return {
@@ -155,13 +155,13 @@ class ShowSchema(UpstreamSchema):
 
 
 class ContextSchema(UpstreamSchema):
-    """How many tokens a model's window has."""
+    """The size of a model's window in tokens."""
 
-    trained = fields.Int(allow_none=True, metadata={"description": "The most that it was trained for"})
+    trained = fields.Int(allow_none=True, metadata={"description": "The largest window it was trained for"})
     in_force = fields.Int(
         allow_none=True,
         metadata={
-            "description": "Of the loaded model, else its parameter num_ctx; null where Ollama will choose"
+            "description": "The window of the loaded model, else its `num_ctx`; null if Ollama will choose"
         },
     )
 
@@ -177,16 +177,16 @@ class ModelDetailSchema(MemorySchema):
     capabilities = fields.List(fields.Str())
     context = fields.Nested(ContextSchema)
     parameters = fields.Dict(
-        keys=fields.Str(), metadata={"description": "As its Modelfile sets them; `stop` is a list"}
+        keys=fields.Str(), metadata={"description": "The parameters of its Modelfile; `stop` is a list"}
     )
     template = fields.Str()
-    system = fields.Str(metadata={"description": "The system prompt that it brings"})
+    system = fields.Str(metadata={"description": "The model's own system prompt"})
     license = fields.Str()
     requires = fields.Str(
-        metadata={"description": "The oldest Ollama that runs it; empty when it names none"}
+        metadata={"description": "The oldest version of Ollama that can run the model; empty if not stated"}
     )
     aliases = fields.List(fields.Str(), metadata={"description": "Other names of the same model"})
-    loaded = fields.Bool(metadata={"description": "Whether it is in memory"})
+    loaded = fields.Bool(metadata={"description": "Whether the model is in memory"})
 
 
 class CopySchema(RequestSchema):
@@ -196,7 +196,7 @@ class CopySchema(RequestSchema):
     destination = fields.Str(required=True)
     overwrite = StrictBool(
         load_default=False,
-        metadata={"description": "Replace a model that has this name already"},
+        metadata={"description": "Replace an installed model with the name in `destination`"},
     )
 
 
@@ -209,11 +209,14 @@ class CopiedSchema(UpstreamSchema):
 
 
 class DeleteQuerySchema(RequestSchema):
-    """How to delete."""
+    """How to delete a model."""
 
-    dry_run = fields.Bool(load_default=False, metadata={"description": "Only tell what would be freed"})
+    dry_run = fields.Bool(
+        load_default=False, metadata={"description": "Delete nothing; answer what would be freed"}
+    )
     versions = fields.Bool(
-        load_default=False, metadata={"description": "Also the former versions that updates have kept"}
+        load_default=False,
+        metadata={"description": "Also delete the former versions that updates have kept"},
     )
 
 
@@ -223,7 +226,9 @@ class FreedLayerSchema(UpstreamSchema):
     digest = fields.Str()
     size = fields.Int(metadata={"description": "Bytes"})
     media_type = fields.Str()
-    freed = fields.Bool(metadata={"description": "Whether it is gone, for no other model uses it"})
+    freed = fields.Bool(
+        metadata={"description": "Whether the layer is deleted; false: another model uses it"}
+    )
 
 
 class DeletedSchema(UpstreamSchema):
@@ -232,15 +237,19 @@ class DeletedSchema(UpstreamSchema):
     model = fields.Str()
     deleted = fields.Bool()
     dry_run = fields.Bool()
-    freed_bytes = fields.Int(metadata={"description": "Bytes that the disk has back"})
-    shared_bytes = fields.Int(metadata={"description": "Bytes that other models use too, and that stay"})
-    estimated = fields.Bool(
-        metadata={"description": "True where the models folder is not on this machine: by digest only"}
+    freed_bytes = fields.Int(metadata={"description": "Bytes that the deletion frees on the disk"})
+    shared_bytes = fields.Int(
+        metadata={"description": "Bytes that stay on the disk, because other models use them"}
     )
-    layers = fields.List(fields.Nested(FreedLayerSchema), metadata={"description": "Unless estimated"})
+    estimated = fields.Bool(
+        metadata={"description": "Whether the bytes are estimated from the list: the folder cannot be read"}
+    )
+    layers = fields.List(
+        fields.Nested(FreedLayerSchema), metadata={"description": "Missing if the bytes are estimated"}
+    )
     deleted_versions = fields.List(
-        fields.Str(), metadata={"description": "Former versions that went with it, as `versions` asked"}
+        fields.Str(), metadata={"description": "The former versions that were deleted too, for `versions`"}
     )
     kept_versions = fields.List(
-        fields.Str(), metadata={"description": "Former versions of it that updates have kept, and that stay"}
+        fields.Str(), metadata={"description": "The former versions of the model that stay installed"}
     )

@@ -26,7 +26,7 @@ class _Update(TypedDict):
 class ModelUpdate(_Update, total=False):
     """What :class:`ModelUpdateSchema` and, once the update is started, :class:`StartedUpdateSchema` dump.
 
-    ``is_outdated`` holds for a pinned model too; ``needed_bytes`` are those that the disk must have free.
+    ``is_outdated`` may be true for a pinned model too. ``needed_bytes`` must be free on the disk.
     """
 
     reason: str
@@ -74,37 +74,41 @@ class UpdateQuerySchema(RequestSchema):
 
     refresh = fields.Bool(
         load_default=False,
-        metadata={"description": "Ask the registries again; else what they said within the hour is good"},
+        metadata={"description": "Ask the registries now; default: use their answers of the last hour"},
     )
 
 
 class ModelUpdateSchema(UpstreamSchema):
-    """An installed model, compared with the one in its registry."""
+    """An installed model, compared with its registry's version."""
 
     model = fields.Str()
     status = fields.Str(
         metadata={"description": "`current`, `outdated`, `local`, `pinned`, `cloud` or `unknown`"}
     )
-    digest = fields.Str()
-    available_digest = fields.Str(allow_none=True)
-    download_bytes = fields.Int(metadata={"description": "Bytes of the layers that are not here"})
+    digest = fields.Str(metadata={"description": "The digest of the installed version"})
+    available_digest = fields.Str(
+        allow_none=True, metadata={"description": "The digest of the registry's version; null if unknown"}
+    )
+    download_bytes = fields.Int(metadata={"description": "Bytes of the layers that Ollama does not have"})
     changed = fields.List(
         fields.Str(),
-        metadata={"description": "Kinds of layers: `model` (the weights), `template`, `params` ..."},
+        metadata={
+            "description": "The kinds of changed layers: `model` (the weights), `template`, `params` ..."
+        },
     )
-    reason = fields.Str(metadata={"description": "Why it is `local`, `cloud` or `unknown`"})
+    reason = fields.Str(metadata={"description": "Why the status is `local`, `cloud` or `unknown`"})
     previous = fields.Str(
-        allow_none=True, metadata={"description": "The kept version that a rollback leads to"}
+        allow_none=True, metadata={"description": "The kept version that a rollback would install"}
     )
 
 
 class UpdateListSchema(UpstreamSchema):
-    """The installed models, compared with those in their registries."""
+    """The installed models, compared with their registries' versions."""
 
     models = fields.List(fields.Nested(ModelUpdateSchema))
-    checked_at = UtcDateTime(metadata={"description": "When the first of them was asked for"})
+    checked_at = UtcDateTime(metadata={"description": "The time of the oldest answer of a registry here"})
     total = fields.Int(metadata={"description": "How many models there are"})
-    outdated = fields.Int(metadata={"description": "How many of them can be updated"})
+    outdated = fields.Int(metadata={"description": "The number of models with the status `outdated`"})
 
 
 class UpdateRequestSchema(RequestSchema):
@@ -113,16 +117,16 @@ class UpdateRequestSchema(RequestSchema):
     models = fields.List(
         fields.Str(validate=not_blank("Model name")),
         validate=validate.Length(min=1, max=1000),
-        metadata={"description": "Their names"},
+        metadata={"description": "The names of the models to update"},
     )
-    all = StrictBool(metadata={"description": "Every model that is outdated and not pinned"})
+    all = StrictBool(metadata={"description": "Update all models that are outdated and not pinned"})
     dry_run = StrictBool(
         load_default=False,
-        metadata={"description": "Only answer what would be updated"},
+        metadata={"description": "Update nothing; answer what would be updated"},
     )
     include_loaded = StrictBool(
         load_default=False,
-        metadata={"description": "Also those that are in memory"},
+        metadata={"description": "Also update models that are in memory"},
     )
 
     @validates_schema
@@ -151,7 +155,7 @@ class SkippedUpdateSchema(UpstreamSchema):
 
 
 class UpdateResultSchema(UpstreamSchema):
-    """The models that are being updated, or with `dry_run` would be."""
+    """The models that are being updated; with `dry_run`, those that would be."""
 
     started = fields.List(fields.Nested(StartedUpdateSchema))
     skipped = fields.List(fields.Nested(SkippedUpdateSchema))
@@ -169,9 +173,11 @@ class RollbackSchema(UpstreamSchema):
     """A model that was rolled back."""
 
     model = fields.Str()
-    digest = fields.Str(metadata={"description": "Of the version that is installed again"})
-    replaced_digest = fields.Str(allow_none=True, metadata={"description": "Of the one that was"})
+    digest = fields.Str(metadata={"description": "The digest of the version that is installed again"})
+    replaced_digest = fields.Str(
+        allow_none=True, metadata={"description": "The digest of the version that was replaced"}
+    )
     previous = fields.Str(
         allow_none=True,
-        metadata={"description": "The name under which that one is kept: another rollback installs it again"},
+        metadata={"description": "The name of the replaced version; another rollback installs it again"},
     )

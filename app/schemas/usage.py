@@ -1,4 +1,4 @@
-"""The calls to providers, summed up."""
+"""Sums of the calls to providers."""
 
 from __future__ import annotations
 
@@ -67,22 +67,25 @@ class UsageQuerySchema(RequestSchema):
         data_key="from",
         load_default=lambda: _today() - timedelta(days=29),
         validate=_a_date,
-        metadata={"description": "The first day, in UTC; else 30 days are summed up"},
+        metadata={"description": "The first day, in UTC; default: 29 days before today"},
     )
     until = fields.Date(
         data_key="to",
         load_default=_today,
         validate=_a_date,
-        metadata={"description": "The last day, in UTC; else today"},
+        metadata={"description": "The last day, in UTC; default: today"},
     )
-    provider = fields.Str(load_default=None, validate=no_controls, metadata={"description": "Only its calls"})
+    provider = fields.Str(
+        load_default=None, validate=no_controls, metadata={"description": "Only calls to this provider"}
+    )
     model = fields.Str(
         load_default=None,
         validate=no_controls,
-        metadata={"description": "Only calls of the model of this name"},
+        metadata={"description": "Only calls to this model"},
     )
     by = GroupsField(
-        load_default=list(GROUPS), metadata={"description": "Some of `day,provider,model`; else all three"}
+        load_default=list(GROUPS),
+        metadata={"description": "How to group: some of `day,provider,model`; default: all three"},
     )
 
     @validates_schema
@@ -103,13 +106,19 @@ class UsageSumSchema(UpstreamSchema):
 
     calls = fields.Int()
     failures = fields.Int()
-    stopped = fields.Int(metadata={"description": "By the user, or because the client left"})
+    stopped = fields.Int(
+        metadata={"description": "Calls that a request stopped, or that ended because the client left"}
+    )
     prompt_tokens = fields.Int()
     completion_tokens = fields.Int()
-    estimated = fields.Int(metadata={"description": "Calls that did not fail and whose tokens were guessed"})
-    latency_p50 = Rounded(allow_none=True, metadata={"description": "Seconds, of calls that succeeded"})
+    estimated = fields.Int(metadata={"description": "Calls that did not fail and whose tokens are estimated"})
+    latency_p50 = Rounded(
+        allow_none=True, metadata={"description": "Seconds; the median of the calls that succeeded"}
+    )
     latency_p95 = Rounded(allow_none=True)
-    tokens_per_second_mean = Rounded(allow_none=True, metadata={"description": "Of each call's speed"})
+    tokens_per_second_mean = Rounded(
+        allow_none=True, metadata={"description": "The mean of the speeds of the calls"}
+    )
     tokens_per_second_p50 = Rounded(allow_none=True)
     tokens_per_second_p95 = Rounded(allow_none=True)
     time_to_first_token_p50 = Rounded(allow_none=True, metadata={"description": "Seconds"})
@@ -118,7 +127,7 @@ class UsageSumSchema(UpstreamSchema):
 class UsageGroupSchema(UsageSumSchema):
     """The calls of a day, a provider or a model, as the request groups them."""
 
-    day = fields.Str(metadata={"description": "In UTC"})
+    day = fields.Str(metadata={"description": "The day in UTC"})
     provider = fields.Str()
     model = fields.Str()
 

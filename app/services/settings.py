@@ -1,4 +1,4 @@
-"""The settings that a person changes while the program runs."""
+"""Keep the settings that a user changes while the program runs."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _defaults(timeouts: Timeouts) -> SettingsValues:
 
 
 class SettingsStore:
-    """The settings, kept in a file, over the defaults.
+    """The settings: the defaults, overridden by the changes in a file.
 
-    :param path: the file, which holds only what was changed
+    :param path: the file, which holds only the changed settings
     :param timeouts: the default timeouts, from the environment
     """
 
@@ -61,12 +61,12 @@ class SettingsStore:
 
     @property
     def damage(self) -> str:
-        """Say what is wrong with the file, if anything is."""
+        """What is wrong with the file; empty when nothing is."""
         self._file.read()
         return self._file.damage
 
     def all(self) -> SettingsValues:
-        """Return the settings in force: those that were changed, and the defaults of the others."""
+        """Return the settings in force."""
         stored, values = self._file.read(), dict(self._defaults)
         groups = {name: _merged(values[name], stored.get(name, {})) for name in _GROUPS}
         return cast("SettingsValues", {**values, **stored, **groups})
@@ -77,11 +77,11 @@ class SettingsStore:
         return Timeouts(**self.all()["timeouts"])
 
     def hasty_timeouts(self) -> Timeouts:
-        """Return the timeouts for what is good to know and not worth a wait."""
+        """Return short timeouts, for requests whose answer is useful but not worth a long wait."""
         return replace(self.timeouts, connect=1, list=2)
 
     def update(self, **values: Any) -> SettingsValues:
-        """Change the settings that are named; in a group too, the others stay as they are."""
+        """Change the settings in *values*; all others stay as they are, also inside of a group."""
 
         def change(stored: Json) -> None:
             for group in values.keys() & set(_GROUPS):

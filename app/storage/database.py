@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 REVISION = "0005"
-"""The newest migration. A database that has it does not need Alembic, which takes long to import."""
+"""The newest migration. A database with this revision needs no Alembic, which is slow to import."""
 
 
 class Database:
-    """The database at *url*, by default the SQLite file `backend.db` in *data_dir*."""
+    """The database at *url*; if *url* is empty, the SQLite file `backend.db` in *data_dir*."""
 
     def __init__(self, url: str, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -65,11 +65,11 @@ class Database:
 
     @contextmanager
     def writing(self, lock: int | None = None) -> Iterator[Session]:
-        """Yield a session for changes that depend on the rows that it reads first.
+        """Yield a session for changes that depend on rows that it reads first.
 
-        SQLite cannot lock rows: there, no other session writes until the end of this one.
+        SQLite cannot lock rows, so there no other session can write until this one ends.
 
-        :param lock: on PostgreSQL, the number of an advisory lock to take
+        :param lock: the number of an advisory lock to take on PostgreSQL; None where the caller locks rows
         """
         with self.session() as session:
             if self.engine.dialect.name == "sqlite":
@@ -79,7 +79,7 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Migrate the tables to this release."""
+        """Migrate the tables to :data:`REVISION`; only one process does so at a time."""
         if self._revision() == REVISION:
             return
         with FileLock(self._lock_file):
@@ -100,11 +100,12 @@ class Database:
 
 
 def upsert(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
-    """Insert *rows*; where a row of the same primary key exists, it gets the new row's other columns.
+    """Insert *rows*; if a row with the same primary key exists, update its other columns.
 
-    Other processes may write the same rows at the same time.
+    This is one statement, because other processes may write the same rows at the same time.
     """
-    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")  # each has its own
+    # SQLAlchemy has this statement only in the modules of the dialects.
+    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")
     statement = dialect.insert(table).values(rows)
     primary = [column.name for column in table.__table__.primary_key]
     others = {column.name: column for column in statement.excluded if column.name not in primary}
@@ -123,7 +124,8 @@ def _make_engine(url: str) -> Engine:
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    """Set up a connection to SQLite; its own ``lower()`` only knows ASCII."""
+    """Set up a connection to SQLite."""
+    # SQLite's own lower() changes only ASCII letters.
     connection.create_function("casefold", 1, str.casefold, deterministic=True)
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
@@ -136,7 +138,8 @@ def _upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":  # other machines may migrate at the same time
+        # The lock file stops only processes on this machine; another machine may migrate at the same time.
+        if engine.dialect.name == "postgresql":
             connection.execute(text("select pg_advisory_xact_lock(7301143)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -1,4 +1,4 @@
-"""A JSON object in a file, which several processes read and change."""
+"""Store a JSON object in a file that several processes read and change."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _LOCK_LIMIT = 10.0  # seconds
 
 
 class JsonFile:
-    """The JSON object kept at *path*, mode 0600.
+    """The JSON object in the file *path*, which only its owner can read (mode 0600).
 
     A change is written to a temporary file, synced, and renamed under a lock, so that a reader sees the old
-    object or the new one. A damaged file is never overwritten: it reads as an empty object,
-    :attr:`damage` says so, and the first change renames the damaged file.
+    object or the new one. A damaged file is never overwritten: it reads as an empty object, :attr:`damage`
+    describes the damage, and the first change renames the damaged file.
+
+    :param check: raises ``ValueError`` for an object that cannot be used
     """
 
     def __init__(self, path: Path, check: Callable[[Json], object]) -> None:
-        """Keep the object at *path*; *check* raises ``ValueError`` for one that cannot be used."""
         self.path = path
         self._check = check
         self.damage = ""
@@ -40,7 +41,10 @@ class JsonFile:
         self._reading = threading.Lock()
 
     def read(self) -> Json:
-        """Return the object, which the caller must not change."""
+        """Return the object. It is cached: the caller must not change it.
+
+        :raises StorageFailed: when the file cannot be read
+        """
         with self._reading:
             try:
                 stat = self.path.stat()
@@ -55,7 +59,7 @@ class JsonFile:
             return self._cached[1]
 
     def update(self, change: Callable[[Json], None]) -> Json:
-        """Apply *change* to the object and write the result; when *change* raises, nothing is written.
+        """Apply *change* to a copy of the object and write it; write nothing when *change* raises.
 
         :raises StorageFailed: when the file cannot be read or written
         """
@@ -73,7 +77,7 @@ class JsonFile:
     def _parse(self) -> Json:
         try:
             content = self.path.read_bytes()
-        except OSError as exc:  # it may pass, and does not mean damage
+        except OSError as exc:  # may be temporary, so the file does not count as damaged
             raise _storage_failed(self.path, exc) from exc
         try:
             data: Json = json.loads(content)
@@ -84,8 +88,8 @@ class JsonFile:
             self.damage = ""
             return data
         self.damage = (
-            f"{self.path} is damaged and is being ignored. It is kept as it is: mend it, "
-            "or remove it to start afresh."
+            f"{self.path} is damaged and is ignored. Repair the file, or remove it to start afresh; "
+            "the next change renames it and starts a new one."
         )
         log.error(self.damage)
         return {}
@@ -115,12 +119,13 @@ def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
     reason = exc.strerror if isinstance(exc, OSError) else None
     return StorageFailed(
         f"{path.name} in the data folder cannot be used: {reason or 'another process keeps it locked'}.",
-        hint="See to the folder's owner, permissions and free space; BACKEND_DATA_DIR moves it.",
+        hint="Check the folder's owner, permissions and free space, or set another one: BACKEND_DATA_DIR",
     )
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
+    """Write the folder's entries to the disk: else a crash could undo the rename."""
+    if os.name == "nt":  # Windows cannot open a folder
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

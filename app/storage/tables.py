@@ -28,53 +28,58 @@ FINISHED = ("done", "failed", "cancelled")
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time with its zone, kept in UTC: SQLite keeps no zones."""
+    """A time with a time zone, stored in UTC without it: SQLite stores no time zones."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, _dialect: object) -> datetime | None:
-        """Return *value* in UTC, without its zone."""
+        """Return *value* in UTC, without a time zone."""
         return value and value.astimezone(timezone.utc).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, _dialect: object) -> datetime | None:
-        """Return *value* with its zone."""
+        """Return *value* with the time zone UTC."""
         return value and value.replace(tzinfo=timezone.utc)
 
 
 def utc_now() -> datetime:
-    """Return the time in UTC, with its zone."""
+    """Return the current time in UTC, with its time zone."""
     return datetime.now(timezone.utc)
 
 
 class Base(DeclarativeBase):
-    """The tables."""
+    """The base of all tables."""
 
     type_annotation_map: ClassVar = {dict[str, Any]: JSON, datetime: UtcTime}
 
 
 class Pull(Base):
-    """A download of a model: `status` says what it is, `wanted` what the user wants it to be."""
+    """A download of a model.
+
+    `status` is its present state, `wanted` the state that the user asks for: the worker changes the first to
+    the second.
+    """
 
     __tablename__ = "pulls"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     model: Mapped[str] = mapped_column(String(700))
-    key: Mapped[str] = mapped_column(String(700))  # the full name in lower case, as names ignore case
+    key: Mapped[str] = mapped_column(String(700))  # the model's full name in lower case: names ignore case
     insecure: Mapped[bool] = mapped_column(default=False)
-    anytime: Mapped[bool] = mapped_column(default=False, server_default=false())  # also outside the window
+    # Whether the pull may run outside of the window for pulls.
+    anytime: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[str] = mapped_column(String(16), default="queued")
     wanted: Mapped[str] = mapped_column(String(16), default="running")
     completed: Mapped[int] = mapped_column(BigInteger, default=0)
     total: Mapped[int | None] = mapped_column(BigInteger)
-    percent: Mapped[float | None] = mapped_column(Double)  # it never falls, although the total may grow
+    percent: Mapped[float | None] = mapped_column(Double)  # never falls, although the total may grow
     bytes_per_second: Mapped[float] = mapped_column(Double, default=0.0)
     layers: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)  # downloaded bytes by digest
     status_log: Mapped[list[PullPart]] = mapped_column(JSON, default=list)
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(default=0)
-    seq: Mapped[int] = mapped_column(default=0)  # of the newest event
-    owner: Mapped[str] = mapped_column(String(32), default="")
+    seq: Mapped[int] = mapped_column(default=0)  # the number of the newest event
+    owner: Mapped[str] = mapped_column(String(32), default="")  # the worker that runs the pull
     heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -91,7 +96,7 @@ class Pull(Base):
 
 
 class PullEvent(Base):
-    """An event of a pull, kept so that a client that comes back misses none."""
+    """An event of a pull, stored so that a client that reconnects misses no event."""
 
     __tablename__ = "pull_events"
 
@@ -104,7 +109,7 @@ class PullEvent(Base):
 class KeptVersion(Base):
     """A version of a model that an update replaces, kept under another name for a rollback.
 
-    It is `pending` while the update runs, then `kept`.
+    `status` is `pending` while the update runs, then `kept`.
     """
 
     __tablename__ = "kept_versions"
@@ -130,7 +135,7 @@ class ModelUse(Base):
 
 
 class Occasion(Base):
-    """The last time that recurring work was claimed by a process."""
+    """The time of a named occasion, such as the last time that a process claimed some recurring work."""
 
     __tablename__ = "occasions"
 
@@ -139,18 +144,18 @@ class Occasion(Base):
 
 
 class IdempotencyKey(Base):
-    """A request with an `Idempotency-Key`, and its `answer` when it is done."""
+    """A request with an `Idempotency-Key`, and its `answer` after the request is done."""
 
     __tablename__ = "idempotency_keys"
 
     key: Mapped[str] = mapped_column(String(300), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))  # of the body: an equal key needs an equal body
+    fingerprint: Mapped[str] = mapped_column(String(64))  # of the body: a key must not come with another body
     answer: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ChatStop(Base):
-    """A request to stop a running answer, for the process that makes it; `is_done` when it has."""
+    """A request to stop an answer. The process that runs the answer sets `is_done` after stopping it."""
 
     __tablename__ = "chat_stops"
 
@@ -160,7 +165,7 @@ class ChatStop(Base):
 
 
 class Conversation(Base):
-    """A conversation of a user with a model; null columns mean that the settings decide."""
+    """A conversation of a user with a model; a null column means that the setting holds."""
 
     __tablename__ = "conversations"
 
@@ -174,11 +179,11 @@ class Conversation(Base):
 
 
 class ConversationMessage(Base):
-    """A message of a conversation; `owner` is the process that makes a `pending` answer."""
+    """A message of a conversation; `owner` is the process that runs a `pending` answer."""
 
     __tablename__ = "conversation_messages"
 
-    id: Mapped[int] = mapped_column(primary_key=True)  # the index of the search refers to it
+    id: Mapped[int] = mapped_column(primary_key=True)  # the search index refers to it
     conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
     seq: Mapped[int]  # from 1, without gaps
     role: Mapped[str] = mapped_column(String(16))

@@ -1,5 +1,5 @@
-"""The bytes, connections and failures of the servers that answer our requests.
+"""Connections to upstream servers: send requests, read answers, and turn failures into our errors.
 
-Nothing here knows a provider or a model. :mod:`session` and :mod:`transport` send requests for the libraries
-requests and openai, :mod:`reading` reads their answers, :mod:`failures` turns failures into our errors.
+Nothing here knows a provider or a model. :mod:`session` sends requests for the library requests, and
+:mod:`transport` for the openai client; :mod:`reading` reads the answers; :mod:`failures` makes the errors.
 """

@@ -1,4 +1,4 @@
-"""A connection to a server, HTTP/1.1 over it, and the body of an answer, which can be polled."""
+"""A connection that speaks HTTP/1.1, and the body of an answer, which can be polled."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import httpx2
 from app.upstream.reading import TICK
 
 _READ = 65536  # bytes
-_HEAD_LIMIT = 100_000  # bytes that the headers of an answer may have
+_HEAD_LIMIT = 100_000  # the most bytes of an answer's headers
 
 
 @dataclass
 class Connection:
-    """A connection and its HTTP: one request and its answer at a time."""
+    """A socket and the state of HTTP/1.1 on it: one request and its answer at a time."""
 
     sock: socket.socket
     protocol: h11.Connection = field(
@@ -30,16 +30,16 @@ class Connection:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether all of the last answer came, and no bytes after it."""
+        """Whether the last answer is complete, and no bytes came after it."""
         protocol = self.protocol
         is_done = protocol.our_state is h11.DONE is protocol.their_state
         return is_done and protocol.trailing_data == (b"", False)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the server has neither closed an idle connection nor sent anything over it."""
+        """Whether the server has neither closed the idle connection nor sent bytes over it."""
         self.sock.settimeout(0)
-        try:  # the plain socket's method, as bytes of TLS count too
+        try:  # the plain socket's method: TLS sockets cannot peek, and TLS's own bytes count too
             socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
@@ -64,9 +64,9 @@ class Connection:
                 raise
 
     def send(self, request: httpx2.Request, timeout: float) -> None:
-        """Send *request*, all of it within *timeout* seconds.
+        """Send the whole *request* within *timeout* seconds.
 
-        :raises httpx2.TransportError: when that fails
+        :raises httpx2.TransportError: when sending fails
         """
         self.sock.settimeout(timeout)
         method, target, headers = request.method, request.url.raw_path, request.headers.raw
@@ -74,14 +74,14 @@ class Connection:
             head = h11.Request(method=method, target=target, headers=headers)
             events = (head, h11.Data(data=request.read()), h11.EndOfMessage())
             data = b"".join(self.protocol.send(event) or b"" for event in events)
-            # A server that refuses a long request may answer and close before it has read all of it.
+            # A server that refuses a long request may answer and close before it has read the whole request.
             with suppress(ConnectionError, ssl.SSLEOFError):
                 self.sock.sendall(data)
 
     def head(self, timeout: float) -> h11.Response:
-        """Return the head of the answer; each read may take *timeout* seconds.
+        """Return the status and headers of the answer; each read may take *timeout* seconds.
 
-        :raises httpx2.TransportError: when no head comes
+        :raises httpx2.TransportError: when they do not come
         """
         self.sock.settimeout(timeout)
         with _translated(httpx2.ReadTimeout, httpx2.ReadError):
@@ -93,7 +93,7 @@ class Connection:
                     self.receive()
 
     def receive(self) -> None:
-        """Hand the bytes that came to the protocol; wait for them as long as the socket's timeout says."""
+        """Read bytes and give them to the protocol; wait for them up to the socket's timeout."""
         self.protocol.receive_data(self.sock.recv(_READ))
 
     def close(self) -> None:
@@ -104,8 +104,8 @@ class Connection:
 class DirectBody(httpx2.SyncByteStream):
     """The body of an answer, which can be polled; see :class:`app.upstream.reading.Body`.
 
-    :param limit: seconds of silence after which iterating fails
-    :param ended: called once, when the body is closed
+    :param limit: seconds without a byte after which iterating fails
+    :param ended: is called once, when the body is closed
     """
 
     def __init__(self, connection: Connection, limit: float, ended: Callable[[], None]) -> None:
@@ -119,9 +119,9 @@ class DirectBody(httpx2.SyncByteStream):
         connection.sock.settimeout(TICK)
 
     def receive(self) -> bytes | None:
-        """Return the bytes that came; ``b""`` when none came within a tick, None at the end.
+        """Return the bytes that came; ``b""`` when none came within a tick, None at the end of the answer.
 
-        :raises httpx2.TransportError: when the answer ends before its end
+        :raises httpx2.TransportError: when the connection ends before the answer is complete
         """
         parts = self._parts()
         if not (parts or self._is_over):
@@ -130,14 +130,14 @@ class DirectBody(httpx2.SyncByteStream):
         return b"".join(parts) if parts or not self._is_over else None
 
     def _parts(self) -> list[bytes]:
-        """Return the parts of the body in the bytes that were received; the very first part alone."""
+        """Return the parts of the body in the bytes received so far; the very first part alone."""
         parts: list[bytes] = []
         while not self._is_over:
             try:
                 event = self._connection.protocol.next_event()
             except h11.RemoteProtocolError as exc:
                 if parts:
-                    break  # it raises again after these were returned
+                    break  # return these parts; the next call raises again
                 raise httpx2.RemoteProtocolError(str(exc)) from exc
             if event is h11.NEED_DATA:
                 break
@@ -145,7 +145,7 @@ class DirectBody(httpx2.SyncByteStream):
                 self._is_over = True
                 break
             parts.append(bytes(event.data))
-            if self._is_first:  # the first token does not wait for those that came with it
+            if self._is_first:  # pass on the first token before the tokens that came with it are parsed
                 self._is_first = False
                 break
         return parts
@@ -154,15 +154,16 @@ class DirectBody(httpx2.SyncByteStream):
         try:
             self._connection.receive()
         except TimeoutError as exc:
-            if exc.errno is not None:  # the system's, which has lost the other end; a tick's has no number
+            # A tick's timeout has no errno. One from the system has: the connection to the server is lost.
+            if exc.errno is not None:
                 raise httpx2.ReadError(str(exc)) from exc
         except OSError as exc:
             raise httpx2.ReadError(str(exc)) from exc
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes as they come, which is how httpx2 reads the body of an error.
+        """Yield the bytes as they come. httpx2 reads the body of an error like this.
 
-        :raises httpx2.ReadTimeout: when none come for too long
+        :raises httpx2.ReadTimeout: when no byte comes for *limit* seconds
         """
         deadline = time.monotonic() + self._limit
         while (data := self.receive()) is not None:
@@ -173,7 +174,7 @@ class DirectBody(httpx2.SyncByteStream):
                 raise httpx2.ReadTimeout("nothing came")
 
     def close(self) -> None:
-        """Give the connection back, or close it."""
+        """Return the connection to the pool, or close it."""
         if not self._is_closed:
             self._is_closed = True
             self._ended()
@@ -181,10 +182,10 @@ class DirectBody(httpx2.SyncByteStream):
 
 @contextmanager
 def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.NetworkError]) -> Iterator[None]:
-    """Raise the exceptions that httpx2's own transport raises.
+    """Turn the exceptions of sockets and h11 into those that httpx2's own transport raises.
 
-    :param silent: for a timeout
-    :param failed: for a connection that fails
+    :param silent: the exception for a timeout
+    :param failed: the exception for a connection that fails
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""Turn the failures of upstreams into our errors: their own error texts, their statuses, lost connections.
+"""Turn the failures of upstreams into our errors: HTTP statuses, error messages and lost connections.
 
-Nothing here knows the library that sent the request.
+Nothing here knows which library sent the request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.errors import (
     UpstreamUnavailable,
 )
 
-_MESSAGE_LIMIT = 1000
+_MESSAGE_LIMIT = 1000  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 _Row = tuple[type[ServiceError], str, str]
@@ -65,10 +65,10 @@ _REJECTIONS = {
     504: _BUSY,
     529: _BUSY,
 }
-"""By status; any other is :data:`_REJECTED` below 500, and :data:`_FAILED` from there on."""
+"""By status; any other status is :data:`_REJECTED` below 500, else :data:`_FAILED`."""
 
 _ASK_AGAIN = (RateLimited, UpstreamBusy)
-"""The errors that tell when to ask again."""
+"""The errors that tell the client when to try again."""
 
 
 def rejection(
@@ -79,11 +79,12 @@ def rejection(
     details: dict[str, Any] | None = None,
     retry_after: float | None = None,
 ) -> ServiceError:
-    """Return the error for an answer of HTTP *status* that is no success.
+    """Return the error for an answer with an HTTP *status* that is no success.
 
-    :param name: the upstream's, for the sentence
-    :param message: the upstream's own, which may be empty
-    :param details: of the error, beside the status
+    :param name: the upstream's name, for the message
+    :param message: the upstream's error message; may be empty
+    :param details: further details for the error
+    :param retry_after: the seconds that the upstream asks to wait; only for the errors in :data:`_ASK_AGAIN`
     """
     if status < 400:
         return invalid_response(name, f"a redirect (HTTP {status}), which is not followed")
@@ -98,9 +99,9 @@ def rejection(
 
 
 def unreachable(name: str, url: str, cause: BaseException, start_hint: str = "") -> UpstreamUnavailable:
-    """Return the error for an upstream to which there is no connection.
+    """Return the error for an upstream to which no connection can be made.
 
-    :param start_hint: how to start the upstream on this machine, where that is known
+    :param start_hint: how to start the upstream on this machine; empty if that is unknown
     """
     host = urlsplit(url).hostname or ""
     causes = _causes(cause)
@@ -122,26 +123,29 @@ def unreachable(name: str, url: str, cause: BaseException, start_hint: str = "")
 
 
 def timed_out(name: str, url: str, *, connected: bool = True) -> UpstreamTimeout:
-    """Return the error for an upstream that did not answer in time."""
+    """Return the error for an upstream that did not answer in time.
+
+    :param connected: whether the connection was made in time
+    """
     if not connected:
         return UpstreamTimeout(
-            f"{name} at {url} cannot be reached: no connection came about in time.",
-            hint="Check the provider's base_url, this machine's network, and whether a firewall is between.",
+            f"{name} at {url} cannot be reached: no connection was made in time.",
+            hint="Check the provider's base_url, this machine's network, and whether a firewall blocks it.",
             details={"url": url, "reason": "connect_timeout"},
         )
     return UpstreamTimeout(
         f"{name} at {url} did not answer in time.",
-        hint="See whether it is busy or still loading a model; the waiting times are "
-        "`timeouts` in PUT /api/settings.",
+        hint="Check whether it is busy or still loading a model. "
+        "To wait longer, raise `timeouts`: PUT /api/settings",
         details={"url": url},
     )
 
 
 def cut_off(name: str) -> UpstreamIncomplete:
-    """Return the error for an answer that ended too early."""
+    """Return the error for an answer that ended before it was complete."""
     return UpstreamIncomplete(
         f"{name} closed the connection before its answer was complete.",
-        hint="Its log tells why; a model that ran out of memory ends like this. Then try again.",
+        hint="Look into its log, then try again. A model that runs out of memory is a common cause.",
     )
 
 
@@ -149,26 +153,26 @@ def invalid_response(name: str, what: str) -> InvalidUpstreamResponse:
     """Return the error for an answer that is not what the upstream's API promises."""
     return InvalidUpstreamResponse(
         f"{name} gave an invalid response: {what}.",
-        hint="Check that the provider's base_url points to that service and not to another.",
+        hint="Check that the provider's base_url is the address of that service, not of another one.",
     )
 
 
 def lone_surrogate() -> InvalidRequest:
-    """Return the error for a request whose text has no encoding."""
+    """Return the error for a request with a lone surrogate, half of a UTF-16 pair: UTF-8 cannot encode it."""
     return InvalidRequest(
-        "The messages hold half a character (a lone surrogate), which cannot be sent.",
-        hint="Leave it out, or replace it by U+FFFD.",
-        details={"messages": ["Holds half a character."]},
+        "The messages hold an incomplete character (a lone surrogate), which cannot be sent.",
+        hint="Remove the character, or replace it with U+FFFD.",
+        details={"messages": ["Holds an incomplete character."]},
     )
 
 
 def is_lone_surrogate(exc: Exception) -> bool:
-    """Tell whether *exc* comes from a text that UTF-8 cannot encode; a host name has another encoding."""
+    """Tell whether *exc* means a lone surrogate in a text; a faulty host name has another encoding."""
     return isinstance(exc, UnicodeEncodeError) and exc.encoding == "utf-8"
 
 
 def was_cut(exc: BaseException) -> bool:
-    """Tell whether a connection was closed after it was made and before the answer came."""
+    """Tell whether *exc* means that the server closed the connection before it answered."""
     closed = ("RemoteDisconnected", "RemoteProtocolError", "BadStatusLine")
     return any(
         type(cause).__name__ in closed or isinstance(cause, ConnectionResetError) for cause in _causes(exc)
@@ -176,7 +180,7 @@ def was_cut(exc: BaseException) -> bool:
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
-    """Return *exc* and all that caused it: libraries wrap the exceptions that tell failures apart."""
+    """Return *exc* and all exceptions that it wraps: only the innermost may tell what failed."""
     found: list[BaseException] = []
     waiting: list[object] = [exc]
     while waiting:
@@ -188,7 +192,7 @@ def _causes(exc: BaseException) -> list[BaseException]:
 
 
 def error_message(body: object) -> str:
-    """Return the message in an error's body: OpenAI's shape, Ollama's, or a bare text."""
+    """Return the message in an error's body, in OpenAI's form, Ollama's form or as plain text."""
     if isinstance(body, dict):
         inner = body.get("error", body)
         return error_message(inner.get("message")) if isinstance(inner, dict) else error_message(inner)
@@ -196,9 +200,9 @@ def error_message(body: object) -> str:
 
 
 def clean(text: object, *secrets: str) -> str:
-    """Return an upstream's own error text as a client may see it: one line, bounded, without *secrets*."""
+    """Return an upstream's error message in a form for clients: one short line without *secrets*."""
     line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()
     for secret in secrets:
         if secret:
-            line = line.replace(secret, "***")  # before the cut, which could leave a part of it
+            line = line.replace(secret, "***")  # before the cut, which could leave a part of the secret
     return line[:_MESSAGE_LIMIT]

@@ -1,4 +1,4 @@
-"""Read the JSON that upstreams write, and the objects and counts in it."""
+"""Parse the JSON of upstreams, and take objects and counts from it without trusting their types."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
 
 
 def parse(data: bytes | str) -> Any:
-    """Return the value of *data*; NaN and infinite numbers become None, because JSON has none.
+    """Return the value of *data*; NaN and infinite numbers, which JSON does not have, become None.
 
-    :raises ValueError: when it is not JSON in UTF-8
-    :raises RecursionError: when it is nested without end
+    :raises ValueError: when *data* is not JSON in UTF-8
+    :raises RecursionError: when *data* is nested too deeply
     """
     return _DECODER.decode(data if isinstance(data, str) else data.decode())
 
 
 MAX_COUNT = 2**53
-"""The largest integer that each reader of JSON and each database keeps exactly."""
+"""The largest integer that every JSON parser and every database keeps exactly."""
 
 
 def count(value: object) -> int | None:
-    """Return *value* where it is an integer from 0 to :data:`MAX_COUNT`, else None."""
+    """Return *value* if it is an integer from 0 to :data:`MAX_COUNT`, else None."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= MAX_COUNT else None
 
 
 def objects(value: object) -> list[Json]:
-    """Return the objects in the list *value*; an empty list where it is no list."""
+    """Return the objects in *value*; an empty list if *value* is no list."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def parse_answer(data: bytes, name: str, secret: str) -> Json:
-    """Return the object in *data*, which is an answer or a part of one.
+    """Return the JSON object in *data*, which is an answer or an event of a stream.
 
-    :param name: the upstream's, for messages
-    :param secret: kept out of messages
-    :raises UpstreamError: when it is no object, or an error
+    :param name: the upstream's name, for messages
+    :param secret: the upstream's API key, which messages must not show
+    :raises UpstreamError: when *data* is no JSON object, or reports an error
     """
     try:
         parsed = parse(data)

@@ -1,10 +1,12 @@
-"""Open an upstream's answer and read it without being held up by it.
+"""Open an upstream's answer and read it without blocking for longer than one tick.
 
-A service that passes on a stream has other work while the upstream is silent: it keeps the client's
-connection alive, notices that the client left, and gives up in time. So a thread opens the answer, whose
-connection is announced before the upstream has answered, and reading waits for one tick at most. To give up
-is to shut the connection down, which ends the wait of the thread, and tells the upstream to stop its work.
-An answer whose connection cannot be polled is read by a thread too: :class:`ThreadedBody`.
+A service that passes on a stream has work to do while the upstream is silent: it keeps the client's
+connection alive, notices when the client leaves, and enforces timeouts. So a thread opens the answer, and
+each read waits for one tick at most.
+
+The connection is announced before the upstream answers. To give up, the service shuts the connection down:
+this ends the thread's wait, and tells the upstream to stop its work. When the connection of an answer cannot
+be polled, a thread reads the answer too: :class:`ThreadedBody`.
 """
 
 from __future__ import annotations
@@ -21,23 +23,23 @@ from typing import Protocol, TypeVar
 from app.threads import Threads
 
 TICK = 0.5
-"""Seconds that reading waits for a silent upstream."""
+"""Seconds that one read waits for a silent upstream."""
 
 SIZE_LIMIT = 64_000_000
-"""Bytes that no answer or event has."""
+"""The most bytes of an answer or an event; a larger one is an error."""
 
-_BACKLOG = 1000  # reads that may wait for the taker
+_BACKLOG = 1000  # chunks that may wait in the queue until receive() takes them
 _ROOM_POLL = 0.01  # seconds
 
 threads = Threads("upstream reader")
-"""Those that open answers, and read those that cannot be polled."""
+"""The threads that open answers, and that read answers whose connection cannot be polled."""
 
 _announcements = threading.local()
 
 _T = TypeVar("_T")
 
 Register = Callable[[socket.socket], None]
-"""Is given the connection of a request whose answer is still awaited."""
+"""Is called with the connection of a request that was sent and is not answered yet."""
 
 
 class Body(Protocol):
@@ -47,7 +49,7 @@ class Body(Protocol):
         """Return the bytes that came; ``b""`` when none came within a tick, None at the end."""
 
     def close(self) -> None:
-        """Give the connection back, or close it."""
+        """Return the connection to its pool, or close it."""
 
 
 OpenBody = Callable[[Register], Body]
@@ -55,16 +57,16 @@ OpenBody = Callable[[Register], Body]
 
 
 class SilentUpstream(Exception):
-    """The upstream took too long."""
+    """The upstream sent nothing, or no progress, within its timeout."""
 
 
 class TooMuch(Exception):
-    """The answer is larger than any answer can be."""
+    """The answer is larger than :data:`SIZE_LIMIT`."""
 
 
 @contextlib.contextmanager
 def announcing(register: Register) -> Iterator[None]:
-    """Give *register* the connection of each request that this thread sends in the block."""
+    """Call *register* with the connection of each request that this thread sends in the block."""
     _announcements.register = register
     try:
         yield
@@ -73,21 +75,21 @@ def announcing(register: Register) -> Iterator[None]:
 
 
 def announce(connection: socket.socket) -> None:
-    """Make *connection* known to :func:`announcing`; the HTTP library calls this when it sends a request."""
+    """Pass *connection* to the current :func:`announcing`; called by the transports for each request."""
     register: Register | None = getattr(_announcements, "register", None)
     if register is not None:
         register(connection)
 
 
 def hang_up(connection: socket.socket) -> None:
-    """End *connection* for a thread that reads from it: closing the socket would not wake that thread."""
-    with contextlib.suppress(OSError):  # the other side has closed it already
-        # The plain socket's method: the one of TLS is not safe while another thread reads.
+    """Shut *connection* down, which wakes a thread that reads from it; closing the socket would not."""
+    with contextlib.suppress(OSError):  # the server has closed it already
+        # The plain socket's method: that of a TLS socket is not safe while another thread reads.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class Opening:
-    """A thread that opens an answer; its result is the body, or the exception that opening raised."""
+    """Opens an answer in a thread."""
 
     def __init__(self, open_body: OpenBody) -> None:
         self._open_body = open_body
@@ -112,7 +114,7 @@ class Opening:
         return result
 
     def close(self) -> None:
-        """Hang up on an upstream that has not answered; close a body that :meth:`wait` did not return."""
+        """Shut down a connection without an answer; close a body that :meth:`wait` did not return."""
         with self._lock:
             self._is_closed = True
             if not self._is_over and self._connection is not None:
@@ -149,15 +151,15 @@ class Opening:
 def read(
     open_body: OpenBody, *, first_byte: float, idle: float, progress: Callable[[], int] | None = None
 ) -> Generator[bytes, None, None]:
-    """Open an answer and yield its bytes, all that came at a time; ``b""`` in each silent tick.
+    """Open an answer and yield its bytes as they come; ``b""`` after each tick without bytes.
 
-    Closing the generator hangs up on the upstream.
+    Closing the generator closes the connection to the upstream.
 
-    :param first_byte: seconds that the first progress may take
-    :param idle: seconds that any further progress may take
-    :param progress: returns how many events the caller has found in the bytes so far, as comments alone are
-        no progress; where it is None, each byte is progress
-    :raises SilentUpstream: when progress takes longer
+    :param first_byte: seconds until the first progress
+    :param idle: seconds between one progress and the next
+    :param progress: returns the number of events that the caller has found so far, because the comments of an
+        event stream are no progress; None to count each byte as progress
+    :raises SilentUpstream: when there is no progress in time
     :raises Exception: what opening or reading raises
     """
     opening = Opening(open_body)
@@ -181,15 +183,15 @@ def read(
 
 
 def read_all(open_body: OpenBody, *, limit: float) -> Generator[bytes, None, None]:
-    """Open an answer and yield all of it at the end; ``b""`` in each silent tick until then.
+    """Open an answer and yield the whole body as the last item; ``b""`` after each tick without bytes.
 
-    :param limit: seconds that all of it may take
+    :param limit: seconds that the whole answer may take
     :raises SilentUpstream: when it takes longer
     :raises TooMuch: when it is larger than :data:`SIZE_LIMIT`
     """
     parts: list[bytes] = []
     size = 0
-    # No part of the answer counts as progress, so that the first deadline is the one of the whole.
+    # Nothing counts as progress, so that the first deadline holds for the whole answer.
     with closing(read(open_body, first_byte=limit, idle=limit, progress=lambda: 0)) as chunks:
         for data in chunks:
             if not data:
@@ -202,9 +204,9 @@ def read_all(open_body: OpenBody, *, limit: float) -> Generator[bytes, None, Non
 
 
 def let_end(chunks: Generator[bytes, None, None]) -> None:
-    """Give a complete answer one tick to end its connection properly, so that it can be used again.
+    """Read for one more tick after a complete answer, so that its connection can be used again.
 
-    The answer is already there, so that bytes and errors no longer matter.
+    A stream's last event often comes before the end of the body. Errors no longer matter.
     """
     with contextlib.suppress(Exception):
         next(chunks, None)
@@ -222,17 +224,17 @@ def take(queue: SimpleQueue[_T]) -> list[_T]:
 
 
 class _End(Exception):
-    """All of an answer was read."""
+    """The whole answer was read."""
 
 
 class ThreadedBody:
-    """A body that a thread reads; see :class:`~app.upstream.reading.Body`.
+    """A :class:`Body` that a thread reads, for a connection that cannot be polled.
 
     The thread starts with the first :meth:`receive`.
 
-    :param chunks: yields what each read gave
-    :param connection: to hang up on; None where it is not known
-    :param close: gives the connection back, or closes it
+    :param chunks: yields the bytes of the body; each step may block
+    :param connection: is shut down by :meth:`close`; None if it is not known
+    :param close: returns the connection to its pool, or closes it
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class ThreadedBody:
         self._items: SimpleQueue[bytes | BaseException] = SimpleQueue()  # the exception is the last item
         self._end: BaseException | None = None
         self._is_started = False
-        self._is_over = False  # the connection may serve another request
+        self._is_over = False  # then the connection may serve another request already
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -268,7 +270,7 @@ class ThreadedBody:
         raise self._end
 
     def close(self) -> None:
-        """Hang up, unless all of the answer was read."""
+        """Shut the connection down, unless the whole answer was read."""
         with self._lock:
             self._is_closed = True
             if self._is_started and not self._is_over and self._connection is not None:
@@ -288,7 +290,7 @@ class ThreadedBody:
         try:
             for chunk in self._chunks:
                 while self._items.qsize() >= _BACKLOG and not self._is_closed:
-                    time.sleep(_ROOM_POLL)  # the client is slower than the upstream: no haste
+                    time.sleep(_ROOM_POLL)  # the client reads more slowly than the upstream sends
                 self._items.put(chunk)
                 if self._is_closed:
                     break

@@ -1,4 +1,4 @@
-"""The requests session for the APIs of Ollama and of registries, and what its exceptions mean."""
+"""The session of the library requests for Ollama and registries, and the errors for its exceptions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.upstream.reading import SilentUpstream, announce
 
 
 class _Announced:
-    """Announces a connection when its request is sent and its answer still awaited."""
+    """Announces a connection after its request is sent, before the answer comes."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
@@ -53,7 +53,7 @@ class _Adapter(HTTPAdapter):
 
 
 class UpstreamSession(requests.Session):
-    """A session that reaches this machine directly, whatever proxy the environment names."""
+    """A session that never uses a proxy for this machine's own addresses, and announces connections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class UpstreamSession(requests.Session):
         self.mount("https://", adapter)
 
     def merge_environment_settings(self, url: Any, *args: Any) -> Any:
-        """Leave the environment's proxies out for loopback addresses."""
+        """Return the settings from the environment, without its proxies for a loopback address."""
         settings = super().merge_environment_settings(url, *args)
         if is_loopback(urlsplit(str(url)).hostname or ""):
             settings["proxies"] = {}
@@ -71,9 +71,11 @@ class UpstreamSession(requests.Session):
 
 @contextmanager
 def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iterator[None]:
-    """Turn what requests raises for the upstream *name* at *url* into our errors.
+    """Turn the exceptions of the library requests into our errors.
 
-    :param start_hint: returns how to start the upstream on this machine; empty where that is not known
+    :param name: the upstream's name, for messages
+    :param url: the upstream's address, for messages
+    :param start_hint: returns how to start the upstream on this machine; empty if that is unknown
     """
     try:
         yield
@@ -81,12 +83,12 @@ def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iter
         raise timed_out(name, url, connected=False) from exc
     except (requests.ReadTimeout, ReadTimeoutError, SilentUpstream) as exc:
         raise timed_out(name, url) from exc
-    except HTTPError as exc:  # urllib3's own, from a body that is read without requests
+    except HTTPError as exc:  # from urllib3, which reads the bodies of streams directly
         raise cut_off(name) from exc
     except requests.exceptions.ChunkedEncodingError as exc:
         raise cut_off(name) from exc
     except requests.ConnectionError as exc:
-        if "timed out" in str(exc):  # a read timeout in mid-body comes as this class
+        if "timed out" in str(exc):  # requests raises this class for a read timeout in the middle of a body
             raise timed_out(name, url) from exc
         if was_cut(exc):
             raise cut_off(name) from exc

@@ -1,8 +1,8 @@
-"""HTTP for the openai client, over connections that can be polled, and that one can hang up on.
+"""An HTTP transport for the openai client whose connections can be polled, and shut down at any time.
 
-The client's own transport, httpcore, waits inside of a read, and shows its connection only when the answer
-has begun. So a thread would have to read each stream, and nothing could end a request that is not answered
-yet. Polling is what no library offers. Both ways measured, with the same 300 slow streams:
+The client's own transport, httpcore, blocks in each read, and gives access to its connection only after the
+answer has begun. With it, each stream would need a thread, and a request without an answer could not be
+ended. No library offers polling. Both ways were measured with the same 300 slow streams:
 
 =====================  =============  =====================
 ..                     this module    httpcore and a thread
@@ -26,10 +26,11 @@ from app.threads import Threads
 from app.upstream.connection import Connection, DirectBody
 from app.upstream.reading import announce
 
-# How many idle connections are kept, and for how many seconds. For a few seconds only, because a request that
-# crosses its server's closing must not be sent twice: gunicorn closes an idle connection after 2 s, Node
-# after 5 s; large services, which are behind TLS, after more. And of plain HTTP only one, when no other
-# request is under way: a server with a single thread serves nobody else as long as a connection is open.
+# How many idle connections are kept, and for how many seconds. They must be closed before the server closes
+# them: a request on a connection that the server is just closing fails, and must not be sent twice. gunicorn
+# closes an idle connection after 2 s, Node after 5 s; large services, which use TLS, wait longer. For plain
+# HTTP only one connection is kept, and only while no other request is running: a server with a single thread
+# serves no other client while a connection is open.
 _KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
 
 _ERROR_LIMIT = 1_000_000  # bytes
@@ -38,11 +39,11 @@ _threads = Threads("idle connections")
 
 
 class DirectTransport(httpx2.BaseTransport):
-    """Sends requests to one server, each over a connection that no other one uses at the time.
+    """Sends requests to one server; each request has a connection of its own until its answer is closed.
 
-    A connection is announced before its request is answered.
+    The connection is announced before the request is answered.
 
-    :param tls: for a server that speaks it
+    :param tls: the TLS settings; None for plain HTTP
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -50,9 +51,9 @@ class DirectTransport(httpx2.BaseTransport):
         self._pool = Pool(*(_KEPT_TLS if tls else _KEPT_PLAIN), beside_others=tls is not None)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Return the answer with its body unread.
+        """Send *request* and return the answer with its body unread.
 
-        :raises httpx2.TransportError: when there is none
+        :raises httpx2.TransportError: when no answer comes
         """
         timeouts = request.extensions["timeout"]
         connection = self._pool.take()
@@ -64,8 +65,8 @@ class DirectTransport(httpx2.BaseTransport):
         except BaseException:
             self._pool.give_back(connection, may_be_kept=False)
             raise
-        # The body of a refusal is read while the answer is still being opened: whoever hangs up then must
-        # not meet another request.
+        # The client reads the body of an error while the answer still counts as opening. The service may shut
+        # the connection down then, so the connection must not serve another request.
         is_success = head.status_code < 300
         body = DirectBody(
             connection, timeouts["read"], lambda: self._pool.give_back(connection, may_be_kept=is_success)
@@ -78,32 +79,32 @@ class DirectTransport(httpx2.BaseTransport):
         )
 
     def close(self) -> None:
-        """Close the idle connections; those of open answers are closed with them."""
+        """Close the idle connections; the connection of an open answer is closed with the answer."""
         self._pool.close()
 
 
 class Pool:
-    """Keeps connections between requests, and counts the requests under way.
+    """Keeps idle connections for the next requests, and counts the running requests.
 
-    :param most: how many connections are kept
-    :param longest: seconds for which one is kept
-    :param beside_others: whether one is kept while other requests are under way
+    :param most: the most idle connections to keep
+    :param longest: seconds to keep an idle connection
+    :param beside_others: whether to keep a connection while other requests are running
     """
 
     def __init__(self, most: int, longest: float, *, beside_others: bool) -> None:
         self._most = most
         self._longest = longest
         self._beside_others = beside_others
-        self._idle: list[Connection] = []  # the one that has been idle for longest comes first
+        self._idle: list[Connection] = []  # the longest idle connection comes first
         self._under_way = 0
         self._is_swept = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
 
     def take(self) -> Connection | None:
-        """Return a connection for a request; None when a new one has to be made.
+        """Return an idle connection for a request; None if the caller has to make a new one.
 
-        :meth:`give_back` has to follow in each case.
+        The caller has to call :meth:`give_back` in both cases.
         """
         with self._lock:
             self._under_way += 1
@@ -115,9 +116,9 @@ class Pool:
             connection.close()
 
     def give_back(self, connection: Connection | None, *, may_be_kept: bool) -> None:
-        """Keep the connection of a request that is over, or close it.
+        """End a request: keep its connection for the next request, or close it.
 
-        :param connection: None when no connection was made
+        :param connection: None if no connection was made
         """
         with self._lock:
             self._under_way -= 1
@@ -128,7 +129,7 @@ class Pool:
             connection.close()
 
     def close(self) -> None:
-        """Close what is idle, and from now on each connection that is given back."""
+        """Close the idle connections, and from now on each connection that is given back."""
         with self._lock:
             self._closed.set()
             idle, self._idle = self._idle, []
@@ -150,7 +151,7 @@ class Pool:
         return time.monotonic() - connection.idle_since < self._longest
 
     def _sweep(self) -> None:
-        """Close what is idle for too long, until nothing is idle any more."""
+        """Close connections that are idle for too long; end when no idle connection is left."""
         due: float | None = 0.0
         while due is not None and not self._closed.wait(max(0.0, due - time.monotonic())):
             with self._lock:
@@ -162,7 +163,7 @@ class Pool:
 
 
 def bound_error(response: httpx2.Response) -> None:
-    """Cut the body of an error after :data:`_ERROR_LIMIT` bytes, because the client reads all of it."""
+    """Cut the body of an error after :data:`_ERROR_LIMIT` bytes: the openai client reads the whole body."""
     if response.status_code >= 400:
         response.stream = _BoundedStream(cast("httpx2.SyncByteStream", response.stream))
 

@@ -82,7 +82,7 @@ def test_copy_disk_and_remove_say_what_is_freed(flask: Flask) -> None:
     assert copied.stdout == f"{MODEL} is now also copied:latest\n"
     assert [MODEL, "copied:latest"] in [sorted(names, reverse=True) for names in disk["duplicates"]]
     assert "SAFE TO REMOVE" in table
-    assert "Of its use nothing is known" in table
+    assert "Nothing is known of its use before" in table
     assert "copied:latest: would free 0 B" in would.stdout
     assert "copied:latest: freed 0 B" in removed.stdout
     assert "copied" not in flask("models", "list").stdout

@@ -1,7 +1,7 @@
-"""The models of the providers: which there are, which one answers by default, what to say of an absent one.
+"""The models of the providers: list them, choose the default model, and explain why a model is missing.
 
-:class:`~app.services.catalog.offers.Offers` is the face, for every kind of provider;
-:class:`~app.services.catalog.provider_check.ProviderCheck` tests a provider.
+Use :class:`~app.services.catalog.offers.Offers` for a provider of any kind, and
+:class:`~app.services.catalog.provider_check.ProviderCheck` to test a provider.
 """
 
 from app.services.catalog.offers import Offers

@@ -1,4 +1,4 @@
-"""The errors for a model that is not there, or that cannot do what is asked of it."""
+"""The errors for a model that a provider does not have, or that cannot do what the request needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.services.providers import Provider
 
 
 def absent(provider: Provider, model: str, available: Sequence[str]) -> ModelNotFound:
-    """Say that *provider* does not have *model*, and what it has."""
+    """Return the error for a *model* that *provider* does not have."""
     return ModelNotFound(
         f"{provider.name} does not have the model '{model}'.",
         hint=_where_to_look(provider),
@@ -18,7 +18,7 @@ def absent(provider: Provider, model: str, available: Sequence[str]) -> ModelNot
 
 
 def not_offered(provider: Provider, model: str, endpoint: str, available: Sequence[str]) -> ServiceError:
-    """Say what a 404 of *provider* means: it lacks *model*, or has it and lacks *endpoint*."""
+    """Return the error for a 404 of *provider*: it lacks *model*, or has the model but not *endpoint*."""
     if model in available:
         return CapabilityMissing(
             f"{provider.name} has no {endpoint} for the model '{model}'.",
@@ -34,7 +34,11 @@ def not_offered(provider: Provider, model: str, endpoint: str, available: Sequen
 
 
 def cannot_embed(able: Sequence[str], model: str = "") -> CapabilityMissing:
-    """Say that *model*, or any installed one, makes no embeddings, and which models are *able* to."""
+    """Return the error for a *model* that cannot make embeddings.
+
+    :param able: the installed models that can
+    :param model: empty when the request names no model, and no installed model can
+    """
     there = f"Installed ones that can: {', '.join(able[:20])}." if able else "None installed can."
     return CapabilityMissing(
         f"The model '{model}' cannot make embeddings."
@@ -46,7 +50,7 @@ def cannot_embed(able: Sequence[str], model: str = "") -> CapabilityMissing:
 
 
 def no_chat_model(provider: Provider, installed: Sequence[str]) -> ModelNotFound:
-    """Say that no *installed* model of an Ollama server can chat."""
+    """Return the error for an Ollama server of whose *installed* models none can chat."""
     return ModelNotFound(
         f"{provider.name} has no model that can chat.",
         hint='Pull one: POST /api/providers/ollama/pull {"model": "llama3.2:1b"}',
@@ -55,7 +59,7 @@ def no_chat_model(provider: Provider, installed: Sequence[str]) -> ModelNotFound
 
 
 def no_model_offered(provider: Provider) -> ModelNotFound:
-    """Say that *provider* has no model at all."""
+    """Return the error for a *provider* that has no model at all."""
     return ModelNotFound(
         f"{provider.name} offers no model.",
         hint="Load one there, then ask again.",
@@ -64,10 +68,10 @@ def no_model_offered(provider: Provider) -> ModelNotFound:
 
 
 def no_model_configured(provider: Provider) -> InvalidRequest:
-    """Say that neither the request nor the settings of *provider* name a model."""
+    """Return the error for a request without a model, when the settings of *provider* have none either."""
     return InvalidRequest(
         "Model is required",
-        hint=f"The settings of {provider.name} name none either.",
+        hint=f"Name one in the request, or set a default with PATCH /api/providers/{provider.id}.",
         details={"model": ["Model is required"]},
     )
 

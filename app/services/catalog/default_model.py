@@ -1,4 +1,4 @@
-"""The model of a request that names none."""
+"""Choose the model for a request that names none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.services.providers import Provider
 
 
 def configured_model(provider: Provider) -> str:
-    """Return the model of the settings of *provider*.
+    """Return the model that the settings of *provider* name.
 
     :raises InvalidRequest: when they name none
     """
@@ -21,9 +21,9 @@ def configured_model(provider: Provider) -> str:
 
 
 def installed_model(provider: Provider, installed: Sequence[InstalledModel], endpoint: str) -> str:
-    """Return the configured model if it is *installed* on an Ollama server, else the newest that can chat.
+    """Return the configured model if it is *installed*, else the newest installed model that can chat.
 
-    For ``embeddings``, the configured model does not count: it is one for chats.
+    For ``embeddings``, return the newest model that makes embeddings: the configured model is for chats.
 
     :raises ModelNotFound: when no installed model can chat
     :raises CapabilityMissing: when no installed model can make embeddings
@@ -39,14 +39,15 @@ def installed_model(provider: Provider, installed: Sequence[InstalledModel], end
 
 
 def chat_model(provider: Provider, installed: Sequence[InstalledModel], needs: Set[str] = frozenset()) -> str:
-    """Return the newest *installed* model that can chat; one with the capabilities *needs* comes first.
+    """Return the newest *installed* model that can chat, if possible one with the capabilities *needs*.
 
     :raises ModelNotFound: when no installed model can chat
     """
+    # Ollama before 0.30 lists no capabilities: then any model may be able to chat.
     able = [model for model in installed if "completion" in model.get("capabilities", ["completion"])]
     if not able:
         raise no_chat_model(provider, [model["name"] for model in installed])
-    able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))
+    able.sort(key=lambda model: not needs <= set(model.get("capabilities", ())))  # stable: the newest first
     return able[0]["name"]
 
 

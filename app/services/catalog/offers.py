@@ -1,6 +1,7 @@
-"""Which models a provider has, whatever kind of provider it is.
+"""The models of a provider of any kind.
 
-:class:`Offers` chooses by the kind once; the two classes below answer the same questions, each in its way.
+:class:`Offers` looks at the provider's kind once, and returns one of two classes with the same methods:
+:class:`OllamaOffers` or :class:`OpenAIOffers`.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ class ProviderOffers(Protocol):
     """The models of one provider."""
 
     when_empty: str
-    """What to do where the provider has no model."""
+    """The hint for a provider that has no model."""
     when_invalid: str
-    """What the provider's test says of an answer that is not its kind's."""
+    """The status of a provider's test when the answer is not valid for its kind."""
 
     def check_name(self, model: str, /) -> None:
-        """Check a name that a client typed, before it is sent.
+        """Check a model name that a client sent, before it is sent to the provider.
 
         :raises InvalidModelName: for a name that the provider cannot have
         """
 
     def version(self) -> str | None:
-        """Return the version of the provider's server; None where its kind does not tell one."""
+        """Return the version of the provider's server; None if its API does not tell it."""
 
     def all(self) -> list[ProviderModel]:
         """Return all models."""
@@ -54,42 +55,46 @@ class ProviderOffers(Protocol):
         """
 
     def default(self, endpoint: str, /) -> str:
-        """Return the model of a gateway's request that names none: the configured one, as far as it helps.
+        """Return the model for a request below ``/v1`` that names none.
 
-        :param endpoint: as in the paths below ``/v1``
-        :raises InvalidRequest: when no model is configured, and none is there to choose
-        :raises ModelNotFound: when no model is installed
-        :raises CapabilityMissing: when no installed model can do it
+        This is the configured model. On an Ollama server it is an installed model, if the configured model
+        is not installed or not meant for *endpoint*.
+
+        :param endpoint: the path below ``/v1``, such as ``embeddings``
+        :raises InvalidRequest: when an OpenAI-compatible provider has no configured model
+        :raises ModelNotFound: when no installed model can chat
+        :raises CapabilityMissing: when no installed model can make embeddings
         """
 
     def for_chat(self, needs: Set[str], /) -> str:
-        """Return the model of a chat that names none, and whose configured model is not there.
+        """Return a model for a chat that names none, when the configured model is missing too.
 
-        :param needs: capabilities that the chat would use, if a model has them
+        :param needs: capabilities that the chat needs; a model that has them is preferred
         :raises ModelNotFound: when there is no model
         """
 
     def lacking(self, model: str, needs: Set[str], /) -> tuple[list[str], list[str]]:
-        """Return which of the capabilities *needs* a model lacks, and the models that have all of them.
+        """Return which of the capabilities *needs* *model* lacks, and which models have all of them.
 
-        Both are empty where the provider does not tell what the model can do, or does not have it.
+        Both are empty when the provider does not tell the model's capabilities, or does not have the model.
         """
 
     def absent(self, model: str) -> ServiceError:
-        """Return the error for a chat's model that the provider says it does not have."""
+        """Return the error for the *model* of a chat, after the provider answered that it is missing."""
 
     def explain(self, error: ServiceError, model: str, endpoint: str, /) -> ServiceError | None:
-        """Return a better error for a request of a gateway that the provider refused; None for its own.
+        """Return a more helpful error than *error* for a request below ``/v1`` that the provider refused.
 
-        :param endpoint: as in the paths below ``/v1``
+        :param endpoint: the path below ``/v1``
+        :return: None to keep *error*
         """
 
 
 class Offers:
     """The models of each provider.
 
-    :param ollamas: answers for the providers that are Ollama servers
-    :param clients: answer for all others
+    :param ollamas: lists the models of Ollama servers
+    :param clients: list the models of all other providers
     """
 
     def __init__(self, ollamas: OllamaServers, clients: OpenAIClients, settings: SettingsStore) -> None:
@@ -98,9 +103,9 @@ class Offers:
         self._settings = settings
 
     def of(self, provider: Provider, timeouts: Timeouts | None = None) -> ProviderOffers:
-        """Return the models of *provider*, which is asked when one of the methods is called.
+        """Return the models of *provider*. Each method call asks the provider; this call does not.
 
-        :param timeouts: how long to wait for it; else those of the settings hold
+        :param timeouts: how long to wait; None for the timeouts of the settings
         """
         if provider.is_ollama:
             return OllamaOffers(provider, self._ollamas, timeouts)
@@ -138,7 +143,7 @@ class OllamaOffers:
         return [_offered(model) for model in self._installed()]
 
     def find(self, model: str) -> ProviderModel:
-        """Return the installed model that is called *model*, in upper or lower case.
+        """Return the installed model with the name *model*; case does not matter.
 
         :raises InvalidModelName: for a name that no model can have
         :raises ModelNotFound: when it is not installed
@@ -149,7 +154,7 @@ class OllamaOffers:
         return _offered(found)
 
     def default(self, endpoint: str) -> str:
-        """Return the configured model if it is installed, else an installed one that can do it."""
+        """Return the configured model if it is installed, else an installed one that suits *endpoint*."""
         return installed_model(self._provider, self._installed(), endpoint)
 
     def for_chat(self, needs: Set[str]) -> str:
@@ -157,25 +162,26 @@ class OllamaOffers:
         return chat_model(self._provider, self._installed(), needs)
 
     def lacking(self, model: str, needs: Set[str]) -> tuple[list[str], list[str]]:
-        """Compare the capabilities; an Ollama before 0.30 lists none, but shows those of a single model."""
+        """Return the missing capabilities, and the installed models that have all of them."""
         installed = self._installed()
         found = find_model(installed, model) if model else None
         if found is None:
             return [], []
+        # Ollama before 0.30 does not list capabilities; it shows those of a single model.
         abilities = found.get("capabilities") or self._ollama.show(model)["capabilities"]
         if not abilities:
             return [], []
         return sorted(needs - set(abilities)), able_models(installed, needs)
 
     def absent(self, model: str) -> ServiceError:
-        """Say what is installed, if the server still tells."""
+        """Return an error that lists the installed models, if the server still answers."""
         try:
             return self._ollama.model_not_found(model)
         except ServiceError:
             return absent(self._provider, model, [])
 
     def explain(self, error: ServiceError, model: str, _endpoint: str) -> ServiceError | None:
-        """Say what is installed, or which models make embeddings."""
+        """Return an error that lists the installed models, or those that make embeddings."""
         if isinstance(error, ModelNotFound):
             return self._ollama.model_not_found(model)
         if error.details.get("upstream_status") == HTTPStatus.NOT_IMPLEMENTED:
@@ -198,14 +204,14 @@ class OpenAIOffers:
         self._timeouts = timeouts
 
     def check_name(self, _model: str) -> None:
-        """Accept any name: only the provider knows its names."""
+        """Accept any name: only the provider knows which names are valid."""
 
     def version(self) -> None:
-        """Return None: the API tells no version."""
+        """Return None: OpenAI's API does not tell a version."""
 
     def all(self) -> list[ProviderModel]:
         """Return the models that the provider lists, in its order."""
-        # The settings' own timeouts: for others the client would be replaced.
+        # Always the timeouts of the settings: a client with other timeouts would replace the kept client.
         limit = self._timeouts.list if self._timeouts else None
         return self._clients.list_models(self._provider, self._settings.timeouts, limit=limit)["models"]
 
@@ -232,20 +238,20 @@ class OpenAIOffers:
         return offered[0]["id"]
 
     def lacking(self, _model: str, _needs: Set[str]) -> tuple[list[str], list[str]]:
-        """Return nothing: the list does not tell what a model can do."""
+        """Return two empty lists: OpenAI's list of models does not tell capabilities."""
         return [], []
 
     def absent(self, model: str) -> ServiceError:
-        """Say what the provider lists; where it lists nothing valid, the address is wrong, not the model."""
+        """Return an error that lists the provider's models."""
         try:
             return absent(self._provider, model, self._ids())
         except InvalidUpstreamResponse as exc:
-            return exc
+            return exc  # no valid list: base_url is wrong, not the model
         except ServiceError:
             return absent(self._provider, model, [])
 
     def explain(self, error: ServiceError, model: str, endpoint: str) -> ServiceError | None:
-        """Say what the provider lists, or that it has the model but not the endpoint."""
+        """Return an error that lists the provider's models, or says that the model lacks the endpoint."""
         if not isinstance(error, ModelNotFound):
             return None
         try:
@@ -259,7 +265,7 @@ class OpenAIOffers:
 
 
 def _offered(model: InstalledModel) -> ProviderModel:
-    """Return an installed model as an OpenAI-compatible provider would list it."""
+    """Return an installed model in the form in which an OpenAI-compatible provider lists its models."""
     name = parse_listed(model["name"])
     return {
         "id": model["name"],

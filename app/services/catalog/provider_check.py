@@ -1,4 +1,4 @@
-"""Testing whether a provider can be reached, and saying what to do where it cannot."""
+"""Test whether a provider can be reached, and tell what to do when it cannot."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from app.services.providers import Provider, ProviderStore
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """Tests providers, and keeps the outcome as their status."""
+    """Tests providers, and keeps each outcome as the provider's status."""
 
     providers: ProviderStore
     offers: Offers
 
     def test(self, id: str) -> ProviderTest:
-        """Ask a provider for its models, and return what came of it; its failure is no error here.
+        """Ask a provider for its models, and return the outcome. A failure of the provider raises no error.
 
         ``status`` is one of :data:`app.schemas.providers.TEST_STATUSES`.
 
-        :raises ProviderNotFound: when there is none of that id
+        :raises ProviderNotFound: when no provider has this id
         """
         provider = self.providers.get(id)
         offers = self.offers.of(provider)
@@ -51,7 +51,7 @@ class ProviderCheck:
 
 
 def _found(provider: Provider, offers: ProviderOffers) -> ProviderTest:
-    """Return what an answer of the provider tells: its version, and whether it has models."""
+    """Return the outcome of a test that the provider answers: its version, and whether it has models."""
     version = offers.version()
     told: ProviderTest = {} if version is None else {"version": version}
     models = len(offers.all())

@@ -1,7 +1,7 @@
-"""The models that are installed on an Ollama server: listed, loaded, made, deleted, and their disk space.
+"""List, load, create and delete the models that are installed on an Ollama server.
 
-The services of other packages use ``VersionService`` and ``VersionStore`` (former versions of models) and
-``ModelUses`` (their last use); the others here are for the views.
+Services in other packages use ``VersionService`` and ``VersionStore`` (former versions of models) and
+``ModelUses`` (the last use of each model). Only the views use the other classes.
 """
 
 from app.services.models.create import CreationService

@@ -1,4 +1,4 @@
-"""Making models: from an installed one, or from an uploaded file."""
+"""Create models, from an installed model or from an uploaded file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Events = Generator[list[tuple[str, dict[str, Any]]], None, None]
 
 
 class CreationService:
-    """Makes models on Ollama."""
+    """Creates models on the Ollama server."""
 
     def __init__(self, ollamas: OllamaServers, uploads: UploadService, protection: Protection) -> None:
         self._ollamas = ollamas
@@ -24,16 +24,16 @@ class CreationService:
         self._uploads = uploads
 
     def from_model(self, wanted: Creation) -> CreationOrder:
-        """Return the order for a model that is made from an installed one.
+        """Return the order to create a model from an installed model.
 
-        :raises ModelNotFound: when that one is not installed; Ollama would download it
+        :raises ModelNotFound: when the model in ``from`` is not installed: Ollama itself would download it
         :raises ModelExists: when the new name is taken
         """
         order = _order(wanted)
         if "digest" in wanted:
             raise _bad_field("digest", "Only a file has a digest: send one as application/octet-stream.")
         if "origin" not in wanted:
-            raise _bad_field("from", "Say which installed model to make it from, or send a file.")
+            raise _bad_field("from", "Name the installed model to make it from, or send a file.")
         origin = check_name(wanted["origin"])
         ollama = self._ollamas.main()
         listed = ollama.list()["models"]
@@ -43,9 +43,9 @@ class CreationService:
         return {**order, "from": str(origin)}
 
     def from_file(self, wanted: Creation, upload: Upload, size: int | None) -> CreationOrder:
-        """Send a GGUF file to Ollama, and return the order for a model that is made from it.
+        """Send a GGUF file to Ollama, and return the order to create a model from it.
 
-        :param size: the length of the file, as the client announced it
+        :param size: the file's bytes, from the request's ``Content-Length``
         :raises InvalidUpload: when the file is damaged, or is no GGUF model
         :raises ModelExists: when the new name is taken; then the file is not sent to Ollama
         """
@@ -63,14 +63,14 @@ class CreationService:
         self._protection.check_free(check_name(wanted["model"]), listed, overwrite=wanted["overwrite"])
 
     def create(self, order: CreationOrder) -> Created:
-        """Make the model, and return the lines of Ollama's progress."""
+        """Create the model, and return the lines of Ollama's progress."""
         log = [part for part in self._ollamas.main().create(**order) if part]
         return _created(order, log)
 
     def events(self, order: CreationOrder, request_id: str) -> Events:
-        """Make the model, yielding `progress` and then `done` or `error`.
+        """Create the model; yield `progress` events, then `done` or `error`.
 
-        :raises ServiceError: for a failure before the first `progress`
+        :raises ServiceError: for a failure before the first `progress`, so that its HTTP status is kept
         """
         log: list[dict[str, Any]] = []
         lines = self._ollamas.main().create(**order)
@@ -89,7 +89,7 @@ class CreationService:
 
 
 def _order(wanted: Creation) -> CreationOrder:
-    """Return the part of the order that does not depend on what the model is made from."""
+    """Return the fields of the order that are the same for a model and for a file."""
     order: CreationOrder = {"model": str(check_name(wanted["model"]))}
     if "system" in wanted:
         order["system"] = wanted["system"]

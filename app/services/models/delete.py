@@ -1,4 +1,4 @@
-"""Deleting models: a protected one stays, and the answer tells what that freed on the disk."""
+"""Delete models that are not protected, and tell the disk space that each deletion frees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from app.services.ollama import (
 
 @dataclass(frozen=True)
 class RemovalService:
-    """Deletes models of Ollama."""
+    """Deletes models from the Ollama server."""
 
     ollamas: OllamaServers
     folders: ModelFolders
@@ -33,12 +33,12 @@ class RemovalService:
     protection: Protection
 
     def delete(self, model: str, *, dry_run: bool = False, versions: bool = False) -> DeletedModel:
-        """Delete *model*, and tell how many bytes the disk has back.
+        """Delete *model*, and return the disk space that it frees.
 
-        :param dry_run: only tell what deleting it would free
-        :param versions: delete also its former versions that updates have kept
-        :raises ModelNotFound: when it is not installed
-        :raises ModelProtected: when one of them is protected; then nothing is deleted
+        :param dry_run: delete nothing; return what the deletion would free
+        :param versions: also delete the former versions that updates have kept
+        :raises ModelNotFound: when *model* is not installed
+        :raises ModelProtected: when *model* or a version is protected; then nothing is deleted
         """
         name = str(check_name(model))
         self.protection.check(name)
@@ -65,7 +65,7 @@ class RemovalService:
         }
 
     def _former(self, name: str, listed: list[InstalledModel]) -> list[InstalledModel]:
-        """Return the former versions of a model that are installed."""
+        """Return the kept former versions of a model, if they are still installed."""
         found = [find_model(listed, row.name) for row in self.versions.kept(key_of(name))]
         return [entry for entry in found if entry is not None]
 
@@ -77,10 +77,10 @@ class RemovalService:
 
 @dataclass(frozen=True)
 class MeasuredFootprint:
-    """The disk space of models whose layers are known, as it was before they are deleted.
+    """The disk space of models whose manifests can be read, measured before the deletion.
 
-    :param layers: those of the models that are on the disk
-    :param shared: the digests of layers that other models use too
+    :param layers: the layers of the models that are on the disk
+    :param shared: the digests of the layers that other models use too
     """
 
     folder: LocalStore
@@ -88,11 +88,11 @@ class MeasuredFootprint:
     shared: set[str]
 
     def expected(self) -> FreedSpace:
-        """Tell what deleting the models would free: the layers that no other model uses."""
+        """Return what the deletion would free: the layers that no other model uses."""
         return self._told(lambda digest: digest not in self.shared)
 
     def freed(self) -> FreedSpace:
-        """Tell what is gone, after the models were deleted."""
+        """Return what the deletion has freed: the layers that are gone from the disk."""
         return self._told(lambda digest: not self.folder.has_blob(digest))
 
     def _told(self, is_freed: Callable[[str], bool]) -> FreedSpace:
@@ -112,13 +112,16 @@ class MeasuredFootprint:
 
 @dataclass(frozen=True)
 class EstimatedFootprint:
-    """The disk space of models by their listed sizes: only models with the same digest share it."""
+    """The disk space of models, estimated from the list of models.
+
+    The list does not tell layers, so only models with the same digest count as sharing space.
+    """
 
     size: int
     unshared: int
 
     def expected(self) -> FreedSpace:
-        """Tell what deleting the models frees, as far as the list tells."""
+        """Return what the deletion frees."""
         return {
             "freed_bytes": self.unshared,
             "shared_bytes": self.size - self.unshared,
@@ -131,13 +134,14 @@ class EstimatedFootprint:
 def footprint_of(
     going: list[InstalledModel], listed: list[InstalledModel], folder: LocalStore | None
 ) -> MeasuredFootprint | EstimatedFootprint:
-    """Return the disk space of the models that are *going* to be deleted.
+    """Return the disk space of the models in *going*, which will be deleted.
 
     :param listed: all models that Ollama lists
-    :param folder: its models folder, where that is on this machine
+    :param folder: Ollama's models folder; None if it is not on this machine
     """
     installed = folder.models() if folder else {}
     manifests = [installed.pop(model["name"], None) for model in going]
+    # Other digests in the folder mean that a model has changed since it was listed: then only estimate.
     if folder and [manifest and manifest.digest for manifest in manifests] == [m["digest"] for m in going]:
         layers = {layer.digest: layer for manifest in manifests if manifest for layer in manifest.layers}
         return MeasuredFootprint(

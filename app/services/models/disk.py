@@ -1,4 +1,4 @@
-"""The disk space of models: a layer that several models share is on the disk once."""
+"""Tell the disk space of models. Models share layers, and a shared layer takes its space only once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Parts = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class DiskService:
-    """Tells the disk space of Ollama's models."""
+    """Tells the disk space of Ollama's models, and which models are safe to remove."""
 
     ollamas: OllamaServers
     folders: ModelFolders
@@ -70,9 +70,10 @@ def _keys(names: Iterable[str]) -> frozenset[str]:
 
 
 def parts_of(listed: Iterable[InstalledModel], manifests: Mapping[str, ManifestSummary]) -> Parts:
-    """Return the parts of each model: its layers, or one part for a *listed* model that has no manifest here.
+    """Return the parts of each model: its layers, or the whole model as one part if its layers are unknown.
 
-    :param manifests: those in Ollama's folder, by name; empty where that is not on this machine
+    :param listed: the models that Ollama lists
+    :param manifests: the manifests in Ollama's folder, by name; empty if it is not on this machine
     """
     measured = {
         name: {layer.digest: layer.size for layer in manifest.layers} for name, manifest in manifests.items()
@@ -87,7 +88,7 @@ def parts_of(listed: Iterable[InstalledModel], manifests: Mapping[str, ManifestS
 
 
 def freed_together(names: Collection[str], parts: Parts) -> int:
-    """Return the bytes that deleting all the models in *names* would free."""
+    """Return the bytes that are freed when all models in *names* are deleted."""
     staying = {digest for name, sizes in parts.items() if name not in names for digest in sizes}
     going = {digest: size for name in names for digest, size in parts.get(name, {}).items()}
     return sum(size for digest, size in going.items() if digest not in staying)
@@ -98,8 +99,8 @@ def usage(
 ) -> Disk:
     """Return the disk space of the models, the largest first.
 
-    :param folder: Ollama's models folder; where it is not on this machine, sizes are as Ollama lists them
-    :param uses: when each model was last used, by its key
+    :param folder: Ollama's models folder; None if it is not on this machine
+    :param uses: the time of each model's last use, by the model's key
     """
     models = sizes_of(parts)
     for model in models:
@@ -116,7 +117,7 @@ def usage(
 
 
 def sizes_of(parts: Parts) -> list[ModelDisk]:
-    """Return the size of each model, what it shares with others, and what deleting it alone would free."""
+    """Return for each model its size, the bytes it shares, and the bytes that deleting it alone frees."""
     users = Counter(digest for sizes in parts.values() for digest in sizes)
     found: list[ModelDisk] = []
     for name, sizes in parts.items():
@@ -129,7 +130,7 @@ def sizes_of(parts: Parts) -> list[ModelDisk]:
 
 
 def duplicates(digests: Mapping[str, str]) -> list[list[str]]:
-    """Return the names that have the same digest, in groups."""
+    """Return the groups of names that have the same digest."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name, digest in sorted(digests.items()):
         groups[digest].append(name)

@@ -1,4 +1,4 @@
-"""The installed models: listed, shown and copied."""
+"""List, show and copy the installed models."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _SORT_KEYS: dict[str, Callable[[InstalledModel], Any]] = {
 
 
 class InstalledModels:
-    """Lists, shows and copies the models that are installed on Ollama.
+    """Lists, shows and copies the models that are installed on the Ollama server.
 
-    :param last: keeps the last list that Ollama answered
+    :param last: keeps the last list, for requests while Ollama is down
     """
 
     def __init__(self, ollamas: OllamaServers, last: LastModels, protection: Protection) -> None:
@@ -48,12 +48,13 @@ class InstalledModels:
         sort: str | None = None,
         stale: str | None = None,
     ) -> ModelListing:
-        """Return the models, newest first.
+        """Return the installed models, the newest first.
 
-        :param loaded: true for those in memory only, false for the others; each model then has ``loaded``
-        :param capability: only models that have it
-        :param sort: ``name``, ``size`` or ``modified_at``, with a ``-`` for descending
-        :param stale: ``ok`` for the last known list when Ollama is down
+        :param loaded: True for the models in memory only, False for all others only; each model then has
+            ``loaded``
+        :param capability: return only models with this capability
+        :param sort: ``name``, ``size`` or ``modified_at``; descending with a ``-`` in front
+        :param stale: ``ok`` to return the last known list when Ollama is down
         """
         ollama = self._ollamas.main()
         answer = self._now_or_last(ollama, stale=stale == "ok" and loaded is None)
@@ -134,26 +135,26 @@ def _find(ollama: OllamaService, listed: Sequence[InstalledModel], name: ModelNa
 
 
 def _capabilities(ollama: OllamaService, model: InstalledModel) -> Sequence[str]:
-    """Return the capabilities of *model*; an Ollama before 0.30 tells them of single models only."""
+    """Return the capabilities of *model*."""
     if "capabilities" in model:
         return model["capabilities"]
-    try:
+    try:  # Ollama before 0.30 does not list capabilities; it shows those of a single model
         return ollama.show(model["name"])["capabilities"]
     except (NotFound, UpstreamError):  # its weights are missing or damaged
         return []
 
 
 class LastModels:
-    """Keeps the last list of models that Ollama answered, with the server's address, in a file.
+    """Keeps Ollama's last list of models, and the server's address, in a file.
 
-    The file is written only when the list changed; its modification time is the time of the last answer.
+    The file is written only when the list changes; its modification time is the time of the last answer.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = JsonFile(path, _check)
 
     def keep(self, url: str, listing: ModelList) -> None:
-        """Keep the list of the server at *url*; a file that cannot be written is only logged."""
+        """Keep the list of the server at *url*; when the file cannot be written, only log that."""
         kept = {"url": url, "models": ModelListSchema().dump(listing)["models"]}
         try:
             if self._file.read() == kept:
@@ -164,7 +165,7 @@ class LastModels:
             log.warning("the list of models cannot be kept: %s", exc)
 
     def get(self, url: str) -> ModelListing | None:
-        """Return the last list of the server at *url*, with ``as_of`` and ``age_seconds``."""
+        """Return the last list of the server at *url*, with its time and age; None if none is kept."""
         try:
             kept = self._file.read()
         except StorageFailed:

@@ -1,4 +1,4 @@
-"""The models in Ollama's memory: listed, loaded and unloaded."""
+"""List, load and unload the models in Ollama's memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.schemas.models import InstalledModel
 from app.schemas.running import LoadedModel, Memory, RunningList, RunningModel, UnloadedModel
 from app.services.ollama import OllamaServers, OllamaService, check_name, find_model
 
-_POLLS = 40  # an unloaded model stays listed for a moment, or until it has ended its answer
+_POLLS = 40  # Ollama lists an unloaded model for a moment longer, or until the model has ended its answer
 _POLL_SECONDS = 0.05
 
 
@@ -25,7 +25,7 @@ class MemoryService:
         return self._ollamas.main().ps()
 
     def load(self, model: str, keep_alive: float | str | None = None) -> LoadedModel:
-        """Load *model*, and return what it takes in memory."""
+        """Load *model*, and return the memory that it takes."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.load(str(name), keep_alive)
@@ -41,14 +41,14 @@ class MemoryService:
         }
 
     def unload(self, model: str) -> UnloadedModel:
-        """Take *model* out of memory; ``loaded`` is true if it is still answering a request."""
+        """Unload *model*; ``loaded`` stays true while the model is still answering a request."""
         name = check_name(model)
         ollama = self._ollamas.main()
         ollama.unload(str(name))
         return {"model": str(name), "loaded": not _is_gone(ollama, name)}
 
     def release(self, model: str) -> None:
-        """Unload *model*, which is to be deleted, if it is loaded under this name."""
+        """Unload *model* before it is deleted, if it is loaded under this name."""
         if find_model(self._ollamas.main().ps()["models"], model):
             self.unload(model)
 
@@ -70,13 +70,13 @@ def _is_gone(ollama: OllamaService, name: ModelName) -> bool:
 
 
 def in_memory(running: Sequence[RunningModel], model: InstalledModel) -> RunningModel | None:
-    """Return the entry of *running* for *model*, which may be loaded under another name of it."""
+    """Return the entry of *running* for *model*, which may be loaded under another of its names."""
     same_digest = (entry for entry in running if entry["digest"] == model["digest"])
     return find_model(running, model["name"]) or next(same_digest, None)
 
 
 def memory_of(model: RunningModel) -> Memory:
-    """Return what *model* takes in memory, and for how long."""
+    """Return the memory that *model* takes, and when the model leaves it."""
     return {
         "size_vram": model["size_vram"],
         "gpu_percent": model["gpu_percent"],

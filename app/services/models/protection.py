@@ -1,4 +1,4 @@
-"""Protected models, and names that are taken: neither is deleted or replaced by mistake."""
+"""Keep protected models from being deleted, and installed models from being replaced by mistake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.services.settings import SettingsStore
 
 
 class Protection:
-    """Checks models against the ``protected_models`` of the settings."""
+    """Checks model names against the settings' ``protected_models`` and the installed models."""
 
     def __init__(self, settings: SettingsStore) -> None:
         self._settings = settings
@@ -31,12 +31,12 @@ class Protection:
             )
 
     def check_free(self, name: ModelName, listed: Iterable[InstalledModel], *, overwrite: bool) -> None:
-        """Check that a new model can have this *name*.
+        """Check that a new model may take this *name*.
 
-        :param listed: the models that are installed
-        :param overwrite: whether to replace a model of this name
-        :raises ModelExists: when there is one, and it is not to be replaced
-        :raises ModelProtected: when there is one, and the settings protect it
+        :param listed: the installed models
+        :param overwrite: whether the new model may replace an installed model
+        :raises ModelExists: when a model has this name, and *overwrite* is false
+        :raises ModelProtected: when a model has this name, and the settings protect it
         """
         if find_model(listed, str(name)) is None:
             return

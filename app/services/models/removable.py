@@ -1,4 +1,4 @@
-"""Which models are safe to remove, and why: nobody seems to need them."""
+"""Judge which models are safe to remove, from their last use, the settings and the kept versions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from app.storage.database import KeptVersion
 Verdict = tuple[bool, str]
 
 IDLE = timedelta(days=30)
-"""A model that was not used for so long is safe to remove."""
+"""A model that was not used for this long is safe to remove."""
 TWIN_IDLE = timedelta(days=7)
-"""The same for one of several names of a model: its layers stay under the other name."""
+"""The same, for a name whose model has another name too: the layers stay under the other name."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the use of the models.
+    """The facts that decide which models are safe to remove.
 
-    :param uses: when each model was last used through this program, by its key
-    :param watched_since: since when this program notes uses; nothing is known of the time before
+    :param uses: the last use of each model through this program, by the model's key
+    :param watched_since: when this program began to record uses; earlier uses are unknown
     :param protected: the keys of the models that must not be deleted
     :param pinned: the keys of the models that are not updated automatically
     :param running: the models in memory
@@ -42,7 +42,7 @@ class Known:
 
 
 def verdicts(listed: Iterable[InstalledModel], known: Known) -> dict[str, Verdict]:
-    """Return for each of the *listed* models, by its key, whether it is safe to remove, and why."""
+    """Return whether each of the *listed* models is safe to remove, and the reason, by the model's key."""
     models = {key_of(model["name"]): model for model in listed}
     kept = {key_of(row.name): row for row in known.kept}
     keepers = _keepers(models, kept, known)
@@ -58,7 +58,7 @@ def verdicts(listed: Iterable[InstalledModel], known: Known) -> dict[str, Verdic
 
 
 def _must_stay(key: str, model: InstalledModel, known: Known) -> str:
-    """Return why a model must stay even if it is not used; empty when there is no reason."""
+    """Return why a model must stay even when it is not used; empty if it need not stay."""
     if key in known.protected:
         return "It is one of the protected_models of the settings."
     if key in known.pinned:
@@ -68,26 +68,26 @@ def _must_stay(key: str, model: InstalledModel, known: Known) -> str:
 
 def _of_model(key: str, model: InstalledModel, keeper: str | None, known: Known) -> Verdict:
     idle, used = _idle_for(key, model, known), known.uses.get(key)
-    since = _day(used) if used else f"{_day(known.watched_since)}, when it began to take note"
+    since = _day(used) if used else f"{_day(known.watched_since)}, when this server began to record uses"
     if idle >= IDLE:
         return True, f"It was not used through this server since {since}."
     if keeper and idle >= TWIN_IDLE:
-        return True, f"It is the same as {keeper}, and was not used by this name since {since}."
+        return True, f"It is the same as {keeper}, and was not used under this name since {since}."
     last = max(model["modified_at"], used or known.watched_since)
     if last == used:
         return False, f"It was used on {_day(last)}."
     if last == model["modified_at"]:
         return False, f"It was installed on {_day(last)}."
-    return False, f"Of its use nothing is known from before {_day(last)}."
+    return False, f"Nothing is known of its use before {_day(last)}."
 
 
 def _of_former(row: KeptVersion, models: Mapping[str, InstalledModel], known: Known) -> Verdict:
-    """Judge a former version that an update has kept, and that was not used by its own name."""
+    """Judge a former version that an update has kept, and that was not used under its own name."""
     installed = models.get(row.key)
     if row.status == "pending":
         return False, f"The update of {row.model} is not over."
     if installed is None:
-        return False, f"It is the only version of {row.model} that is left."
+        return False, f"It is the last version of {row.model} that is installed."
     if installed["digest"] == row.digest:
         return True, f"It is the same as {row.model}."
     ways_back = [
@@ -98,6 +98,7 @@ def _of_former(row: KeptVersion, models: Mapping[str, InstalledModel], known: Kn
         and other.digest != installed["digest"]
         and key_of(other.name) in models
     ]
+    # The newest comes first: it is the one that a rollback installs.
     if ways_back[0].name != row.name:
         return True, f"A rollback of {row.model} leads to a newer version than this one."
     if known.now - row.created_at >= IDLE:
@@ -111,14 +112,14 @@ def _was_used_lately(key: str, known: Known) -> bool:
 
 
 def _idle_for(key: str, model: InstalledModel, known: Known) -> timedelta:
-    """Return for how long a model was not used, as far as is known; at most since it was installed."""
+    """Return how long a model has not been used: since its last known use or its installation."""
     return known.now - max(model["modified_at"], known.uses.get(key) or known.watched_since)
 
 
 def _keepers(
     models: Mapping[str, InstalledModel], kept: Mapping[str, KeptVersion], known: Known
 ) -> dict[str, str]:
-    """Return, for a model with several names, the name to keep, by the key of each of the others."""
+    """Return, for models with several names, the name to keep, by the key of each other name."""
 
     def worth(key: str) -> tuple[bool, bool, timedelta, str]:
         idle = _idle_for(key, models[key], known)

@@ -1,4 +1,4 @@
-"""Model files that a client sends: written to a temporary file, checked, and sent to Ollama."""
+"""Receive a model file from a client, check it in a temporary file, and send it to Ollama."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app import gguf
 from app.errors import DiskFull, InvalidUpload
 from app.services.ollama import OllamaServers
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes
 _MAGIC = b"GGUF"
 
 
@@ -29,7 +29,7 @@ class Upload(Protocol):
 class UploadService:
     """Receives model files, and sends them to Ollama.
 
-    :param folder: where the temporary file is; it has no name, so that it ends with the process
+    :param folder: holds the temporary file, which has no name and so disappears with the process
     """
 
     def __init__(self, ollamas: OllamaServers, folder: Path) -> None:
@@ -45,11 +45,11 @@ class UploadService:
     ) -> str:
         """Send a GGUF file to Ollama, and return its digest.
 
-        :param size: the length of the file, as the client announced it
-        :param digest: the digest of the file, as the client announced it
-        :param check: called when the whole file was received, before it is sent to Ollama
-        :raises InvalidUpload: when the file is not the announced one, is cut, or is no GGUF model
-        :raises DiskFull: when it does not fit on the disk
+        :param size: the file's bytes, from the request's ``Content-Length``
+        :param digest: the file's digest, if the client sent it
+        :param check: called after the whole file was received, before it is sent to Ollama
+        :raises InvalidUpload: when the file is incomplete, has another digest, or is no GGUF model
+        :raises DiskFull: when the file does not fit on the disk
         """
         start = _read(upload, len(_MAGIC))
         if start != _MAGIC:
@@ -95,7 +95,7 @@ class UploadService:
 
 
 def _read(upload: Upload, size: int) -> bytes:
-    """Return the next *size* bytes of *upload*, or fewer at its end."""
+    """Return the next *size* bytes of *upload*; fewer at its end."""
     parts = []
     try:
         while size and (part := upload.read(size)):
@@ -111,14 +111,14 @@ def _check(received: int, size: int | None, actual: str, digest: str | None) -> 
         raise _truncated()
     if digest is not None and digest != actual:
         raise InvalidUpload(
-            "The file is not the one that was announced: its SHA-256 differs.",
-            hint="Send it again, or leave the digest out.",
+            "The file does not have the digest of the request: its SHA-256 differs.",
+            hint="Send the file again, or leave out the digest.",
             details={"reason": "digest_mismatch", "expected": digest, "actual": actual},
         )
 
 
 def _check_complete(file: IO[bytes]) -> None:
-    """Check that all tensors are in the *file*: Ollama would accept a cut one."""
+    """Check that *file* holds all its tensors: Ollama would accept an incomplete file."""
     file.flush()
     try:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -129,7 +129,7 @@ def _check_complete(file: IO[bytes]) -> None:
 
 def _truncated() -> InvalidUpload:
     return InvalidUpload(
-        "The upload ended before the whole file was here.",
-        hint="Send it again; nothing of it was kept.",
+        "The upload ended before the file was complete.",
+        hint="Send the file again; no part of it was kept.",
         details={"reason": "truncated"},
     )

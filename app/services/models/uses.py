@@ -1,4 +1,7 @@
-"""When models were last used through this program: written by :class:`~app.services.usage.log.UsageLog`."""
+"""Read when models were last used through this program.
+
+:class:`~app.services.usage.log.UsageLog` writes the uses.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +26,19 @@ class ModelUses:
         self._database = database
 
     def all(self, provider: str) -> dict[str, datetime]:
-        """Return when the models of *provider* were last used, by their keys."""
+        """Return the last use of each model of *provider*, by the model's key."""
         with self._database.session() as session:
             rows = session.scalars(select(ModelUse).where(ModelUse.provider == provider))
             return {row.key: row.used_at for row in rows}
 
     def since(self) -> datetime:
-        """Return since when uses are noted: the time of the first call of this method, in any process."""
+        """Return when uses began to be recorded: the first call of this method, in any process."""
         with self._database.session() as session:
             if row := session.get(Occasion, _BEGINNING):
                 return row.at
         try:
             with self._database.session() as session:
                 session.add(Occasion(name=_BEGINNING, at=utc_now()))
-        except IntegrityError:  # another process was quicker
+        except IntegrityError:  # another process has inserted the row in the meantime
             log.debug("uses are noted already")
         return self.since()

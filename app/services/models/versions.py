@@ -1,4 +1,4 @@
-"""Former versions of models: an update keeps the version that it replaces, for a rollback."""
+"""Keep former versions of models: an update copies the version that it replaces, for a rollback."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
 
 log = logging.getLogger(__name__)
 
-_TAG_LENGTH = 80
-_PATIENCE = timedelta(minutes=1)  # between keeping a version and starting the pull that replaces it
+_TAG_LENGTH = 80  # the most that Ollama accepts
+_PATIENCE = timedelta(minutes=1)  # a kept version whose pull has not started by then belongs to no pull
 
 
 class VersionStore:
-    """Keeps the former versions in the database."""
+    """The rows of the former versions in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,21 +36,21 @@ class VersionStore:
             return [*session.scalars(query)]
 
     def kept(self, key: str) -> list[KeptVersion]:
-        """Return the versions of a model that a rollback can lead to, the newest first."""
+        """Return the versions of a model that a rollback can install, the newest first."""
         return [row for row in self.all() if row.key == key and row.status == "kept"]
 
     def save(self, row: KeptVersion) -> None:
-        """Keep *row*, replacing the row of the same name."""
+        """Insert *row*, or replace the row with the same name."""
         with self._database.session() as session:
             session.merge(row)
 
     def delete(self, name: str) -> None:
-        """Delete the row of a version."""
+        """Delete the row of a version, not the version itself."""
         with self._database.session() as session:
             session.execute(delete(KeptVersion).where(KeptVersion.name == name))
 
     def over(self) -> list[KeptVersion]:
-        """Return the pending versions whose pull is over, or was never started."""
+        """Return the pending versions whose pull is finished, or was never started."""
         active = select(Pull.id).where(Pull.status.in_(ACTIVE))
         begun = (KeptVersion.pull_id != "") | (KeptVersion.created_at < utc_now() - _PATIENCE)
         pending = select(KeptVersion).where(KeptVersion.status == "pending", begun)
@@ -58,13 +58,13 @@ class VersionStore:
             return [*session.scalars(pending.where(KeptVersion.pull_id.not_in(active)))]
 
     def active_pulls(self, key: str) -> list[str]:
-        """Return the ids of the pulls of a model that are not over."""
+        """Return the ids of a model's unfinished pulls."""
         with self._database.session() as session:
             return [*session.scalars(select(Pull.id).where(Pull.key == key, Pull.status.in_(ACTIVE)))]
 
 
 class VersionService:
-    """Keeps versions, rolls back to them, and deletes those beyond the settings' `keep_versions`."""
+    """Keeps versions, rolls back to them, and deletes those above the number in `keep_versions`."""
 
     def __init__(self, store: VersionStore, ollamas: OllamaServers, settings: SettingsStore) -> None:
         self._store = store
@@ -72,31 +72,32 @@ class VersionService:
         self._settings = settings
 
     def keep(self, model: str, digest: str, *, automatic: bool = False) -> KeptVersion:
-        """Copy the installed version of *model* to a name of its own, before an update replaces it.
+        """Copy the installed version of *model* to another name, before an update replaces it.
 
-        :param digest: the digest of that version
+        :param digest: the digest of the installed version
+        :param automatic: whether the update is the daily one, not one that a client asked for
         """
         name = check_name(model)
         row = KeptVersion(
             name=str(kept_name(name, digest)), model=str(name), key=key_of(model), digest=digest,
             status="pending", pull_id="", automatic=automatic, created_at=utc_now(),
         )  # fmt: skip
-        self._store.save(row)  # before the copy, so that no copy is ever without its row
+        self._store.save(row)  # before the copy: a copy without a row would never be deleted
         self._ollamas.main().copy(model, row.name)
         return row
 
     def keep_installed(self, model: str) -> KeptVersion | None:
-        """Keep the installed version of *model* until its pull is over; None where it is not installed."""
+        """Keep the installed version of *model* until its pull is finished; None if it is not installed."""
         installed = find_model(self._ollamas.main().list()["models"], model)
         return self.keep(installed["name"], installed["digest"]) if installed else None
 
     def begun(self, row: KeptVersion, pull_id: str) -> None:
-        """Note the pull that replaces the version of *row*."""
+        """Record the pull that replaces the version of *row*."""
         row.pull_id = pull_id
         self._store.save(row)
 
     def settle(self) -> None:
-        """End the updates whose pull is over: keep the former version, or delete it where nothing changed."""
+        """End the updates whose pull is finished: keep the old version, or delete it if nothing changed."""
         over = self._store.over()
         if not over:
             return
@@ -116,7 +117,7 @@ class VersionService:
         :raises PullActive: while the model is being updated or pulled, which would undo the rollback
         """
         name = check_name(model)
-        self.settle()  # an update may have ended since the last time
+        self.settle()  # a finished update is only recorded by this call
         key, installed = key_of(model), self.installed()
         self._check_idle(str(name), key)
         there = [row for row in self._store.kept(key) if key_of(row.name) in installed]
@@ -124,8 +125,8 @@ class VersionService:
         row = next((row for row in there if row.digest != now), None)
         if row is None:
             raise NoPreviousVersion(
-                f"No version of '{name}' before the installed one is kept.",
-                hint="POST /api/providers/ollama/updates keeps one, as long as `keep_versions` allows.",
+                f"No earlier version of '{name}' is kept.",
+                hint="POST /api/providers/ollama/updates keeps one, unless `keep_versions` is 0.",
                 details={"model": str(name)},
             )
         newer = self.keep(str(name), now) if now else None
@@ -142,7 +143,7 @@ class VersionService:
         }
 
     def previous(self, installed: Mapping[str, str]) -> dict[str, str]:
-        """Return the name of the version that a rollback of each model leads to, by the model's key.
+        """Return the name of the version that a rollback would install, by each model's key.
 
         :param installed: the digests of the installed models, by their keys
         """
@@ -154,7 +155,7 @@ class VersionService:
         return {row.key: row.name for row in reversed(rows)}  # the newest comes last and wins
 
     def names(self) -> set[str]:
-        """Return the keys of the names under which versions are kept."""
+        """Return the keys of all kept versions' own names."""
         return {key_of(row.name) for row in self._store.all()}
 
     def installed(self) -> dict[str, str]:
@@ -189,19 +190,19 @@ class VersionService:
 
 
 def kept_name(name: ModelName, digest: str) -> ModelName:
-    """Return the name for the version *digest* of *name*: the same name with a longer tag."""
+    """Return the name for the version *digest* of *name*: the same name, its tag with ``-prev-<digest>``."""
     end = f"-prev-{digest.removeprefix('sha256:')[:12]}"
     tag = name.tag
-    if len(tag) + len(end) > _TAG_LENGTH:  # cut it, and add a hash, since other tags may begin alike
+    if len(tag) + len(end) > _TAG_LENGTH:  # cut the tag, and add a hash, as other tags may begin alike
         mark = hashlib.sha256(tag.lower().encode()).hexdigest()[:8]
         tag = f"{tag[: _TAG_LENGTH - len(end) - len(mark) - 1]}-{mark}"
     return replace(name, tag=tag + end)
 
 
 def superfluous(kept: list[KeptVersion], installed: str, limit: int) -> list[KeptVersion]:
-    """Return which of the *kept* versions, the newest first, to delete.
+    """Return the versions to delete: those above the *limit*, and copies of the *installed* version.
 
-    Those beyond the *limit*, and those that are the *installed* version itself.
+    :param kept: the versions of one model, the newest first
     """
     former = [row for row in kept if row.digest != installed]
     return [row for row in kept if row not in former[:limit]]

@@ -1,7 +1,8 @@
-"""An Ollama server: its own API, its models folder, the registries of its models, and their names.
+"""An Ollama server: its native API, its models folder, its model names, and the registries it pulls from.
 
-``OllamaServers`` makes the service for a provider, ``ModelFolders`` finds its folder, ``RegistryService``
-asks registries, :mod:`names` checks and compares names; where no server runs, :mod:`launcher` starts one.
+``OllamaServers`` makes the service for a provider, ``ModelFolders`` finds its models folder,
+``RegistryService`` asks registries, :mod:`names` checks and compares names. :mod:`launcher` starts a server
+when none runs.
 """
 
 from app.services.ollama.allowed_registries import check_registry, is_plain

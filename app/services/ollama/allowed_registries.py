@@ -1,4 +1,8 @@
-"""Which registries models may come from: Ollama connects to the host in a model's name."""
+"""Which registries models may be pulled from.
+
+Ollama connects to whatever host a model's name contains. Without this check, a client could make Ollama send
+requests to any machine in the network.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from app.model_name import ModelName
 
 @lru_cache(maxsize=256)
 def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> None:
-    """Check that Ollama may connect to *host*: one on this machine, or an *allowed* one.
+    """Check that Ollama may connect to *host*: it is on this machine, or one of *allowed*.
 
+    :param insecure: whether the connection is plain HTTP
     :raises RegistryNotAllowed: for any other host, and for plain HTTP to another machine
     """
     name, colon, _port = host.rpartition(":")
@@ -32,6 +37,6 @@ def check_registry(host: str, *, insecure: bool, allowed: tuple[str, ...]) -> No
 
 
 def is_plain(name: ModelName) -> bool:
-    """Tell whether the registry of *name* speaks plain HTTP: one on this machine does."""
+    """Tell whether the registry of *name* speaks plain HTTP: a registry on this machine does."""
     host, colon, _port = name.host.rpartition(":")
     return is_loopback(host if colon else name.host)

@@ -1,4 +1,4 @@
-"""Requests to an Ollama server: their answers are checked, their failures become our errors."""
+"""Send requests to an Ollama server, check its answers, and turn failures into our errors."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Json = dict[str, Any]
 class OllamaApi:
     """Requests to one Ollama server.
 
-    :param session: kept by the caller, for its connections
-    :param provider: where the server is
-    :param timeouts: how long to wait for it
+    :param session: its connections are shared by all requests; the caller closes it
+    :param provider: tells the server's address and API key
+    :param timeouts: how long to wait for the server
     """
 
     def __init__(self, session: requests.Session, provider: Provider, timeouts: Timeouts) -> None:
@@ -37,11 +37,11 @@ class OllamaApi:
 
     @property
     def name(self) -> str:
-        """The name that messages use."""
+        """The provider's name, for messages."""
         return self.provider.name
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Json:
-        """Send a request and return the JSON object of its answer."""
+        """Send a request and return the JSON object in its answer."""
         with self._open(method, path, **kwargs) as response:
             answer = self._parsed(response)
         if not isinstance(answer, dict):
@@ -56,12 +56,12 @@ class OllamaApi:
     def _lines(
         self, path: str, body: Json, failed: Callable[[str], UpstreamError]
     ) -> Generator[Json | None, None, None]:
-        """Post *body* and yield each line of progress, and None in each silent tick.
+        """Post *body*; yield each line of progress, and None after each tick without a line.
 
-        The lines are as :class:`~app.schemas.pulls.PullPartSchema` loads them. Closing the generator
-        hangs up.
+        :class:`~app.schemas.pulls.PullPartSchema` loads the lines. Closing the generator closes the
+        connection.
 
-        :param failed: returns the error for the text of an ``error`` line
+        :param failed: makes our error from the text of an ``error`` line
         :raises UpstreamIncomplete: when the stream ends without its ``success``
         """
         timeouts = self._timeouts
@@ -90,7 +90,7 @@ class OllamaApi:
     def _body(self, path: str, body: Json, register: Register) -> Body:
         """Post *body* and return the open answer.
 
-        :param register: given the connection before the server answers
+        :param register: is called with the connection before the server answers
         """
         timeout = (self._timeouts.connect, max(self._timeouts.first_byte, self._timeouts.idle))
         with announcing(register):
@@ -111,7 +111,7 @@ class OllamaApi:
 
     @contextmanager
     def _open(self, method: str, path: str, **kwargs: Any) -> Iterator[requests.Response]:
-        """Yield the answer of a request, its status checked; close it in the end."""
+        """Yield the answer to a request after checking its status; close it at the end."""
         response = self._request(method, path, **kwargs)
         try:
             yield response
@@ -121,12 +121,13 @@ class OllamaApi:
     def _request(
         self, method: str, path: str, timeout: tuple[float, float] | None = None, **kwargs: Any
     ) -> requests.Response:
-        """Return the answer of a request, its status checked; the caller closes it."""
+        """Return the answer to a request after checking its status; the caller closes it."""
         url = f"{self.provider.native_url}{path}"
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
         key = self.provider.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        if kwargs.get("stream"):  # hanging up on it must not hit the connection's next request
+        # A stream may be ended by closing its connection, which must not hit a later request.
+        if kwargs.get("stream"):
             headers["Connection"] = "close"
         with self.translated():
             response = self._session.request(
@@ -138,13 +139,14 @@ class OllamaApi:
             raise self._rejection(response)
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turn what requests raises into our errors."""
+        """Turn the exceptions of the library requests into our errors."""
         return translated(self.name, self.provider.native_url, partial(start_hint, self.provider))
 
     def _rejection(self, response: requests.Response) -> ServiceError:
-        """Return the error for an answer that is no success, whose body is not read yet."""
+        """Return the error for an answer whose status is no success; read its body."""
         answer = self._parsed(response)
         message = answer.get("error") if isinstance(answer, dict) else None
+        # Ollama answers a bare 403 to a request whose Host header it does not allow.
         if response.status_code == 403 and not message:
             return UpstreamError(
                 f"{self.name} at {self.provider.native_url} refuses this host name.",
@@ -155,7 +157,7 @@ class OllamaApi:
         return rejection(self.name, response.status_code, clean(message, self.provider.api_key))
 
     def _parsed(self, response: requests.Response) -> Any:
-        """Return the body's JSON value; None where it is not JSON."""
+        """Return the JSON value of the body; None when the body is not JSON."""
         with self.translated():
             body = response.content
         try:
@@ -164,7 +166,10 @@ class OllamaApi:
             return None
 
     def _load(self, schema: Schema, answer: Any) -> Any:
-        """Return *answer* as *schema* loads it."""
+        """Load *answer* with *schema*.
+
+        :raises InvalidUpstreamResponse: when the schema refuses it
+        """
         try:
             return schema.load(answer)
         except ValidationError as exc:

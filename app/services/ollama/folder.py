@@ -1,7 +1,9 @@
-"""Ollama's own models folder, where it is on this machine; read only::
+"""Read Ollama's models folder, if it is on this machine. Nothing here writes to the folder.
 
-manifests/<host>/<namespace>/<model>/<tag>   JSON: the layers that make up a model
-blobs/sha256-<hex>                           a layer
+It holds::
+
+    manifests/<host>/<namespace>/<model>/<tag>   JSON: the layers of a model
+    blobs/sha256-<hex>                           a layer
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ class LocalStore:
     def find(
         cls, provider: Provider, environ: Mapping[str, str | None], listed: Collection[str] = ()
     ) -> LocalStore | None:
-        """Return the models folder of the Ollama at *provider*; None where it is not on this machine.
+        """Return the models folder of the Ollama server at *provider*; None if it is not on this machine.
 
-        :param environ: ``OLLAMA_MODELS`` names the folder, else it is below the home folder
-        :param listed: digests of models that this Ollama lists; a folder without any of them belongs to
-            another Ollama
+        :param environ: the environment; ``OLLAMA_MODELS`` names the folder, else it is in the home folder
+        :param listed: digests of models that this server lists; a folder with none of them belongs to
+            another Ollama server
         """
         if not is_loopback(urlsplit(provider.native_url).hostname or ""):
             return None
@@ -53,11 +55,11 @@ class LocalStore:
         return None
 
     def holds(self, digests: Collection[str]) -> bool:
-        """Tell whether a model with one of *digests* is here."""
+        """Tell whether the folder has a model with one of *digests*."""
         return any(manifest.digest in digests for manifest in self.models().values())
 
     def models(self) -> dict[str, ManifestSummary]:
-        """Return the manifests by the name that Ollama shows; one that cannot be read is left out."""
+        """Return the manifests by the names that Ollama shows; leave out those that cannot be read."""
         return {
             str(name): manifest
             for name, path in self._entries()
@@ -69,7 +71,7 @@ class LocalStore:
         return bool(DIGEST.fullmatch(digest)) and self._blob(digest).is_file()
 
     def free_bytes(self) -> int:
-        """Return how many bytes still fit on the disk."""
+        """Return the free bytes of the disk with the layers."""
         blobs = self.path / "blobs"  # may be on another disk than the manifests
         return shutil.disk_usage(blobs if blobs.is_dir() else self.path).free
 
@@ -81,14 +83,14 @@ class LocalStore:
             host, namespace, model, tag = path.parts[-4:]
             try:
                 yield ModelName.parse(f"{host}/{namespace}/{model}:{tag}"), path
-            except ValueError:  # a temporary or hidden file
+            except ValueError:  # a temporary or hidden file is no manifest
                 continue
 
 
 class ModelFolders:
     """Finds the models folders of the Ollama servers on this machine.
 
-    :param environ: ``OLLAMA_MODELS`` names the folder, else it is below the home folder
+    :param environ: the environment; ``OLLAMA_MODELS`` names the folder, else it is in the home folder
     """
 
     def __init__(self, environ: Mapping[str, str | None]) -> None:
@@ -97,11 +99,11 @@ class ModelFolders:
     def find(
         self, ollama: OllamaService, listed: Iterable[Mapping[str, Any]] | None = None
     ) -> LocalStore | None:
-        """Return the models folder of *ollama*; None where it is not on this machine.
+        """Return the models folder of *ollama*; None if it is not on this machine.
 
-        :param listed: the models that it lists, where the caller has them already
+        :param listed: the models that *ollama* lists; None to ask for them
         """
-        if LocalStore.find(ollama.provider, self._environ) is None:
+        if LocalStore.find(ollama.provider, self._environ) is None:  # spares the request for the list
             return None
         listed = ollama.list()["models"] if listed is None else listed
         return LocalStore.find(ollama.provider, self._environ, [model["digest"] for model in listed])
@@ -117,7 +119,7 @@ def _candidates(environ: Mapping[str, str | None]) -> Iterator[Path]:
 
 
 def _read(name: ModelName, path: Path) -> ManifestSummary | None:
-    """Return the manifest at *path*; None for one that is gone or damaged."""
+    """Return the manifest at *path*; None if it is gone or damaged."""
     try:
         with path.open("rb") as file:
             return ManifestSummary.parse(file.read(MANIFEST_LIMIT))
@@ -137,7 +139,7 @@ def _taken(path: Path) -> int:
     """Return the bytes that a file takes on the disk: Ollama makes partial files sparse."""
     try:
         stat = path.stat()
-    except OSError:  # the download ended meanwhile, and the file has another name
+    except OSError:  # the download has ended, and Ollama renamed the file
         return 0
     blocks = getattr(stat, "st_blocks", None)  # Windows has none
     return stat.st_size if blocks is None else min(stat.st_size, blocks * _BLOCK)

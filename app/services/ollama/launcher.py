@@ -1,4 +1,4 @@
-"""The Ollama server of a run: one that answers already, or one that this program starts."""
+"""Find the Ollama server for this run of the program, or start one and supervise it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from app.services.providers import Provider
 
 log = logging.getLogger(__name__)
 
-_TIMEOUTS = Timeouts(connect=1, list=2)  # its version is all that is asked for
+_TIMEOUTS = Timeouts(connect=1, list=2)  # only for the version, which a server answers at once
 _START_LIMIT = 30.0  # seconds
 _STOP_LIMIT = 10.0
 _POLL = 0.05
 
 
 class Launcher:
-    """Finds the Ollama server of a run, or starts one and stops it in the end.
+    """Finds a running Ollama server, or starts one and stops it at the end.
 
-    :param session: the connections, which the caller closes
+    :param session: the connections; the caller closes it
     :param provider: its ``base_url`` is the server's address
-    :param log_file: gets the output of a server that is started
+    :param log_file: receives the output of the server that is started
     """
 
     def __init__(self, session: requests.Session, provider: Provider, log_file: Path) -> None:
@@ -46,9 +46,9 @@ class Launcher:
         self._settled = threading.Event()
 
     def start(self, mode: str) -> None:
-        """Start a server if none answers at the address.
+        """Start a server in the background, if none answers at the address.
 
-        :param mode: ``auto`` starts Ollama, where it is installed, or else the embedded engine; ``embedded``
+        :param mode: ``auto`` starts Ollama if it is installed, else the embedded engine; ``embedded``
             starts the engine; ``external`` starts nothing
         """
         address = urlsplit(self._url)
@@ -69,7 +69,7 @@ class Launcher:
         ).start()
 
     def describe(self) -> str:
-        """Wait until the server answers, and return a line about what was found or started."""
+        """Wait until the server answers; return a line that says what was found or started."""
         self._settled.wait(_START_LIMIT)
         try:
             version = self._ollama.version()
@@ -84,7 +84,7 @@ class Launcher:
         return f"Found Ollama {version} at {self._url}."
 
     def stop(self) -> None:
-        """Stop the server that was started."""
+        """Stop the server that :meth:`start` started; leave any other server running."""
         with self._starting:
             self._stopping = True
             process = self._process
@@ -98,7 +98,10 @@ class Launcher:
             process.wait()
 
     def _supervise(self, command: list[str], environment: dict[str, str]) -> None:
-        """Start the server, and start it again when it dies; not one that dies before its first answer."""
+        """Start the server, and start it again each time it dies.
+
+        A server that dies before its first answer is not started again: it would die for ever.
+        """
         while process := self._spawn(command, environment):
             while not self._answers():
                 if process.poll() is not None:
@@ -111,18 +114,18 @@ class Launcher:
                 log.error("%s died; starting it again. Its log: %s", self._what, self._log_file)
 
     def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
-        """Start *command*, unless this program is stopping."""
+        """Start *command*; return None when this program is stopping."""
         with self._starting:
             if self._stopping:
                 return None
             with self._log_file.open("ab") as output:
                 self._process = subprocess.Popen(  # the command is made here  # noqa: S603
                     command,
-                    stdin=subprocess.PIPE,  # when it ends, the engine knows that this program is gone
+                    stdin=subprocess.PIPE,  # the end of this pipe tells the engine that this program is gone
                     stdout=output,
                     stderr=output,
                     env=environment,
-                    start_new_session=True,  # Ctrl-C is for this program, which then stops the server
+                    start_new_session=True,  # Ctrl-C reaches this program alone, which stops the server
                 )
             return self._process
 
@@ -132,5 +135,5 @@ class Launcher:
         except UpstreamUnavailable:
             return False
         except ServiceError:
-            return True  # another program has the port, so that no server can be started
+            return True  # something has the port, so no server could be started there
         return True

@@ -1,7 +1,7 @@
-"""Names of models: what a client types is checked, what Ollama lists is compared by its key.
+"""Check the model names that clients send, and compare the names that Ollama lists.
 
-Ollama lists what lies in its folder, so a listed name may be one that its own grammar refuses. Such a name
-never fails here: it has a key of its own, and no other model is mixed up with it.
+Ollama lists every file in its models folder, so it may list a name that its own grammar refuses. Such a name
+raises no error here. Its key is the name itself, which equals the key of no other model.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from app.schemas.models import Named
 _Model = TypeVar("_Model", bound=Named)
 
 
-_REMEMBERED = 4096  # names; a few lists of models are compared name by name for one request
+_REMEMBERED = 4096  # names; one request compares a few lists of models name by name
 
 
 @lru_cache(_REMEMBERED)
 def check_name(model: str) -> ModelName:
-    """Return a name that a client typed, parsed: nothing but a valid name is ever sent to Ollama.
+    """Parse a name that a client sent. Only valid names are sent to Ollama.
 
     :raises InvalidModelName: for a name that Ollama would not accept
     """
@@ -38,7 +38,7 @@ def check_name(model: str) -> ModelName:
 
 @lru_cache(_REMEMBERED)
 def parse_listed(model: str) -> ModelName | None:
-    """Return a name that Ollama lists, parsed; None for one that its grammar does not allow."""
+    """Parse a name that Ollama lists; return None for a name that its grammar does not allow."""
     try:
         return ModelName.parse(model)
     except ValueError:
@@ -47,15 +47,15 @@ def parse_listed(model: str) -> ModelName | None:
 
 @lru_cache(_REMEMBERED)
 def key_of(model: str) -> str:
-    """Return what tells *model* from every other: the full name in lower case, since names ignore case.
+    """Return the key that identifies *model*: its full name in lower case, because names ignore case.
 
-    A name that the grammar does not allow is its own key: it equals no full name.
+    A name that the grammar does not allow is its own key: it differs from every full name.
     """
     name = parse_listed(model)
     return model if name is None else name.key.full
 
 
 def find_model(models: Iterable[_Model], model: str) -> _Model | None:
-    """Return the one of *models* that is called *model*."""
+    """Return the entry of *models* with the name *model*; None if there is none."""
     key = key_of(model)
     return next((entry for entry in models if key_of(entry["name"]) == key), None)

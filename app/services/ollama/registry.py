@@ -1,4 +1,4 @@
-"""The registries that models come from: they tell the layers of a model before it is pulled."""
+"""Ask the registries of models for manifests and layers, without pulling a model."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from app.model_name import ModelName
 from app.upstream.failures import invalid_response, rejection
 from app.upstream.session import translated
 
-MANIFEST_LIMIT = 1_000_000  # bytes; real ones have about one thousand
+MANIFEST_LIMIT = 1_000_000  # bytes; a real manifest has about one thousand
 _MAX_LAYERS = 1000
 _GO_ORDER = ("mediaType", "digest", "size", "from", "name")
 
 
 @dataclass(frozen=True)
 class ManifestSummary:
-    """What a model consists of, and the digests by which it is known.
+    """The layers of a model, and the digests under which Ollama may list the model.
 
-    :param digest: that of the manifest's own bytes, which Ollama lists as the model's digest
-    :param layers: the config first
-    :param other_digests: the digests that an Ollama before 0.19 lists, because it encoded the manifest anew
+    :param digest: the digest of the manifest's bytes, which Ollama lists as the model's digest
+    :param layers: the layers, of which the first is the config
+    :param other_digests: the digests that Ollama before 0.19 lists, because it encodes the manifest again
     """
 
     digest: str
@@ -36,9 +36,9 @@ class ManifestSummary:
 
     @classmethod
     def parse(cls, raw: bytes) -> ManifestSummary:
-        """Read a manifest without its other digests.
+        """Parse a manifest; leave ``other_digests`` empty.
 
-        :raises CorruptManifestError: when it is not one, or has too many layers
+        :raises CorruptManifestError: when *raw* is no manifest, or has too many layers
         """
         manifest = Manifest.parse(raw)
         layers = (manifest.config, *manifest.layers)
@@ -54,12 +54,12 @@ class ManifestSummary:
 
     @property
     def size(self) -> int:
-        """The bytes of all layers; a layer that is there twice counts once."""
+        """The bytes of all layers; a layer that the manifest names twice counts once."""
         return sum({layer.digest: layer.size for layer in self.layers}.values())
 
 
 class RegistryService:
-    """Asks registries; a model's name tells the host (``GET /v2/<namespace>/<model>/manifests/<tag>``).
+    """Asks the registry whose host is in a model's name.
 
     :param timeouts: returns the timeouts in force
     """
@@ -69,8 +69,9 @@ class RegistryService:
         self._timeouts = timeouts
 
     def manifest(self, name: ModelName, *, insecure: bool = False) -> ManifestSummary:
-        """Return the manifest of *name* in its registry.
+        """Return the manifest of *name* (``GET /v2/<namespace>/<model>/manifests/<tag>``).
 
+        :param insecure: whether to use plain HTTP
         :raises ModelNotInRegistry: when the registry has no such model
         """
         status, body = self._get(
@@ -87,7 +88,7 @@ class RegistryService:
         return _parse(name, body)
 
     def blob_start(self, name: ModelName, digest: str, limit: int, *, insecure: bool = False) -> bytes:
-        """Return the first *limit* bytes of a layer, or all of a shorter one (``GET .../blobs/<digest>``)."""
+        """Return the first *limit* bytes of a layer, or all its bytes (``GET .../blobs/<digest>``)."""
         headers = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
         status, body = self._get(name, f"blobs/{digest}", limit, headers, insecure=insecure)
         if status not in {200, 206}:
@@ -111,7 +112,7 @@ class RegistryService:
 
 
 def re_encoded(manifest: dict[str, Any]) -> bytes:
-    """Return *manifest* as an Ollama before 0.19 encoded it: only the fields it knew, in Go's order."""
+    """Encode *manifest* as Ollama before 0.19 does: only the fields it knows, in Go's order."""
     entries = [
         {key: entry[key] for key in _GO_ORDER if entry.get(key) or key in _GO_ORDER[:3]}
         for entry in (manifest["config"], *manifest["layers"])

@@ -1,4 +1,4 @@
-"""Ollama's own API: list, show, load, copy, make, pull and delete models, and chat natively."""
+"""Ollama's native API: list, show, load, copy, create, pull and delete models, and chat."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OllamaService(OllamaApi):
         return version
 
     def list(self) -> ModelList:
-        """Return the installed models, newest first (``GET /api/tags``)."""
+        """Return the installed models, the newest first (``GET /api/tags``)."""
         loaded: ModelList = self._load(ModelListSchema(), self._call("GET", "/api/tags"))
         return loaded
 
@@ -46,7 +46,7 @@ class OllamaService(OllamaApi):
         return loaded
 
     def show(self, model: str) -> ShownModel:
-        """Return what Ollama knows of *model* (``POST /api/show``).
+        """Return the details of *model* (``POST /api/show``).
 
         :raises ModelNotFound: when it is not installed
         """
@@ -58,22 +58,22 @@ class OllamaService(OllamaApi):
         return loaded
 
     def pull(self, model: str, *, insecure: bool = False) -> Generator[Json | None, None, None]:
-        """Download *model*, yielding each line of progress, and None in each silent half second.
+        """Pull *model* (``POST /api/pull``).
 
-        Closing the generator hangs up; Ollama keeps what it has, and the next pull goes on from there
-        (``POST /api/pull``).
+        Yield each line of progress, and None after each half second without a line. Closing the generator
+        closes the connection, which stops the pull: Ollama keeps the bytes, and the next pull continues.
 
-        :raises PullFailed: when Ollama says so, also in mid-stream
+        :raises PullFailed: when Ollama sends an error, also in the middle of the stream
         :raises UpstreamIncomplete: when the stream ends without its `success`
         """
         body = {"model": model, "insecure": insecure, "stream": True}
         return self._lines("/api/pull", body, lambda message: pull_failed(model, message))
 
     def create(self, model: str, **values: object) -> Generator[Json | None, None, None]:
-        """Make *model* (``POST /api/create``), yielding what :meth:`pull` does.
+        """Create *model* (``POST /api/create``); yield its progress as :meth:`pull` does.
 
         :param values: ``from`` or ``files``, and the model's ``system``, ``template``, ``parameters`` ...
-        :raises CreateFailed: when Ollama says so, also in mid-stream
+        :raises CreateFailed: when Ollama sends an error, also in the middle of the stream
         :raises UpstreamIncomplete: when the stream ends without its `success`
         """
         body = {"model": model, **values, "stream": True}
@@ -82,7 +82,8 @@ class OllamaService(OllamaApi):
     def chat(self, request: Json, register: Register) -> Body:
         """Return the open answer to a chat (``POST /api/chat``).
 
-        :param register: gets the connection before the answer begins, so that another thread can close it
+        :param register: is called with the connection before the answer begins, so that another thread can
+            close it
         :raises ModelNotFound: when the model is not installed
         """
         try:
@@ -101,7 +102,7 @@ class OllamaService(OllamaApi):
             raise self.model_not_found(source) from exc
 
     def delete(self, model: str) -> None:
-        """Delete *model*, and the layers that no other one uses (``DELETE /api/delete``).
+        """Delete *model*, and the layers that no other model uses (``DELETE /api/delete``).
 
         :raises ModelNotFound: when it is not installed
         """
@@ -129,7 +130,7 @@ class OllamaService(OllamaApi):
             raise self.model_not_found(model) from exc
 
     def unload(self, model: str) -> None:
-        """Take *model* out of memory, as soon as it has ended the answer that it is making.
+        """Unload *model* from memory; a model that is answering ends its answer first.
 
         :raises ModelNotFound: when it is not installed
         """
@@ -149,7 +150,7 @@ class OllamaService(OllamaApi):
     def push_blob(self, digest: str, file: IO[bytes]) -> None:
         """Send *file* as the layer *digest* (``POST /api/blobs/:digest``)."""
         longest = max(self._timeouts.first_byte, self._timeouts.idle)
-        # requests uses the connect timeout for each part of the body that it sends, too.
+        # The library requests applies the connect timeout to each part of the body that it sends, too.
         self._do(
             "POST",
             f"/api/blobs/{digest}",
@@ -158,7 +159,7 @@ class OllamaService(OllamaApi):
         )
 
     def model_not_found(self, model: str) -> ModelNotFound:
-        """Return the error for a *model* that is not installed; it lists those that are."""
+        """Return the error for a *model* that is not installed; the error lists the installed models."""
         available = [m["name"] for m in self.list()["models"]]
         there = f"Installed: {', '.join(available[:20])}." if available else "None is installed yet."
         return ModelNotFound(
@@ -171,7 +172,7 @@ class OllamaService(OllamaApi):
 class OllamaServers:
     """Makes the service for each provider that is an Ollama server, with the settings in force.
 
-    :param session: the connections to all of them
+    :param session: the connections to all servers
     """
 
     def __init__(self, session: requests.Session, providers: ProviderStore, settings: SettingsStore) -> None:
@@ -184,13 +185,16 @@ class OllamaServers:
         return self.of(self._providers.get("ollama"), timeouts)
 
     def of(self, provider: Provider, timeouts: Timeouts | None = None) -> OllamaService:
-        """Return the service for *provider*, with *timeouts* or else those of the settings."""
+        """Return the service for *provider*.
+
+        :param timeouts: how long to wait; None for the timeouts of the settings
+        """
         return OllamaService(self._session, provider, timeouts or self._settings.timeouts)
 
 
 def create_failed(model: str, message: str) -> CreateFailed:
-    """Return the error for a *model* that Ollama could not make, for the reason in *message*."""
-    hint = "What was installed is as it was."
+    """Return the error for a *model* that Ollama could not create; *message* is Ollama's reason."""
+    hint = "The installed models are unchanged."
     if "no space left" in message:
         hint = "Free some disk space, then try again."
     return CreateFailed(
@@ -201,7 +205,7 @@ def create_failed(model: str, message: str) -> CreateFailed:
 
 
 def pull_failed(model: str, message: str) -> PullFailed:
-    """Return the error for a *model* that Ollama could not pull, for the reason in *message*."""
+    """Return the error for a *model* that Ollama could not pull; *message* is Ollama's reason."""
     if "file does not exist" in message:
         hint = "There is no such model: check the name and tag at https://ollama.com/library"
     elif "no space left" in message:

@@ -1,6 +1,6 @@
-"""The providers of chats: their settings, the requests to their OpenAI APIs, and which of them are down.
+"""The providers of chats: their settings, requests to their OpenAI-compatible APIs, and circuit breakers.
 
-The failures of the openai client become our errors in :mod:`openai_api`.
+:mod:`openai_api` turns the exceptions of the openai client into our errors.
 """
 
 from app.services.providers.circuits import Circuits

@@ -1,4 +1,4 @@
-"""Circuit breakers: a provider that is down is not asked again for some seconds."""
+"""Circuit breakers: no request is sent to a provider for some seconds after it was down."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from app.errors import ServiceError
 from app.services.providers.store import Provider
 
 OPEN_FOR = 10.0
-"""Seconds for which a provider that is down is not asked."""
+"""Seconds in which no request is sent to a provider that was down."""
 
-_QUICK = 0.2  # seconds; a failure that comes sooner opens no circuit
+_QUICK = 0.2  # seconds; a quicker failure opens no circuit
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class _Failure:
 
 
 class Circuits:
-    """The providers that could not be reached a moment ago.
+    """The providers that could not be reached in the last seconds.
 
-    An open circuit saves waiting. So it opens only when failing took a while: a port that refuses at once
-    costs nothing, and a server that is started there can be used at once.
+    An open circuit saves clients from waiting for a connection. It opens only after a failure that took some
+    time: a refused connection costs no time, and a provider that has just been started can be used at once.
     """
 
     def __init__(self) -> None:
@@ -33,9 +33,9 @@ class Circuits:
         self._lock = threading.Lock()
 
     def check(self, provider: Provider) -> None:
-        """Check that *provider* may be asked.
+        """Check that a request may be sent to *provider*.
 
-        :raises ServiceError: while its circuit is open, the error that opened it
+        :raises ServiceError: the error that opened the circuit, while it is open
         """
         now = time.monotonic()
         with self._lock:
@@ -43,37 +43,37 @@ class Circuits:
             if failure is None:
                 return
             ago = now - failure.at
-            if ago >= OPEN_FOR:  # this request may try; the others wait for its outcome
+            if ago >= OPEN_FOR:  # let this request try; the circuit stays open for all others meanwhile
                 self._failures[_key(provider)] = _Failure(now, failure.error)
                 return
         left = OPEN_FOR - ago
         raise type(failure.error)(
-            f"{failure.error.message} That was {ago:.0f} s ago; it is asked again in {left:.0f} s.",
+            f"{failure.error.message} That was {ago:.0f} s ago; the next attempt is in {left:.0f} s.",
             hint=failure.error.hint,
             details={**failure.error.details, "circuit": "open"},
             retry_after=left,
         )
 
     def is_open(self, provider: Provider) -> bool:
-        """Tell whether *provider* is not asked now."""
+        """Tell whether the circuit of *provider* is open, so that no request is sent."""
         with self._lock:
             failure = self._failures.get(_key(provider))
         return failure is not None and time.monotonic() - failure.at < OPEN_FOR
 
     def failed(self, provider: Provider, error: ServiceError, seconds: float) -> None:
-        """Open the circuit of *provider* where *error* says that there was no connection.
+        """Open the circuit of *provider* if *error* says that no connection could be made.
 
-        :param seconds: how long the failure took
+        :param seconds: the time until the failure
         """
-        # Only the errors of a connection have a reason.
+        # Only errors of making a connection have a reason.
         if seconds < _QUICK or "reason" not in error.details or "circuit" in error.details:
             return
         with self._lock:
             self._failures[_key(provider)] = _Failure(time.monotonic(), error)
 
     def worked(self, provider: Provider) -> None:
-        """Close the circuit of *provider*, which answered."""
-        if self._failures:
+        """Close the circuit of *provider*, because it answered."""
+        if self._failures:  # every answer comes here: take the lock only when it matters
             with self._lock:
                 self._failures.pop(_key(provider), None)
 

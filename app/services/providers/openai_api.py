@@ -1,4 +1,4 @@
-"""Requests to the providers' OpenAI APIs, and the errors that their failures become."""
+"""Send requests to the OpenAI-compatible APIs of providers, and turn their failures into our errors."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     from app.upstream.connection import DirectBody
 
-_LONGEST_WAIT = 86400.0  # seconds
+_LONGEST_WAIT = 86400.0  # seconds; a provider may send any number as Retry-After
 
 
 @dataclass
 class _Client:
-    """A client, and how many of its answers are open or on their way."""
+    """A client, and the number of its answers that are requested or open."""
 
     provider: Provider
     timeouts: Timeouts
@@ -50,7 +50,7 @@ class _Client:
     answers: int = 0
 
     def suits(self, provider: Provider, timeouts: Timeouts) -> bool:
-        """Tell whether it has these settings."""
+        """Tell whether the client has the settings of *provider* and these timeouts."""
         mine = (self.provider.openai_url, self.provider.api_key, self.timeouts)
         return mine == (provider.openai_url, provider.api_key, timeouts)
 
@@ -65,10 +65,10 @@ class ResponseBody:
 
 
 class OpenAIClients:
-    """The clients of the providers, each kept for its connections as long as its settings stay the same.
+    """The clients of the providers. Each client is kept for its connections while the settings are the same.
 
-    A client whose provider has other settings by now is closed when the last of its answers is.
-    ``openai`` takes most of a second to import, so that happens when it is first needed.
+    When a provider's settings change, its old client is closed after the last of its answers is closed.
+    Importing ``openai`` takes almost a second, so the functions here import it when they first need it.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class OpenAIClients:
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Import what the first chat needs."""
+        """Import ``openai`` now, so that the first chat does not wait for it."""
         import openai  # noqa: F401
 
     def open_response(
@@ -89,12 +89,14 @@ class OpenAIClients:
     ) -> ResponseBody:
         """Send a request and return its open answer, which the caller closes.
 
-        The client's ``post`` and ``get`` return the answer unread; its methods for each endpoint would look
-        through all of the body for types to convert, which takes longer than all the rest of a request.
+        This calls the client's ``post`` and ``get``, which return the answer unread. The client's methods for
+        each endpoint would search the whole body for types to convert, which takes longer than the rest of
+        the request.
 
-        :param body: what is posted; None to get
-        :param register: given the connection before the provider answers
-        :raises ServiceError: when there is no answer, or a refusal
+        :param path: the path below ``/v1``, beginning with a slash
+        :param body: the JSON body to post; None to send a ``GET``
+        :param register: is called with the connection before the provider answers
+        :raises ServiceError: when the provider does not answer, or refuses the request
         """
         model = str((body or {}).get("model", ""))
         with ExitStack() as closing, translated(provider, model):
@@ -110,8 +112,8 @@ class OpenAIClients:
     ) -> ProviderModels:
         """Return the models that *provider* offers (``GET /models``).
 
-        :param limit: seconds that all of the answer may take; None for those of a list in *timeouts*
-        :raises ServiceError: when it does not answer with a list
+        :param limit: seconds that the whole answer may take; None for ``list`` of *timeouts*
+        :raises ServiceError: when the provider does not answer with a list
         """
         with translated(provider, ""):
             *_, data = read_all(
@@ -125,7 +127,10 @@ class OpenAIClients:
         return loaded
 
     def close(self) -> None:
-        """Close every connection that no answer uses; the others are closed after their answers."""
+        """Close all clients.
+
+        The connections of open answers are closed with their answers.
+        """
         with self._lock:
             clients = list(self._clients.values())
             self._clients.clear()
@@ -133,7 +138,7 @@ class OpenAIClients:
             client.openai.close()
 
     def _take(self, provider: Provider, timeouts: Timeouts) -> _Client:
-        """Return the client of *provider* for one answer, and count that."""
+        """Return the client of *provider* for one answer, and count the answer."""
         with self._lock:
             kept = self._clients.get(provider.id)
             if kept is None or not kept.suits(provider, timeouts):
@@ -145,7 +150,7 @@ class OpenAIClients:
             return kept
 
     def _give_back(self, client: _Client) -> None:
-        """Take note that an answer of *client* is closed; close the client when nothing else uses it."""
+        """Count an answer of *client* as closed; close a replaced client after its last answer."""
         with self._lock:
             client.answers -= 1
             is_over = not client.answers and self._clients.get(client.provider.id) is not client
@@ -154,7 +159,7 @@ class OpenAIClients:
 
 
 def _send(client: openai.OpenAI, path: str, body: Mapping[str, object] | None) -> httpx2.Response:
-    """Return the open answer to a request, whatever it is."""
+    """Send a request and return the open answer without parsing it."""
     import httpx2
     import openai
 
@@ -166,13 +171,14 @@ def _send(client: openai.OpenAI, path: str, body: Mapping[str, object] | None) -
 
 
 def _body(response: httpx2.Response, close: Callable[[], None]) -> ResponseBody:
-    """Return *response* as a body that can be polled; without a proxy between, its connection can."""
+    """Return *response* as a body that can be polled."""
     content_type: str = response.headers.get("content-type", "")
     direct: DirectBody | None = response.extensions.get("direct_body")
     if direct is not None:
         return ResponseBody(content_type, direct.receive, close)
+    # The request went through a proxy, on httpx2's own transport, which cannot be polled: a thread reads it.
     stream = response.extensions.get("network_stream")
-    # Not iter_bytes(), which gives the connection back at the end by itself.
+    # Not iter_bytes(), which would release the connection at the end by itself.
     chunks = cast("httpx2.SyncByteStream", response.stream)
     threaded = ThreadedBody(chunks, stream and stream.get_extra_info("socket"), close)
     return ResponseBody(content_type, threaded.receive, threaded.close)
@@ -180,7 +186,10 @@ def _body(response: httpx2.Response, close: Callable[[], None]) -> ResponseBody:
 
 @contextmanager
 def translated(provider: Provider, model: str) -> Iterator[None]:
-    """Turn what the openai client and its connection raise into our errors."""
+    """Turn the exceptions of the openai client and its connection into our errors.
+
+    :param model: the model that the request names; empty when it names none
+    """
     import httpx2
     import openai
 
@@ -208,7 +217,7 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
 
 
 def _rejection(provider: Provider, model: str, exc: openai.APIStatusError) -> ServiceError:
-    """Return our error for an answer that is no success."""
+    """Return our error for an answer whose status is no success."""
     said = error_message(exc.body) if isinstance(exc.body, dict) else ""
     error = rejection(
         provider.name,
@@ -219,13 +228,14 @@ def _rejection(provider: Provider, model: str, exc: openai.APIStatusError) -> Se
     )
     if not isinstance(error, NotFound):
         return error
+    # A 404 with a JSON error comes from the API and means the model; any other means a wrong base_url.
     if model and isinstance(exc.body, dict):
         return ModelNotFound(f"{provider.name} does not have the model '{model}'.", details=error.details)
     return invalid_response(provider.name, "there is no chat API at its base_url")
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Return the seconds of a ``Retry-After``, :data:`_LONGEST_WAIT` at most; None for a date."""
+    """Return the seconds in ``Retry-After``, at most :data:`_LONGEST_WAIT`; None for a date or no header."""
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000

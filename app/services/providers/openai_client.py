@@ -1,4 +1,4 @@
-"""Make an official openai client that suits a provider."""
+"""Make an official openai client with the settings of a provider."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-# Headers with which the client describes this machine to each provider. The provider has no need of them,
-# and to put them into each request takes a tenth of a chat's time.
+# The client sends these headers to describe this machine. No provider needs them, and adding them to each
+# request takes a tenth of a chat's time.
 _LEFT_OUT = [
     f"X-Stainless-{name}"
     for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
@@ -32,18 +32,18 @@ def make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
 
     from app.upstream.transport import bound_error
 
-    left_out = cast("str", openai.Omit())  # the client declares texts alone
+    left_out = cast("str", openai.Omit())  # the client's types allow only str here
     timeout = openai.Timeout(max(timeouts.first_byte, timeouts.idle), connect=timeouts.connect)
     connections = openai.DefaultHttpxClient(
         timeout=timeout,
-        follow_redirects=False,  # a provider must not send the conversation elsewhere
+        follow_redirects=False,  # a provider must not redirect the conversation to another server
         event_hooks={"response": [bound_error]},
         **_transport(provider.openai_url),
     )
     return openai.OpenAI(
         base_url=provider.openai_url,
-        api_key=provider.api_key or "none",  # it insists on one, also for servers that want none
-        max_retries=0,  # a chat that may have begun is not sent again
+        api_key=provider.api_key or "none",  # the client requires a key, even for a server that needs none
+        max_retries=0,  # the provider may have begun to answer: a chat must not be sent twice
         timeout=timeout,
         default_headers={"Accept-Encoding": "identity", **dict.fromkeys(_LEFT_OUT, left_out)},
         http_client=connections,
@@ -51,9 +51,9 @@ def make_client(provider: Provider, timeouts: Timeouts) -> openai.OpenAI:
 
 
 def _transport(url: str) -> _Transport:
-    """Return the arguments of an httpx2 client that make it connect to *url*.
+    """Return the transport arguments of an httpx2 client for *url*.
 
-    It connects directly, unless *url* is https and the environment names a proxy for it.
+    The client connects directly, unless *url* is https and the environment names a proxy for it.
     """
     import httpx2
 

@@ -1,4 +1,4 @@
-"""Keep the providers: the shipped ones, and what a person changed or added."""
+"""Keep the providers: those shipped with the program, and the user's changes and additions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Provider:
-    """A provider with the settings in force."""
+    """A provider with its settings in force: shipped, changed by the user, or from the environment."""
 
     id: str
     name: str = ""
@@ -59,14 +59,14 @@ class Provider:
 
     @property
     def api_key_last4(self) -> str:
-        """The key's last four characters; none of a key so short that they would give it away."""
+        """The key's last four characters; empty for a short key, of which they would reveal too much."""
         return self.api_key[-4:] if len(self.api_key) >= 12 else ""
 
 
 StoredProviders = dict[str, StoredProvider]
-"""By id."""
+"""The stored values of providers, by id."""
 
-_CONTAINER_MARK = Path("/.dockerenv")
+_CONTAINER_MARK = Path("/.dockerenv")  # Docker makes this file in each container
 _OF_THE_SERVER = frozenset({"api_key", "status", "last_checked"})
 _STORED = frozenset(f.name for f in fields(Provider)) - {"id", "custom", "api_key_source"}
 
@@ -74,10 +74,10 @@ _STORED = frozenset(f.name for f in fields(Provider)) - {"id", "custom", "api_ke
 class ProviderStore:
     """The providers, by id.
 
-    :param shipped: the `providers.json` of the program, read only
-    :param path: the person's changes
-    :param enable: ids that are enabled for this run, unless the person said otherwise
-    :param environ: where API keys may come from
+    :param shipped: the program's own `providers.json`, which is only read
+    :param path: the file with the user's changes
+    :param enable: ids to enable for this run, unless the user's changes say otherwise
+    :param environ: the environment, which may hold API keys
     """
 
     def __init__(
@@ -90,30 +90,30 @@ class ProviderStore:
 
     @property
     def damage(self) -> str:
-        """What is wrong with the kept changes; empty where nothing is."""
+        """What is wrong with the file of changes; empty when nothing is."""
         self._file.read()
         return self._file.damage
 
     def enable(self, id: str) -> None:
-        """Enable a provider for this run, unless the person said otherwise."""
+        """Enable a provider for this run, unless the user's changes say otherwise."""
         self._enable = (*self._enable, id)
 
     def all(self) -> dict[str, Provider]:
-        """Return every provider by id, the shipped ones first."""
+        """Return all providers by id, the shipped providers first."""
         stored = self._file.read()
         return {id: self._merge(id, stored.get(id, {})) for id in {**self._shipped, **stored}}
 
     def get(self, id: str) -> Provider:
         """Return a provider.
 
-        :raises ProviderNotFound: when there is none of that id
+        :raises ProviderNotFound: when no provider has this id
         """
         return self._known(id, self._file.read())
 
     def get_enabled(self, id: str) -> Provider:
         """Return a provider that chats may use.
 
-        :raises ProviderNotFound: when there is none of that id
+        :raises ProviderNotFound: when no provider has this id
         :raises ProviderDisabled: when it is switched off
         """
         provider = self.get(id)
@@ -127,7 +127,7 @@ class ProviderStore:
         return provider
 
     def create(self, id: str, **values: Unpack[StoredProvider]) -> Provider:
-        """Add a provider of one's own.
+        """Add a custom provider.
 
         :raises ProviderExists: when the id is taken
         """
@@ -147,7 +147,7 @@ class ProviderStore:
     def update(self, id: str, **values: Unpack[StoredProvider]) -> Provider:
         """Change some settings of a provider.
 
-        The key is dropped when `base_url` moves to another server.
+        A `base_url` on another server removes the API key: the key must not be sent to another server.
         """
 
         def change(stored: StoredProviders) -> None:
@@ -161,10 +161,10 @@ class ProviderStore:
         return self.get(id)
 
     def replace(self, id: str, **values: Unpack[StoredProvider]) -> Provider:
-        """Change all settings of a provider; what is not given falls back to its default.
+        """Change all settings of a provider; a setting that is missing gets its default.
 
-        Without a new key, the old one stays where the server is the same: a client cannot send it back,
-        because it is never shown.
+        A missing API key stays as it is, if `base_url` is on the same server: a client cannot send the key
+        back, because it is never shown.
         """
 
         def change(stored: StoredProviders) -> None:
@@ -184,9 +184,9 @@ class ProviderStore:
         return self.get(id)
 
     def delete(self, id: str) -> None:
-        """Remove a provider of one's own.
+        """Delete a custom provider.
 
-        :raises ProviderBuiltIn: for a shipped one
+        :raises ProviderBuiltIn: for a provider that is shipped with the program
         """
         if id in self._shipped:
             raise ProviderBuiltIn(
@@ -216,6 +216,7 @@ class ProviderStore:
         values = _only({**shipped, **for_this_run, **stored}, _STORED)
         source = "settings" if values.get("api_key") else ""
         variable = values.get("api_key_env", "")
+        # A key from the environment is only sent to the shipped address.
         at_home = _same_server(values.get("base_url", ""), shipped.get("base_url", ""))
         if not source and at_home and (key := self._environ.get(variable)):
             source = variable
@@ -224,7 +225,7 @@ class ProviderStore:
 
 
 def _only(values: StoredProvider, names: Collection[str]) -> StoredProvider:
-    """Return those of *values* whose names are in *names*."""
+    """Return the entries of *values* whose names are in *names*."""
     return cast("StoredProvider", {name: value for name, value in values.items() if name in names})
 
 
@@ -243,7 +244,7 @@ def _check_stored(data: StoredProviders) -> None:
 
 
 def start_hint(provider: Provider) -> str:
-    """Return how to start *provider*; empty where that is not known."""
+    """Return a sentence on how to start *provider*; empty if that is unknown."""
     if provider.name != "Ollama":
         return ""
     if not _CONTAINER_MARK.exists():

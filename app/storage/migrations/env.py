@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that :mod:`app.storage.database` gives."""
+"""Run the migrations on the connection from :mod:`app.storage.database`."""
 
 from __future__ import annotations
 

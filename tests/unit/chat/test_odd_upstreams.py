@@ -152,7 +152,7 @@ def test_half_a_character_is_told_as_such(client: FlaskClient, point: Point) -> 
     point("http://127.0.0.1:9/v1", "openai")
     services = client.application.extensions["services"]
 
-    with pytest.raises(InvalidRequest, match="half a character"):
+    with pytest.raises(InvalidRequest, match="an incomplete character"):
         list(services.chat.answer({**ASKED, "message": "a\ud800"}, "id"))
 
 

@@ -1,4 +1,4 @@
-"""Kept versions of models, their last use, and what recurs."""
+"""Kept versions of models, the last use of models, and the times of recurring work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls that may run outside of the window for pulls."""
+"""A column for pulls that may run outside of the window for pulls."""
 
 from __future__ import annotations
 

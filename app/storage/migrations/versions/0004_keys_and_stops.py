@@ -1,4 +1,4 @@
-"""Idempotency keys, and answers that are to be stopped."""
+"""Idempotency keys, and requests to stop an answer."""
 
 from __future__ import annotations
 

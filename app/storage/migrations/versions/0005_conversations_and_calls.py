@@ -1,4 +1,4 @@
-"""Conversations, their search, and calls."""
+"""Conversations, their search indexes, and calls to providers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alembic import op
 revision = "0005"
 down_revision = "0004"
 
-# The first 100,000 characters of a message are searched: an index of more could not hold every text.
+# Only the first 100,000 characters of a message are indexed: an index cannot hold texts of any length.
 _FTS5 = (
     "create virtual table conversation_search using fts5(text, tokenize = 'unicode61 remove_diacritics 0')",
     """
@@ -46,7 +46,8 @@ _FTS5 = (
     end;
     """,
 )
-# What joins words is a space here, so that the words of addresses and markup are found one by one.
+# PostgreSQL takes an address or a tag as one word. Spaces replace the characters that join its parts, so that
+# the search finds each part.
 _GIN = """
 create index conversation_search on conversation_messages using gin
     (to_tsvector('simple', translate(left(content, 100000), '@./_<>&=+:-', '           ')))
@@ -54,7 +55,7 @@ create index conversation_search on conversation_messages using gin
 
 
 def upgrade() -> None:
-    """Create the tables, and what searches them."""
+    """Create the tables, and the search indexes."""
     _create_conversations()
     _create_messages()
     _create_calls()
@@ -138,7 +139,7 @@ def _create_search() -> None:
 
 
 def _has_fts5() -> bool:
-    """Tell whether this is a SQLite with FTS5; without it, the search looks at every text."""
+    """Tell whether this is SQLite with FTS5; without FTS5, the search reads every message."""
     if op.get_bind().dialect.name != "sqlite":
         return False
     options = op.get_bind().execute(sa.text("select compile_options from pragma_compile_options"))
