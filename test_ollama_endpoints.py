@@ -2,7 +2,7 @@
 
     python test_ollama_endpoints.py [--base-url URL] [--ollama-url URL] [--model NAME] [--pull-model NAME]
 
-Prints what it does and how long that took; exits 0 only if everything passed.
+It prints each check and its time, and exits with 0 only if all checks passed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ START_HINT = "Start it with `make run`, or `python backend_server.py --ollama au
 
 
 class Failed(Exception):
-    """A check did not pass; says why."""
+    """A check failed; the text says why."""
 
 
 class Checks:
-    """The checks, in the order in which a person would try things."""
+    """The checks, in the order in which a user would try the features."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.base_url: str = options.base_url.rstrip("/")
@@ -108,7 +108,7 @@ class Checks:
         return {**question, "model": self.model} if self.model else question
 
     def _model_to_pull(self) -> str:
-        """Return the model asked for, else one that is there: pulling it again fetches nothing new."""
+        """Return --pull-model, else an installed model: pulling that again downloads nothing new."""
         if self.pull_model:
             return self.pull_model
         installed = self._call("GET", "/api/providers/ollama/models")["models"]
@@ -165,8 +165,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check a live backend and its Ollama.")
     parser.add_argument("--base-url", default="http://127.0.0.1:8002", help="the backend")
     parser.add_argument("--ollama-url", default="http://localhost:11434", help="its Ollama")
-    parser.add_argument("--model", help="the model to chat with (else the backend's choice)")
-    parser.add_argument("--pull-model", help="a small model to pull (else one that is there)")
+    parser.add_argument("--model", help="the model to chat with (default: the backend's choice)")
+    parser.add_argument("--pull-model", help="a small model to pull (default: an installed one)")
     checks = Checks(parser.parse_args())
     print(f"Checking the backend at {checks.base_url} with Ollama at {checks.ollama_url}")
     started = time.monotonic()

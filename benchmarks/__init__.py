@@ -1,1 +1,1 @@
-"""How fast the backend is, beside others: ``make bench``."""
+"""Benchmarks: the speed of the backend compared with other servers; ``make bench`` runs them."""

@@ -1,6 +1,6 @@
-"""The load: HTTP over bare sockets, so that what is measured is the server.
+"""The client: HTTP over asyncio's sockets, so that the client itself takes little of the measured time.
 
-While the clock runs, bytes are only collected; :func:`read_answer` looks at them afterwards.
+During the measurement it only collects bytes; :func:`read_answer` parses them afterwards.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class LoadError(Exception):
-    """An answer is not what it has to be."""
+    """An answer is a failure, incomplete, or not the expected text."""
 
 
 @dataclass
 class Answer:
-    """What came for one request.
+    """The bytes that answered one request.
 
     :param seconds: from the request to the last byte
     :param first_token: seconds to the first token of a stream
-    :param whole: whether it came to its end, and was not left
+    :param whole: whether the answer is complete
     """
 
     seconds: float = 0.0
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._over: asyncio.Future[None] | None = None
         self._answer = Answer()
         self._started = 0.0
-        self._missing: int | None = None  # bytes; None: the head has not come, -1: chunks end the answer
+        self._missing: int | None = None  # bytes; None: the head is not complete, -1: the body is chunked
         self._tail = b""
         self._last = False  # whether the server closes after this answer
 
@@ -63,9 +63,9 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     async def ask(self, request: bytes, limit: float = 120) -> Answer:
-        """Send *request* and return what has come until it is answered, or *limit* seconds are over."""
+        """Send *request*; return its answer, or what has come of it after *limit* seconds."""
         self._started = time.perf_counter()
-        if self._transport.is_closing():  # by the server, between two requests; that counts
+        if self._transport.is_closing():  # by the server; a new connection is part of the measured time
             await self._connect()
         self._answer, self._missing, self._tail = Answer(), None, b""
         self._over = asyncio.get_running_loop().create_future()
@@ -78,12 +78,12 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way to the server."""
+        """Store the transport; asyncio calls this when the connection is open."""
         self._last = False
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Collect, and see whether it is all."""
+        """Collect *data*, and check whether the answer is complete."""
         answer = self._answer
         answer.parts.append(data)
         if answer.first_token is None and FIRST_TOKEN in self._tail + data:
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Give up the answer."""
+        """End the request: no more of its answer will come."""
         self._end()
 
     def _end(self) -> None:
@@ -121,16 +121,16 @@ class Connection(asyncio.Protocol):
 
 
 def post(path: str, body: object) -> bytes:
-    """Return a request."""
+    """Return the bytes of a POST request."""
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 def read_answer(answer: Answer) -> str:
-    """Return the text of an answer, streamed or not; of one that was left, what had come.
+    """Return the text of an answer, streamed or not; of an answer that was given up, the text so far.
 
-    :raises LoadError: for anything but success, and for a stream without its end
+    :raises LoadError: for a failure, and for a stream without its last event
     """
     head, _, body = b"".join(answer.parts).partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
@@ -155,7 +155,7 @@ def _join_chunks(body: bytes) -> bytes:
 
 
 def _stream_text(body: bytes, whole: bool) -> str:
-    """Return the tokens of OpenAI's events, or of this backend's, put together."""
+    """Return the text in OpenAI's events, or in this backend's."""
     found: list[str] = []
     ends = 0
     *lines, rest = body.split(b"\n")

@@ -1,4 +1,4 @@
-"""What is measured of one target."""
+"""The measurements of one target."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.load import Answer, Connection, LoadError, read_answer
 from benchmarks.wire import text_of, tokens_of
 
 Ask = Callable[[str, bool], bytes]
-"""Makes the request for a model, streamed or not."""
+"""Returns the request for a model's name; the second argument asks for a stream."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is asked."""
+    """The size of the measurements: numbers of chats, clients, tokens and streams."""
 
     chats: int = 200
     seconds: float = 5.0
@@ -29,7 +29,7 @@ class Size:
 
 
 async def latency(port: int, ask: Ask, size: Size) -> dict[str, float]:
-    """Return the milliseconds of chats, one after the other: `chat`, `chat_p95`."""
+    """Return the median and 95 % milliseconds of chats, one after the other: `chat`, `chat_p95`."""
     answers = await _one_client(port, ask("instant", False), size.chats)
     _check(answers, "instant")
     times = sorted(answer.seconds * 1000 for answer in answers)
@@ -37,14 +37,14 @@ async def latency(port: int, ask: Ask, size: Size) -> dict[str, float]:
 
 
 async def first_token(port: int, ask: Ask, size: Size) -> dict[str, float]:
-    """Return the milliseconds to the first token of streams, one after the other: `first_token`."""
+    """Return the median milliseconds to the first token of streams, one after the other: `first_token`."""
     answers = await _one_client(port, ask("instant", True), size.chats)
     _check(answers, "instant")
     return {"first_token": statistics.median((answer.first_token or 0) * 1000 for answer in answers)}
 
 
 async def throughput(port: int, ask: Ask, size: Size) -> dict[str, float]:
-    """Return the chats a second of several clients at once: `requests`."""
+    """Return the chats per second of several clients at once: `requests`."""
     request, answers = ask("instant", False), list[Answer]()
     started = time.perf_counter()
     over = started + size.seconds
@@ -62,9 +62,10 @@ async def throughput(port: int, ask: Ask, size: Size) -> dict[str, float]:
 
 
 async def relay(port: int, ask: Ask, size: Size) -> dict[str, float]:
-    """Return the tokens a second in one stream and in several: `relay`, `relay_many`.
+    """Return the tokens per second in one stream and in several: `relay`, `relay_many`.
 
-    A short stream tells how long the others may be, for all of it to take some seconds with any target.
+    A short stream is measured first: its rate sets the length of the others, so that they take some seconds
+    with any target.
     """
     rate = await _relay(port, ask, min(2000, size.long), 1)
     one = await _relay(port, ask, min(max(2000, int(rate * size.seconds)), size.long), 1)
@@ -73,9 +74,9 @@ async def relay(port: int, ask: Ask, size: Size) -> dict[str, float]:
 
 
 async def slow_streams(port: int, ask: Ask, size: Size) -> dict[str, float]:
-    """Return how many slow streams at once failed, and the worst delay of a whole one in seconds.
+    """Return how many slow streams at once failed, and the largest delay in seconds: `failed`, `late`.
 
-    `failed`, `late`. An answer's last token is due when its upstream has said it, not before.
+    The delay is the time between the last token at the upstream and the end of the answer.
     """
     model = f"slow:{size.slow}"
     due = (size.slow + 2) / 10

@@ -1,4 +1,4 @@
-"""The run: every target beside the others, a table and a JSON file.
+"""Measure all targets; print a table and write a JSON file.
 
 Run it: ``make bench``, or ``python -m benchmarks.run --help``.
 """
@@ -61,7 +61,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _run(found: list[Target], size: Size, rounds: int, stack: ExitStack) -> list[Json]:
-    """Start all targets, and measure each in every round, so that a busy minute hits them alike."""
+    """Measure every target in each round, so that other load on the machine slows all of them alike."""
     results: list[Json] = []
     for target in found:
         _say(f"starting {target.name}")
@@ -85,7 +85,7 @@ def _run(found: list[Target], size: Size, rounds: int, stack: ExitStack) -> list
 
 
 def _start(target: Target, rounds: int) -> Json:
-    """Start *target*, several times, and weigh it; it is left running, with its first chat behind it."""
+    """Start *target* several times, measure its memory before and after a chat, and leave it running."""
     seconds = []
     for _ in range(rounds):
         target.stop()
@@ -116,7 +116,7 @@ def _machine() -> Json:
 
 
 def _allow_many_connections() -> None:
-    """Raise the number of open files to what the system lets; the targets inherit it."""
+    """Raise the limit of open files as far as the system allows; the targets inherit it."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

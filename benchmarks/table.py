@@ -1,4 +1,4 @@
-"""The figures as a table that reads as plain text and as Markdown."""
+"""The figures as a table of Markdown, aligned to be read as plain text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LABELS = {name: label for name, label, _ in _COLUMNS}
 
 
 def table(report: Json) -> str:
-    """Return the table of *report*, and the ratios under it."""
+    """Return the table of *report*, and below it the differences and ratios between the targets."""
     found = report["targets"]
     head = ["", *(label for _, label, _ in _COLUMNS)]
     rows = [[_name(t), *(_figure(t["figures"].get(n), d) for n, _, d in _COLUMNS)] for t in found]
@@ -48,7 +48,7 @@ def _machine(report: Json) -> str:
 
 
 def _added(found: list[Json], base: Json) -> list[str]:
-    """Return how many milliseconds each adds to the *base*."""
+    """Return a table of the milliseconds that each target adds to those of *base*."""
     names = ("chat", "first_token")
     rows = [["added to the upstream", *(_LABELS[name] for name in names)]]
     for target in found:
@@ -58,7 +58,7 @@ def _added(found: list[Json], base: Json) -> list[str]:
 
 
 def _times(found: list[Json], base: Json) -> list[str]:
-    """Return how many times as good as *base* each is: faster, or smaller."""
+    """Return a table of the ratios to *base*; 2.0 is twice as fast, or half the memory or time."""
     rows = [[f"times as good as {_name(base)}", *(_LABELS[name].removesuffix(" ms") for name in _COMPARED)]]
     for target in found:
         row = [_name(target)]

@@ -1,4 +1,4 @@
-"""What is measured: how each is started, asked, weighed and stopped."""
+"""The servers to measure: how each is started and stopped, its requests, its memory and CPU time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LITELLM = Path(os.environ.get("BENCH_LITELLM", ROOT / "benchmarks" / ".litellm")
 
 _START_LIMIT = 120.0  # seconds
 _POLL = 0.005
-_REST = 0.05  # CPU seconds in a second
+_REST = 0.05  # CPU seconds per second that a resting server may use
 
 _NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
@@ -48,11 +48,11 @@ http {{
 
 @dataclass
 class Target:
-    """A server.
+    """A server to measure.
 
-    :param command: starts it
-    :param health: the path that it answers as soon as it serves
-    :param ours: whether it speaks this backend's chat, and not OpenAI's
+    :param command: the command that starts it
+    :param health: a path that it answers with 200 when it is ready
+    :param ours: whether requests use this backend's ``/api/chat``, not OpenAI's API
     """
 
     name: str
@@ -90,14 +90,14 @@ class Target:
         return time.perf_counter() - started
 
     def settle(self) -> None:
-        """Wait until it rests: what it loads after its first answer belongs to its weight."""
+        """Wait until it uses no CPU time: what it loads after its first answer counts as its memory."""
         before = None
         while (now := self.cpu()) is not None and (before is None or now - before > _REST):
             before = now
             time.sleep(1)
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the server; do nothing when it does not run."""
         if self.process is None:
             return
         self.process.terminate()
@@ -108,12 +108,12 @@ class Target:
             self.process.wait()
 
     def memory(self) -> float | None:
-        """Return the resident megabytes of all its processes, where the system tells."""
+        """Return the resident megabytes of all its processes; None without /proc."""
         pages = [int(_proc(pid, "statm").split()[1]) for pid in self._pids()]
         return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else None
 
     def cpu(self) -> float | None:
-        """Return the CPU seconds that all its processes used, where the system tells."""
+        """Return the CPU seconds that all its processes used; None without /proc."""
         found = [_proc(pid, "stat").rpartition(")")[2].split() for pid in self._pids()]
         return sum(int(f[11]) + int(f[12]) for f in found) / os.sysconf("SC_CLK_TCK") if found else None
 
@@ -128,13 +128,13 @@ class Target:
         if self.process is None or not Path("/proc/self/statm").exists():
             return []
         found = [self.process.pid]
-        for pid in found:  # grows while it is walked
+        for pid in found:  # the list grows during the loop
             found += map(int, _proc(pid, f"task/{pid}/children").split())
         return found
 
 
 def targets(folder: Path, wanted: list[str]) -> Iterator[Target]:
-    """Yield the targets whose name begins with one of *wanted*, the upstream always and first."""
+    """Yield the upstream, then the *wanted* targets; those that are not installed are left out."""
     upstream = Target(
         "upstream", [sys.executable, "-m", "benchmarks.upstream"], free_port(), folder, "/api/version"
     )
@@ -171,7 +171,7 @@ def _litellm(folder: Path, upstream: int) -> Target | None:
     command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     code = "from importlib.metadata import version; print(version('litellm'))"
     told = _output([str(LITELLM / "bin" / "python"), "-c", code])
-    env = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # none of the others asks for a key
+    env = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # no target checks a key
     return Target("LiteLLM proxy", command, port, folder, "/health/liveliness", False, env, told)
 
 
@@ -194,7 +194,7 @@ def _gunicorn(folder: Path, upstream: int) -> Target | None:
 
 
 def _data_folder(folder: Path, upstream: int) -> dict[str, str]:
-    """Return the environment for a backend that keeps its things in *folder* and asks the upstream."""
+    """Return the environment for a backend with the data folder *folder* and the upstream as its Ollama."""
     folder.mkdir()
     provider = {"base_url": f"http://127.0.0.1:{upstream}/v1", "model": MODELS[0]}
     (folder / "providers.json").write_text(json.dumps({"ollama": provider}))

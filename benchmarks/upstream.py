@@ -1,7 +1,7 @@
-"""An upstream that answers at once: OpenAI's chat routes and Ollama's own, from bytes made before.
+"""An upstream that answers at once: OpenAI's chat route and Ollama's own routes, from prepared bytes.
 
-A model's name says how it answers: ``instant`` 200 tokens at once, ``long`` 50,000 as fast as they can be
-taken, ``slow`` 10 tokens a second; a tag is another number of tokens: ``slow:50``.
+The model's name says how it answers: ``instant`` 200 tokens at once, ``long`` 50,000 tokens as fast as the
+client reads them, ``slow`` 200 at 10 tokens per second; a tag is another number of tokens: ``slow:50``.
 
 Run it: ``python -m benchmarks.upstream PORT``.
 """
@@ -21,28 +21,28 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 class Upstream(asyncio.Protocol):
-    """One connection, kept for any number of requests."""
+    """One connection, for any number of requests."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
         self._received = b""
-        self._left: list[bytes] = []  # what is still to be written, the next piece last
+        self._left: list[bytes] = []  # pieces to write, in reverse order
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Store the transport; asyncio calls this when the connection is open."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(0)  # so that resume_writing() is called after each wait
+        self._transport.set_write_buffer_limits(0)  # 0: resume_writing() is called when the buffer is empty
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Write no more."""
+        """Stop writing."""
         self._left.clear()
         if self._timer is not None:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Answer each whole request."""
+        """Answer each complete request."""
         self._received += data
         while (end := self._received.find(b"\r\n\r\n")) >= 0:
             head = self._received[:end]
@@ -53,7 +53,7 @@ class Upstream(asyncio.Protocol):
             self._answer(head.split(b" ", 2)[1].decode(), body)
 
     def resume_writing(self) -> None:
-        """Write on, now that there is room."""
+        """Continue to write, now that the buffer is empty."""
         if self._timer is None:
             self._write_on()
 
@@ -94,7 +94,7 @@ def _content_length(head: bytes) -> int:
 
 
 async def serve(port: int) -> None:
-    """Answer on *port* of this machine, until cancelled."""
+    """Serve on *port* of 127.0.0.1 until cancelled."""
     wire.prepare()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=1024)

@@ -1,4 +1,4 @@
-"""What the upstream answers, as bytes: made once, before anything is measured."""
+"""The upstream's answers as bytes, each made once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 Json = dict[str, Any]
 
 TOKENS = 200
-"""Tokens of an answer, where the model's name says nothing else."""
+"""Tokens of an answer, if the model's name has no number."""
 
 LONG_TOKENS = 50_000
 """Tokens of the longest answer."""
 
 FIRST_TOKEN = b'"t0 "'
-"""The first token, as it stands in an event of any target."""
+"""The first token, as it is in an event of any target."""
 
 MODELS = ("instant", "slow", "long")
 
@@ -36,12 +36,12 @@ _LISTED = [
 
 
 def prepare() -> None:
-    """Make what takes a while, before anybody waits for it."""
+    """Make the tokens, which takes a while, before the first request."""
     _tokens()
 
 
 def tokens_of(model: str) -> int:
-    """Return how many tokens *model* answers: ``long:500`` answers 500."""
+    """Return the number of tokens that *model* answers: 500 for ``long:500``."""
     name, _, count = model.partition(":")
     if count.isdigit():
         return max(1, min(int(count), LONG_TOKENS))
@@ -49,12 +49,12 @@ def tokens_of(model: str) -> int:
 
 
 def text_of(count: int) -> str:
-    """Return the whole answer of *count* tokens; no two tokens are alike, so their order shows."""
+    """Return the text of *count* tokens; all tokens differ, so a wrong order is noticed."""
     return "".join(f"t{number} " for number in range(count))
 
 
 def head(content_type: str, length: int | None = None) -> bytes:
-    """Return an answer's head; without *length* the body comes in chunks."""
+    """Return the head of an answer; without *length* the body is chunked."""
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n".encode()
 
@@ -70,7 +70,7 @@ def whole(model: str) -> bytes:
 
 @functools.cache
 def events(model: str) -> tuple[bytes, ...]:
-    """Return the chunks of a streamed answer, the first one with the head: one event for each token."""
+    """Return the chunks of a streamed answer, one event for each token; the first has the head too."""
     count = tokens_of(model)
     first, *more = _tokens()[:count]
     frame = _frame("chat.completion.chunk")
@@ -98,7 +98,7 @@ def blocks(model: str) -> tuple[bytes, ...]:
 
 @functools.cache
 def route(path: str) -> bytes | None:
-    """Return the answer of a route that is no chat."""
+    """Return the answer of any other route; None when there is no such route."""
     answers: dict[str, Json] = {
         "/v1/models": {
             "object": "list",
@@ -122,7 +122,7 @@ def _json(value: Json) -> bytes:
 
 
 def _frame(kind: str) -> Json:
-    """Return what every part of an answer has, as Ollama sends it."""
+    """Return the fields that every part of an answer has, as Ollama sends them."""
     return {
         "id": "chatcmpl-1",
         "object": kind,

@@ -1,4 +1,4 @@
-"""A certificate for localhost, and who trusts it."""
+"""A certificate for localhost, and a client that trusts it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import trustme
 
 @dataclass(frozen=True)
 class Tls:
-    """Both sides of a connection.
+    """The TLS contexts of a server and of its clients.
 
-    :param authority: the file of who signed the server's certificate
+    :param authority: the file with the certificate of the authority that signed the server's certificate
     """
 
     server: ssl.SSLContext
@@ -22,7 +22,7 @@ class Tls:
 
 
 def make_tls(folder: Path) -> Tls:
-    """Return the contexts for a server at localhost; the authority's certificate is kept in *folder*."""
+    """Return the contexts for a server at localhost; write the authority's certificate into *folder*."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)

@@ -1,4 +1,4 @@
-"""The app in front of a fake that only fakes the wire."""
+"""Fixtures of all tests: the app, a database, and fakes of the upstreams on the wire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.certificates import Tls, make_tls
 from tests.postgres import database_url
 from tests.wire import recording
 
-# No test may depend on how fast the machine is: no deadline for an example, none for making one.
+# No test may depend on the speed of the machine: no deadline to run or to generate an example.
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("suite")
 
@@ -35,7 +35,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """Settings with a data folder of the test's own, and short timeouts."""
+    """A configuration with a data folder for one test, and short timeouts."""
     return Config(
         data_dir=tmp_path / "data",
         database_url=database_url(tmp_path / "data"),
@@ -64,7 +64,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """A database of the test's own, with its tables."""
+    """A database for one test, with its tables."""
     database = Database(database_url(tmp_path), tmp_path)
     database.migrate()
     yield database
@@ -73,14 +73,14 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def wire() -> Iterator[responses_library.RequestsMock]:
-    """Answers for what the requests-based service asks."""
+    """A mock that answers requests of the requests library."""
     with responses_library.RequestsMock() as mock:
         yield mock
 
 
 @pytest.fixture
 def point(client: FlaskClient) -> Callable[..., None]:
-    """Points a provider to another address: ``point("http://...")``."""
+    """A function that sets a provider's address and enables it: ``point("http://...")``."""
 
     def set_base_url(base_url: str, provider: str = "ollama", **more: Any) -> None:
         body = {"base_url": base_url, "enabled": True, **more}
@@ -92,7 +92,7 @@ def point(client: FlaskClient) -> Callable[..., None]:
 
 @pytest.fixture
 def ollama(httpserver: HTTPServer, point: Callable[..., None]) -> HTTPServer:
-    """A loopback server that the provider `ollama` points to."""
+    """A loopback server; it is the address of the provider `ollama`."""
     point(httpserver.url_for("/v1"))
     return httpserver
 

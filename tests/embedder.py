@@ -1,4 +1,4 @@
-"""A model that makes embeddings: the bundled one, with a mark that its tokens are to be pooled."""
+"""An embedding model for tests: the bundled model, with a pooling type in its metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.engine.process import EngineProcess
 from tests.registry import digest_of, smollm2_file
 
 WIDTH = 576
-"""Numbers in each of its vectors."""
+"""The length of its vectors."""
 
 _STRING, _UINT32, _MEAN = 8, 4, 1
 _ALIGNMENT = 32
@@ -19,19 +19,19 @@ def _text(text: bytes) -> bytes:
 
 
 def embedder_file() -> bytes:
-    """Return the weights, with ``llama.pooling_type`` in their metadata."""
+    """Return the bundled weights with ``llama.pooling_type`` in their metadata."""
     raw = smollm2_file().read_bytes()
     version, tensors, entries = struct.unpack_from("<IQQ", raw, 4)
     pooling = _text(b"llama.pooling_type") + struct.pack("<II", _UINT32, _MEAN)
     filler = _text(b"test.filler") + struct.pack("<I", _STRING)
-    # The tensors keep their alignment only when all is moved by whole steps.
+    # The tensors must stay aligned, so the added metadata is filled up to a multiple of the alignment.
     missing = -(len(pooling) + len(filler) + 8) % _ALIGNMENT
     added = pooling + filler + _text(b"x" * missing)
     return b"GGUF" + struct.pack("<IQQ", version, tensors, entries + 2) + added + raw[24:]
 
 
 def install(engine: EngineProcess, name: str) -> None:
-    """Upload it to *engine* and make the model *name* of it."""
+    """Upload the weights to *engine*, and create the model *name* from them."""
     weights = embedder_file()
     digest = digest_of(weights)
     uploaded = engine.request("POST", f"/api/blobs/{digest}", data=weights)

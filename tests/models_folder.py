@@ -1,4 +1,4 @@
-"""A models folder as Ollama keeps it, for tests."""
+"""A models folder in Ollama's layout, for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.registry import digest_of
 
 
 class Folder:
-    """``Folder(path).add("base:latest", config, weights)``."""
+    """A models folder at *path*: ``Folder(path).add("base:latest", config, weights)``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,7 +26,7 @@ class Folder:
         return self.path / "manifests" / "registry.ollama.ai" / "library" / model / tag
 
     def add(self, name: str, *contents: bytes) -> dict[str, Any]:
-        """Install a model; return it as ``/api/tags`` lists it."""
+        """Install a model with the *contents* of its config and layers; return its entry of ``/api/tags``."""
         config, *layers = [
             {"mediaType": "application/x", "digest": digest_of(c), "size": self.blob(c).stat().st_size}
             for c in contents

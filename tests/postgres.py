@@ -1,6 +1,6 @@
-"""PostgreSQL for the same tests: ``TEST_DATABASE=postgresql`` gives each data folder a database of its own.
+"""PostgreSQL for tests: ``TEST_DATABASE=postgresql`` gives each data folder a database of its own.
 
-The server is Debian's (or whichever is on the machine), started in a folder of the tests.
+The tests start the installed PostgreSQL in a temporary folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WANTED = os.environ.get("TEST_DATABASE") == "postgresql"
 
 
 def database_url(data_dir: Path) -> str:
-    """Return the database that goes with *data_dir*; empty for the default one."""
+    """Return the URL of the database for *data_dir*; empty for SQLite in that folder."""
     if not WANTED:
         return ""
     server = _server()
@@ -35,9 +35,9 @@ def database_url(data_dir: Path) -> str:
 
 @cache
 def _server() -> str:
-    """Start a server that ends with the tests; return its address."""
+    """Start a server that stops when the tests end; return its URL."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    if os.getuid() == 0:  # it does not run as root
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "postgres")
     port = free_port()
     data = folder / "data"
@@ -62,7 +62,7 @@ def _stop(control: list[str], folder: Path) -> None:
 
 
 def _program(name: str) -> str:
-    """Return PostgreSQL's *name*; Debian keeps it off the path."""
+    """Return the path of PostgreSQL's program *name*; on Debian it is not in PATH."""
     found = [*sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), shutil.which(name)]
     assert found[-1] or found[0], f"{name} is not installed"
     return str(found[0] or found[-1])

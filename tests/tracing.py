@@ -1,9 +1,9 @@
-"""Which modules of the app three requests pass, and through how many nested generators their bytes come.
+"""Traces the modules of the app that three requests call, and the nested generators that pass their bytes.
 
-``python -m tests.tracing`` prints it; the lists in CONTRIBUTING.md are made from that. A module counts when
-one of its functions is called by a thread that works for the request: the one that serves it, one that opens
-or reads an answer, or the worker that runs a pull. Each request is made once before, so that what is made or
-remembered once does not count.
+``python -m tests.tracing`` prints the traces; the table in CONTRIBUTING.md is made from them. A module counts
+when a thread that works for the request calls one of its functions: the thread that serves the request, one
+that opens or reads an answer, or the worker that runs a pull. Each request is sent once before it is traced,
+so that work that is done only once does not count.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _WORKERS = ("MainThread", "upstream reader", "Worker")
 _DIGEST = "sha256:" + "0" * 64
 _TOKENS = ("The", " sky", " scatters")
 _turns = threading.Semaphore(1)
-"""The upstream sends a part when the client has the one before, or after a moment: each is read by itself."""
+"""Lets the upstream send the next part when the client has read the last one, or after 0.2 seconds."""
 
 
 @dataclass
 class Trace:
-    """What a request passes: modules in the order of the first call, and nested generators at most."""
+    """The trace of a request: modules in the order of the first call, and the deepest nested generators."""
 
     modules: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
     generators: list[str] = field(default_factory=list)
 
     def note(self, frame: FrameType, event: str, argument: Any) -> None:
-        """Take note of a call; this is a profile function (:func:`sys.setprofile`)."""
+        """Record a call; this is a profile function (:func:`sys.setprofile`)."""
         if event == "call":
             self._note_module(frame)
         elif event == "c_call" and getattr(argument, "__name__", "").startswith("recv"):
@@ -69,7 +69,7 @@ def _generators_above(frame: FrameType | None) -> list[str]:
 
 
 class _Upstream(BaseHTTPRequestHandler):
-    """An Ollama with one model, and a registry that has another one."""
+    """An Ollama with one model, and a registry with another model."""
 
     protocol_version = "HTTP/1.1"
 
@@ -133,13 +133,13 @@ def _events() -> list[str]:
 
 
 def streamed_chat(client: FlaskClient, _: int) -> None:
-    """Ask for a streamed answer."""
+    """Send a streamed chat."""
     body = {"message": "Why is the sky blue?", "model": "m", "stream": True}
     assert b"event: done" in _read(client, "/api/chat", body)
 
 
 def background_pull(client: FlaskClient, port: int) -> None:
-    """Pull a model in the background, until it is there."""
+    """Pull a model in the background; wait until the pull is done."""
     body = {"model": f"127.0.0.1:{port}/library/other", "insecure": True, "background": True}
     pull: Any = client.post("/api/providers/ollama/pull", json=body).json
     pulls = client.application.extensions["services"].pull_store
@@ -150,13 +150,13 @@ def background_pull(client: FlaskClient, port: int) -> None:
 
 
 def v1_chat(client: FlaskClient, _: int) -> None:
-    """Ask for a streamed answer by OpenAI's API."""
+    """Send a streamed chat to ``/v1``."""
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
     assert b"[DONE]" in _read(client, "/v1/chat/completions", body)
 
 
 def _read(client: FlaskClient, path: str, body: dict[str, Any]) -> bytes:
-    """Return the stream that is answered, read part by part."""
+    """Send *body*; read the stream of the answer part by part, and return it."""
     data = b""
     for part in client.post(path, json=body).response:
         data += part
@@ -172,7 +172,7 @@ REQUESTS: dict[str, Callable[[FlaskClient, int], None]] = {
 
 
 def trace_all() -> dict[str, Trace]:
-    """Return the trace of each request, against servers on this machine."""
+    """Return the trace of each request; the upstream is a server on this machine."""
     upstream = ThreadingHTTPServer(("127.0.0.1", 0), _Upstream)
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
     found = {name: Trace() for name in REQUESTS}

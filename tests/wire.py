@@ -1,4 +1,4 @@
-"""The recordings of a real Ollama in `tests/wire/`, as answers to compare with and to replay."""
+"""The recordings of a real Ollama in `tests/wire/`: tests compare answers with them, and replay them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Recording:
 
 
 def recording(name: str) -> Recording:
-    """Return the answer `responses/NAME.http`."""
+    """Return the recorded answer in `responses/NAME.http`."""
     head, _, body = (FOLDER / "responses" / f"{name}.http").read_bytes().partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in lines)}

@@ -1,19 +1,19 @@
 r"""The embedded engine: a small Ollama-compatible server for machines without Ollama.
 
-A program of its own (``python -m app.engine``). Nothing else of ``app`` imports it, and of ``app`` it imports
-only modules at the bottom, such as the grammar of model names. Its rooms import only what is below them::
+It is a program of its own (``python -m app.engine``). The backend does not import it; the engine imports only
+``app.gguf``, ``app.manifest`` and ``app.model_name``. Its rooms import only from the rooms below them::
 
     __main__   flags, start, end
-    factory    the Flask application: guards, error answers, blueprints
+    factory    the Flask application: checks of origin and host, error answers, blueprints
     routes/    /api/* in native, chat and embed, /v1/* in openai_api
     runners/   scheduler            which models are loaded, and until when
-               relay                one request to a runner, ended when its client leaves
+               relay                one request to a runner, stopped when its client disconnects
                child -> runner      one llama.cpp process per model
-    pulls/     pulls -> registry    downloads that clients share; beside the runners
+    pulls/     pulls -> registry    downloads that clients share; imports nothing of runners/
     models/    store                manifests and blobs on disk
-               details              what they say about a model
-               create, seed         models that are made here, and the one that comes with the engine
-    gojson     bodies and answers the way Go reads and writes them
+               details              the description of a model
+               create, seed         models created here, and the bundled model
+    gojson     JSON as Go's encoding/json reads and writes it
 """
 
 VERSION = "0.33.0-engine"

@@ -24,11 +24,11 @@ log = logging.getLogger("app.engine")
 
 THREADS = 64
 _MAX_PORT = 65535
-_MAX_BODY_BYTES = 1 << 40  # uploads of weights; waitress keeps large bodies on disk
+_MAX_BODY_BYTES = 1 << 40  # weights are uploaded; waitress writes large bodies to the disk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a signal ends the process; return the exit code."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     flags = _flags(arguments)
     try:
@@ -56,7 +56,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
 def port_number(text: str) -> int:
     """Parse a port, for argparse.
 
-    :raises ValueError: when it is none
+    :raises ValueError: when it is no port
     """
     port = int(text)
     if not 0 <= port <= _MAX_PORT:  # the system would take it modulo 65536
@@ -69,7 +69,7 @@ def _default_models() -> Path:
 
 
 def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
-    from app.engine.models.seed import seed  # after the flags: --help is quick
+    from app.engine.models.seed import seed  # here, so that --help is fast
     from app.engine.models.store import ModelStore
 
     try:
@@ -121,14 +121,14 @@ def _listen(services: Services, host: str, port: int) -> Any:
         port=port,
         threads=THREADS,
         ident=None,
-        channel_request_lookahead=1,  # else a client's leaving is not seen while it waits
+        channel_request_lookahead=1,  # else waitress notices no disconnect while a request runs
         max_request_body_size=_MAX_BODY_BYTES,
         connection_limit=1000,
     )
 
 
 def _url(server: Any) -> str:
-    """Return the URL of *server*: the first, where a name such as localhost has several addresses."""
+    """Return the URL of *server*; of a host name with several addresses, the first one."""
     if hasattr(server, "effective_port"):
         host, port = server.effective_host, server.effective_port
     else:
@@ -145,7 +145,7 @@ def _is_loopback(host: str) -> bool:
 
 def _stop_on_signals(stops: list[Callable[[], None]]) -> None:
     def stop(*_: object) -> None:
-        for act in stops:  # in threads: the interrupted code may hold a lock that they need
+        for act in stops:  # in threads, because the interrupted code may hold a lock that they need
             threading.Thread(target=act).start()
         sys.exit(0)
 
@@ -154,7 +154,7 @@ def _stop_on_signals(stops: list[Callable[[], None]]) -> None:
 
 
 def _wait_for_parent() -> None:
-    """Stop when the pipe to the parent closes, which it does however the parent ends."""
+    """Stop when stdin closes: the system closes it when the parent ends, even if the parent is killed."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

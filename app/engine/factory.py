@@ -1,4 +1,4 @@
-"""The Flask application: who may ask, what a failure looks like, and the routes."""
+"""The Flask application: checks of origin and host, error answers, and the routes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _APP_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _ALLOWED_HEADERS = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With"
 _ALLOWED_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
-_CLIENT_CLOSED = 499  # nginx's number, which Ollama uses; nobody reads it
+_CLIENT_CLOSED = 499  # nginx's status for a closed connection, as in Ollama's log; no client reads it
 
 
 def create_app(services: Services, *, loopback: bool = True) -> Flask:
-    """Build the application; *loopback* says that it listens on no other address."""
+    """Build the application; *loopback* says that it listens on a loopback address."""
     app = Flask(__name__, static_folder=None)
     app.url_map.strict_slashes = False
     _configure_guards(app, loopback=loopback)
@@ -69,7 +69,7 @@ def _configure_guards(app: Flask, *, loopback: bool) -> None:
 
 
 def _preflight() -> Response:
-    """Answer a browser that asks what it may send (``cors_preflight``)."""
+    """Answer a browser's CORS preflight as Ollama does (``cors_preflight``)."""
     response = wire.empty_response(204)
     response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
     response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS
@@ -78,7 +78,7 @@ def _preflight() -> Response:
 
 
 def _is_allowed_origin(origin: str) -> bool:
-    """Allow pages and apps of this machine, and what OLLAMA_ORIGINS adds."""
+    """Allow pages and apps of this machine, and the origins in OLLAMA_ORIGINS."""
     if origin in os.environ.get("OLLAMA_ORIGINS", "").split(","):
         return True
     try:
@@ -91,7 +91,7 @@ def _is_allowed_origin(origin: str) -> bool:
 
 
 def _is_allowed_host(header: str) -> bool:
-    """Refuse names that only DNS rebinding can have led here (Ollama's allowedHostsMiddleware)."""
+    """Refuse other host names, as a DNS rebinding attack sends them (Ollama's allowedHostsMiddleware)."""
     host = ""
     try:
         host = (urlsplit(f"//{header}").hostname or "").lower()

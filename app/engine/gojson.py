@@ -1,4 +1,4 @@
-"""JSON, times and durations the way Ollama's Go code reads and writes them (see ``tests/wire``)."""
+"""JSON, times and durations as Ollama's Go code reads and writes them; ``tests/wire`` has recordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 Object = dict[str, Any]
 
-FOREVER = 292 * 365 * 86_400.0  # a negative keep_alive: the longest time.Duration (year 2319)
+FOREVER = 292 * 365 * 86_400.0  # seconds for a negative keep_alive: Go's longest time.Duration
 
 _HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _HTML_PATTERN = re.compile("[<>&\u2028\u2029]")
@@ -30,19 +30,19 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 class BadBodyError(ValueError):
-    """A request body that Go's decoder refuses; the text is Go's."""
+    """Go's decoder would refuse the body; the text is Go's message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a request: the *kind* checked, and the Go *type* that an error names."""
+    """A field of a request: *kind* is its JSON type, *type* the Go type that an error names (else *kind*)."""
 
     kind: str
     type: str = ""
 
 
 def dumps(value: object) -> bytes:
-    """Encode *value* compactly, with ``<``, ``>`` and ``&`` escaped as encoding/json does."""
+    """Encode *value* without spaces, and escape ``<``, ``>`` and ``&``, as encoding/json does."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return _HTML_PATTERN.sub(lambda match: _HTML[match[0]], text).encode("utf-8", "replace")
 
@@ -71,7 +71,7 @@ def _reject_constant(name: str) -> None:
 
 
 def _go_message(exc: json.JSONDecodeError) -> str:
-    """Say what Go says where Python found the fault at ``exc.pos``."""
+    """Return Go's message for the error that Python found at ``exc.pos``."""
     if exc.pos >= len(exc.doc.rstrip()) or exc.msg.startswith("Unterminated string"):
         return "unexpected EOF"
     where = {
@@ -85,7 +85,7 @@ def _go_message(exc: json.JSONDecodeError) -> str:
 
 
 def decode(body: bytes, struct: str, fields: dict[str, Field]) -> Object:
-    """Decode *body* as the Go *struct*, its *fields* checked; a null field counts as absent.
+    """Decode *body* as the Go *struct* and check its *fields*; null fields are left out.
 
     :raises BadBodyError: with Go's message
     """
@@ -118,7 +118,7 @@ def _is_kind(value: object, kind: str) -> bool:
 
 
 def duration(value: object) -> float:
-    """Read a ``keep_alive``: a number of seconds or a Go duration; negative means forever.
+    """Return the seconds of a ``keep_alive``: a number or a Go duration such as ``5m``; negative is FOREVER.
 
     :raises BadBodyError: with the message of Go's time.ParseDuration
     """
@@ -137,7 +137,7 @@ def _parse_duration(text: str) -> float:
 
 
 def timestamp(epoch_ns: int) -> str:
-    """Format nanoseconds since the epoch as RFC 3339 in UTC, trailing zeros cut as Go does."""
+    """Format nanoseconds since the epoch as RFC 3339 in UTC, without trailing zeros, as Go does."""
     seconds, nanos = divmod(epoch_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{nanos:09}".rstrip("0") if nanos else ""
@@ -145,5 +145,5 @@ def timestamp(epoch_ns: int) -> str:
 
 
 def now() -> str:
-    """The present moment as Ollama writes it."""
+    """Return the present time as Ollama writes it."""
     return timestamp(time.time_ns())

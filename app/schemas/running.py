@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypedDict
 
@@ -13,7 +12,6 @@ from app.schemas.fields import Digest, KeepAlive, UtcDateTime, model_name
 from app.schemas.models import ModelDetails, ModelDetailsSchema, Named
 
 _CENTURY = timedelta(days=36525)  # Ollama writes "never" as a time three centuries away
-_DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
 
 
 class Memory(TypedDict):

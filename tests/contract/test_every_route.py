@@ -1,4 +1,4 @@
-"""What holds for every route: documented, one error body, a request id, protected."""
+"""Every route is documented, protected, and answers failures with the error body and a request id."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ JUNK = [
 
 
 def _routes(app: Flask) -> Iterator[tuple[str, str]]:
-    """Yield the method and an address of every route."""
+    """Yield each method of every route, with a path in which parameters are filled in."""
     for rule in app.url_map.iter_rules():
         path = rule.rule.replace("<path:filename>", "swagger-ui.css")
         path = re.sub(r"<[^>]+>", "ollama", path)
@@ -61,7 +61,7 @@ def _assert_error_body(response: TestResponse, status: int) -> dict[str, Any]:
 
 
 def _assert_openai_error(response: TestResponse, body: dict[str, Any]) -> dict[str, Any]:
-    """Check the shape that OpenAI's clients read; return it in ours."""
+    """Check an error body of OpenAI's API; return it in the shape of this backend's error body."""
     assert set(body) == {"error"}
     error = body["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -227,7 +227,7 @@ def test_body_over_the_limit_is_413_and_one_under_it_is_read(
 
 
 def _body_limits(app: Flask, client: FlaskClient, config: Config) -> Iterator[tuple[str, str, str, int]]:
-    """Yield the method and an address of each view that takes a body, a media type, and its limit."""
+    """Yield method, path, media type and limit in bytes for each body that a view accepts."""
     spec = client.get("/api/openapi.json").json
     assert spec is not None
     for rule in app.url_map.iter_rules():
@@ -332,7 +332,7 @@ def test_allowed_origin_gets_cors_headers_and_a_preflight(config: Config) -> Non
     refused = client.get("/api/settings", headers={"Origin": origin})
 
     assert preflight.headers["Access-Control-Allow-Origin"] == origin
-    assert refused.status_code == 401  # the key is wanted all the same
+    assert refused.status_code == 401  # an allowed origin still needs the key
     assert refused.headers["Access-Control-Allow-Origin"] == origin
 
 
@@ -377,7 +377,7 @@ def test_secrets_are_not_logged(
 
 
 def test_every_slug_is_documented() -> None:
-    from app import security  # noqa: F401  # defines some
+    from app import security  # noqa: F401  # it defines some of the errors
 
     documented = (ROOT / "docs" / "errors.md").read_text()
 

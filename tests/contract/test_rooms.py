@@ -1,4 +1,4 @@
-"""The rooms of the code stay as CONTRIBUTING.md draws them."""
+"""The structure of the code is as CONTRIBUTING.md describes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GENERATORS_AT_MOST = {"a background pull": 1, "a streamed chat": 5, "a /v1 chat"
 
 
 def packages() -> dict[str, int]:
-    """Return the number of modules of each package of the services."""
+    """Return the number of modules in each package of ``app.services``."""
     found = {}
     for face in SERVICES.rglob("*/__init__.py"):
         modules = [path for path in face.parent.glob("*.py") if path != face]
@@ -38,7 +38,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the modules that a file takes names from."""
+    """Yield the modules from which a file imports names."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
@@ -74,7 +74,7 @@ def test_other_rooms_are_entered_by_their_face(path: Path) -> None:
 
 
 def test_services_say_what_their_dictionaries_hold() -> None:
-    """A bare ``dict[str, Any]``, whatever it is called, says nothing: few are left where nothing is known."""
+    """``dict[str, Any]``, also by another name, hides the fields: only few uses of it are allowed."""
     uses = 0
     for path in SERVICES.rglob("*.py"):
         text = path.read_text()
@@ -87,7 +87,7 @@ def test_services_say_what_their_dictionaries_hold() -> None:
 
 @pytest.fixture(scope="module")
 def traces() -> dict[str, Any]:
-    """What three requests pass, in a process of its own: threads that others started are not traced."""
+    """The traces of three requests, from a process of their own: only threads started there are traced."""
     command = [sys.executable, "-m", "tests.tracing"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
     found: dict[str, Any] = json.loads(run.stdout)

@@ -1,4 +1,4 @@
-"""A real engine with the bundled model, shared by the tests that leave it as they found it."""
+"""Fixtures of the engine's tests. Tests that change the engine or its models use `own_engine`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = "smollm2:135m"
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
-    """An empty store."""
+    """A store without models."""
     return ModelStore(tmp_path / "models")
 
 
@@ -37,13 +37,13 @@ def registry() -> Iterator[Registry]:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    """A running engine with the bundled model."""
+    """A running engine with the bundled model, shared by all tests that do not change it."""
     with EngineProcess(tmp_path_factory.mktemp("engine") / "models") as engine:
         yield engine
 
 
 @pytest.fixture
 def own_engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    """A running engine of the test's own, to be damaged or filled."""
+    """A running engine with the bundled model, for one test that may change or damage it."""
     with EngineProcess(tmp_path / "models") as engine:
         yield engine

@@ -18,7 +18,7 @@ START_SECONDS = 20.0
 
 
 class EngineProcess:
-    """``with EngineProcess(models_dir) as engine``: an engine on a free port."""
+    """An engine on a free port: ``with EngineProcess(models_dir) as engine``."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class EngineProcess:
                 self._command,
                 cwd=ROOT,
                 env=self._env,
-                stdin=subprocess.PIPE,  # held open: the engine ends when it closes
+                stdin=subprocess.PIPE,  # stays open: the engine ends when it is closed
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
@@ -73,7 +73,7 @@ class EngineProcess:
 
     @property
     def log(self) -> str:
-        """What the engine and its runners have logged so far."""
+        """The log of the engine and its runners so far."""
         return self.log_path.read_text("utf-8", "replace")
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -86,12 +86,12 @@ class EngineProcess:
         return self.request("POST", path, json=body, **options)
 
     def runner_pids(self) -> list[int]:
-        """The process ids of the loaded models' runners (Linux)."""
+        """Return the process ids of the runners; on Linux only."""
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            except OSError:  # it ended meanwhile
+            except OSError:  # the process has ended meanwhile
                 continue
             if int(parent) == self.pid and state != "Z":
                 found.append(int(stat.parent.name))

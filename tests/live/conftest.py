@@ -1,4 +1,4 @@
-"""The real engine and the real backend, one of each for a module's tests."""
+"""The real engine and the real backend as processes; the tests of a module share them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory, engine: EngineProcess) -> Iterator[BackendProcess]:
-    """A backend that has found the engine, and knows its models folder."""
+    """A backend that uses the engine as its Ollama, and knows its models folder."""
     data_dir = tmp_path_factory.mktemp("live") / "data"
     environ = {"OLLAMA_MODELS": str(engine.models_dir), "BACKEND_MAX_UPLOAD": "200000000"}
     flags = ("--ollama", "auto", "--enable", "ollama")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class BackendProcess:
-    """``with BackendProcess(data_dir, ollama_url) as backend``: `backend_server.py` on a free port."""
+    """`backend_server.py` on a free port: ``with BackendProcess(data_dir, ollama_url) as backend``."""
 
     def __init__(self, data_dir: Path, ollama_url: str, flags: tuple[str, ...] = (), **env: str) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)

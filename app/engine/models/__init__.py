@@ -1,4 +1,4 @@
-"""The installed models: their manifests and blobs on disk, and what those say about a model.
+"""The installed models: their manifests and blobs on disk, and their descriptions.
 
-:class:`~app.engine.models.store.ModelStore` is the models folder; the other modules read and fill it.
+:class:`~app.engine.models.store.ModelStore` is the models folder; the other modules read it and write to it.
 """

@@ -1,4 +1,4 @@
-"""``POST /api/create``: a model from another one, or from uploaded GGUF files."""
+"""``POST /api/create``: create a model from another model, or from uploaded GGUF files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SUCCESS = {"status": "success"}
 
 
 class CreateError(ValueError):
-    """Why a model cannot be made, in Ollama's words."""
+    """The model cannot be created; the text is Ollama's message."""
 
 
 def config_blob(store: ModelStore, header: gguf.Header, layers: Sequence[Layer], parent: str = "") -> Layer:
-    """Keep the config of a model made of *layers*."""
+    """Store the config blob of a model that has these *layers*."""
     config = details.weights_config(header) | {
         "architecture": "amd64",
         "os": "linux",
@@ -53,9 +53,9 @@ def check_files(files: Object) -> None:
 
 
 def create(store: ModelStore, name: ModelName, origin: ModelName | None, body: Object) -> Iterator[Object]:
-    """Make the model *name*; yield the progress lines.
+    """Create the model *name*; yield the progress lines.
 
-    :raises CreateError: when it cannot be made
+    :raises CreateError: when the model cannot be created
     """
     source = store.find(origin) if origin else None
     if origin and source is None:
@@ -75,7 +75,7 @@ def create(store: ModelStore, name: ModelName, origin: ModelName | None, body: O
         yield {"status": f"{'using existing' if known else 'creating new'} layer {layer.digest}"}
     manifest = Manifest.build(_config(store, layers, parent), layers)
     former = store.find(name)
-    with store.pinned(manifest):
+    with store.pinned(manifest):  # another delete or pull must not remove its blobs meanwhile
         yield {"status": "writing manifest"}
         store.write(name, manifest)
     if former is not None:
@@ -120,7 +120,7 @@ def _speaks_chatml(store: ModelStore, weights: Layer) -> bool:
 
 
 def _changed(store: ModelStore, layers: list[Layer], body: Object) -> list[Layer]:
-    """Put the layers that *body* asks for into *layers*, and return all of them but the weights."""
+    """Replace the layers that *body* sets in *layers*, and return all layers but the weights."""
     for kind in _TEXTS:
         if text := body.get(kind):
             _replace(layers, store.add_text(kind, str(text)))

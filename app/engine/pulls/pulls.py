@@ -1,4 +1,4 @@
-"""``POST /api/pull``: transfers that clients share, join and leave."""
+"""``POST /api/pull``: starts downloads, and lets clients share them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOCK_POLL_SECONDS = 0.05
 
 
 class Pulls:
-    """The pulls under way, one for each model."""
+    """The running pulls, one for each model."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
@@ -37,9 +37,11 @@ class Pulls:
         self._lock = threading.Lock()
 
     def pull(self, name: ModelName, *, insecure: bool, gone: Callable[[], bool]) -> Iterator[Object]:
-        """Yield the progress of a pull that goes on while any client follows it.
+        """Pull *name*, or join its running pull; yield the progress lines.
 
-        :raises PullError: when it failed
+        The pull is cancelled when its last client stops reading them, or *gone* says that it disconnected.
+
+        :raises PullError: when the pull failed
         """
         transfer = self._join(name, insecure=insecure)
         try:
@@ -48,7 +50,7 @@ class Pulls:
             self._leave(name, transfer)
 
     def stop(self) -> None:
-        """Cancel everything; what has arrived stays."""
+        """Cancel all pulls; the bytes that were downloaded stay on the disk."""
         with self._lock:
             for transfer in self._transfers.values():
                 transfer.cancel()
@@ -73,7 +75,7 @@ class Pulls:
                 log.info("stopped: nobody follows the pull of %s", name)
 
     def _run(self, name: ModelName, insecure: bool, transfer: Transfer) -> None:
-        from app.engine.pulls import registry  # here: requests is slow to import and seldom needed
+        from app.engine.pulls import registry  # here, because requests is slow to import and seldom needed
 
         source = registry.Registry(name, insecure=insecure)
         transfer.interrupt = source.interrupt
@@ -125,7 +127,7 @@ class Pulls:
             raise PullError(f"write {self._store.root}: no space left on device")
 
     def _bring(self, source: Registry, layer: Layer, transfer: Transfer) -> bool:
-        """Fetch *layer* unless it is here; say whether it was fetched."""
+        """Fetch *layer* unless it is on the disk; return whether it was fetched."""
         partial = self._store.partial_path(layer.digest)
 
         def grew(length: int) -> None:
@@ -139,10 +141,13 @@ class Pulls:
         return True
 
     def _verify(self, layer: Layer, transfer: Transfer) -> None:
-        """Take a fetched *layer* into the store if it is what the manifest says."""
+        """Check the digest of a fetched *layer*, and move it into the store.
+
+        :raises PullError: when the digest is another one; the bytes are deleted
+        """
         partial = self._store.partial_path(layer.digest)
         with self._alone(partial, transfer):
-            if self._store.has_blob(layer):  # another pull has brought it meanwhile
+            if self._store.has_blob(layer):  # another pull has fetched it meanwhile
                 return
             actual = file_digest(partial)
             if actual != layer.digest:
@@ -154,9 +159,9 @@ class Pulls:
 
     @contextmanager
     def _alone(self, partial: Path, transfer: Transfer) -> Iterator[None]:
-        """Lock *partial* against the other transfers, of this process and of others.
+        """Hold the lock of *partial*: no other transfer of this or another process writes the file meanwhile.
 
-        :raises CancelledError: when the transfer is cancelled while it waits
+        :raises CancelledError: when the transfer is cancelled while it waits for the lock
         """
         lock = FileLock(f"{partial}.lock")
         while True:
@@ -174,12 +179,12 @@ class Pulls:
 
 
 def _distinct(manifest: Manifest) -> list[Layer]:
-    """List the blobs in the order of a pull, each once."""
+    """List the blobs in the order of a pull, without repetitions."""
     return list({blob.digest: blob for blob in manifest.blobs}.values())
 
 
 def _progress(layer: Layer, completed: int) -> Object:
-    """Build a progress line; Go leaves zeros out."""
+    """Build a progress line; zeros are left out, as Go does."""
     line: Object = {"status": f"pulling {layer.digest[7:19]}", "digest": layer.digest}
     numbers = {"total": layer.size, "completed": completed}
     return line | {key: number for key, number in numbers.items() if number}

@@ -1,7 +1,7 @@
-"""The registry protocol: fetch a manifest, fetch a blob, go on where an earlier try ended.
+"""The registry protocol: fetch a manifest, fetch a blob, resume a blob that was fetched in part.
 
 ``GET /v2/<namespace>/<model>/manifests/<tag>`` and ``GET /v2/<namespace>/<model>/blobs/<digest>``;
-the second redirects to wherever the registry keeps its blobs. Failures read as Ollama's do.
+the second may redirect to another server. The messages of failures are Ollama's.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from app.model_name import ModelName
 
 TRIES = 6
-_BACKOFF_SECONDS = 0.1  # doubled after each try; without progress they take 6 s in all
+_BACKOFF_SECONDS = 0.1  # doubled after each try; all waits together take 6 s
 _TIMEOUT = (10.0, 30.0)  # seconds: to connect, and between two reads
 _READ_BYTES = 1 << 18
 _MAX_MANIFEST = 4 << 20
 
 
 class CutError(Exception):
-    """A transfer that broke off and may be tried again."""
+    """The transfer broke off; another try may succeed."""
 
 
 class Registry:
-    """The registry that a model's name points to."""
+    """The registry of one model."""
 
     def __init__(self, name: ModelName, *, insecure: bool) -> None:
         scheme = "http" if insecure else "https"
@@ -51,10 +51,10 @@ class Registry:
         self._response: requests.Response | None = None
 
     def interrupt(self) -> None:
-        """End a read that is waiting, from another thread."""
+        """End a read that another thread waits for."""
         response = self._response
         if response is not None:
-            with suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+            with suppress(OSError, ValueError, RuntimeError):  # the response has ended meanwhile
                 response.raw.shutdown()
 
     def close(self) -> None:
@@ -62,9 +62,9 @@ class Registry:
         self._session.close()
 
     def manifest(self) -> Manifest:
-        """Fetch and check the manifest.
+        """Fetch the manifest.
 
-        :raises PullError: when there is none to be had
+        :raises PullError: when the registry has none, sends a corrupt one, or cannot be reached
         """
         url = f"{self._url}/manifests/{self._tag}"
         try:
@@ -85,9 +85,9 @@ class Registry:
     def fetch(
         self, layer: Layer, partial: Path, cancelled: threading.Event, grew: Callable[[int], None]
     ) -> None:
-        """Fetch *layer* into *partial*, going on where it ends; tell *grew* its length.
+        """Append the missing bytes of *layer* to *partial*; call *grew* with each new length of the file.
 
-        :raises PullError: when the registry refuses, or breaks off time and again
+        :raises PullError: when the registry refuses, or breaks off TRIES times without a new byte
         :raises CancelledError: when *cancelled* is set
         """
         failures, length = 0, _length(partial)
@@ -114,7 +114,7 @@ class Registry:
                 raise PullError(f"{layer.digest} is shorter than its manifest says")
             _check_blob(response)
             resumed = response.status_code == requests.codes.partial_content
-            with partial.open("ab" if resumed else "wb") as file:  # no Range: from the start
+            with partial.open("ab" if resumed else "wb") as file:  # 200: the registry ignored Range
                 length = file.tell()
                 while chunk := response.raw.read1(_READ_BYTES):
                     if cancelled.is_set():
@@ -139,7 +139,7 @@ def _length(partial: Path) -> int:
 
 
 def _check_blob(response: requests.Response) -> None:
-    """Raise for a failure: PullError for a final one, CutError where another try may help."""
+    """Raise PullError for a final failure, CutError where another try may succeed."""
     if response.ok:
         return
     if response.status_code == requests.codes.not_found:
@@ -153,7 +153,7 @@ def _check_blob(response: requests.Response) -> None:
 
 @contextmanager
 def _cuts() -> Iterator[None]:
-    """Turn what a broken connection raises into a CutError."""
+    """Turn the exceptions of a broken connection into CutError."""
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
@@ -163,7 +163,7 @@ def _cuts() -> Iterator[None]:
 def _write(file: Any, chunk: bytes) -> None:
     try:
         file.write(chunk)
-        file.flush()  # a full disk shows here, and the length on disk is true
+        file.flush()  # so that a full disk raises here, and the file has the length that is reported
     except OSError as exc:
         if exc.errno == errno.ENOSPC:
             raise PullError(f"write {file.name}: no space left on device") from exc
@@ -171,7 +171,7 @@ def _write(file: Any, chunk: bytes) -> None:
 
 
 def reason(exc: BaseException) -> str:
-    """Say what went wrong on the network in the words of Go's net package."""
+    """Return the message of Go's net package for a failure of the network."""
     for cause in _causes(exc):
         if isinstance(cause, urllib3.exceptions.NameResolutionError):
             host = getattr(cause.conn, "host", "")
@@ -183,7 +183,7 @@ def reason(exc: BaseException) -> str:
         if isinstance(cause, ssl.SSLError):
             return "tls: first record does not look like a TLS handshake"
         if isinstance(cause, urllib3.exceptions.NewConnectionError):
-            continue  # a kind of TimeoutError, but its cause says more
+            continue  # a subclass of TimeoutError; its cause says what happened
         if isinstance(cause, (socket.timeout, urllib3.exceptions.TimeoutError)):
             return "i/o timeout"
     return "unexpected EOF"

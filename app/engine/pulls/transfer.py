@@ -1,4 +1,4 @@
-"""A pull as its clients see it: the progress lines that they share, and its failures."""
+"""A running pull: the progress lines that its clients share, and its failures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _TICK_SECONDS = 0.06
 
 
 class PullError(Exception):
-    """Why a pull failed, in Ollama's words."""
+    """The pull failed; the text is Ollama's message."""
 
 
 class CancelledError(Exception):
-    """Nobody waits for the transfer any more."""
+    """The transfer was cancelled: its last client disconnected, or the engine stops."""
 
 
 class Transfer:
-    """The download of one model, and the lines that its clients are sent."""
+    """The download of one model, and the progress lines for its clients."""
 
     def __init__(self) -> None:
         self.lines: list[Object] = []
@@ -35,14 +35,14 @@ class Transfer:
         self.changed = threading.Condition()
 
     def say(self, line: Object) -> None:
-        """Add a *line* for every client, those who come later too."""
+        """Add a *line*; clients that join later get it too."""
         with self.changed:
             self.progress = {}
             self.lines.append(line)
             self.changed.notify_all()
 
     def cancel(self) -> None:
-        """Ask the transfer to stop, also where it waits for the network."""
+        """Stop the transfer, also while it waits for the network."""
         self.cancelled.set()
         self.interrupt()
 
@@ -53,7 +53,7 @@ class Transfer:
             self.changed.notify_all()
 
     def follow(self, gone: Callable[[], bool]) -> Iterator[Object]:
-        """Yield the lines, and every 60 ms how far the present layer is.
+        """Yield the lines so far and to come, and the progress of the present layer every 60 ms.
 
         :raises PullError: when the pull failed
         """

@@ -1,4 +1,4 @@
-"""What clients ask the engine: Ollama's own ``/api/*``, and OpenAI's ``/v1/*`` as Ollama answers it.
+"""The routes: Ollama's own ``/api/*``, and OpenAI's ``/v1/*`` as Ollama answers them.
 
-Each ``*_routes(services)`` makes the blueprint of one group of routes.
+Each ``*_routes(services)`` builds the blueprint of one group of routes.
 """

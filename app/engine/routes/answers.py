@@ -1,4 +1,4 @@
-"""Translate the runner's event stream into Ollama's native answers."""
+"""Translate the runner's event stream into the lines of Ollama's ``/api/chat`` and ``/api/generate``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Metrics:
     load_duration: int = 0
 
     def final(self, finish_reason: str, timings: Object) -> Object:
-        """Build the end of the last line out of the runner's *timings* (milliseconds)."""
+        """Return the last line's fields, from the runner's *timings* in milliseconds."""
         return {
             "done": True,
             "done_reason": "length" if finish_reason == "length" else "stop",
@@ -49,7 +49,10 @@ def events(parts: Iterable[bytes]) -> Iterator[Object]:
 
 
 def native_parts(parts: Iterable[bytes], metrics: Metrics) -> Iterator[Object]:
-    """Yield ``content`` and ``thinking`` as they come, tool calls once they are whole."""
+    """Yield ``content`` and ``thinking`` as they come, and the tool calls at the end, when they are complete.
+
+    The fields under ``end`` go to the top level of the line; those of the last part say that it is done.
+    """
     finish_reason = ""
     timings: Object = {}
     calls: dict[int, Object] = {}
@@ -82,7 +85,7 @@ def _part(delta: Object, logprobs: list[Any]) -> Object:
 
 
 def _collect(calls: dict[int, Object], deltas: list[Any]) -> None:
-    """Join the pieces in which the runner sends a tool call."""
+    """Append the *deltas* of tool calls to *calls*: the runner sends a call in several pieces."""
     for delta in deltas:
         call = calls.setdefault(delta.get("index", 0), {"function": {"name": "", "arguments": ""}})
         call["id"] = delta.get("id") or call.get("id", "")
@@ -91,7 +94,7 @@ def _collect(calls: dict[int, Object], deltas: list[Any]) -> None:
 
 
 def upstream_message(status: int, body: bytes) -> str:
-    """Return the message of a runner's error: its JSON text, as Ollama does, or the sentence of a 501."""
+    """Return the message of a runner's error: its JSON text, as Ollama does; of a 501, the sentence in it."""
     text = body.decode("utf-8", "replace")
     if status != _NOT_IMPLEMENTED:
         return text

@@ -1,4 +1,4 @@
-"""``POST /api/chat`` and ``/api/generate``: answer, or only load or unload the model."""
+"""``POST /api/chat`` and ``/api/generate``; without messages they only load or unload the model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _GENERATE = _SHARED | {
 }
 
 
-# Ollama hands its runner's error on as text (``chat_native_images_unsupported``)
+# Ollama passes its runner's error on as a text (``chat_native_images_unsupported``).
 _NO_IMAGES = (
     '{"error":{"code":400,"message":"Multimodal data provided, but model does not support '
     'multimodal requests.","type":"invalid_request_error"}}'
@@ -86,7 +86,7 @@ def _response(part: Object) -> Object:
 
 
 def _reply(services: Services, body: Object, messages: list[Any], shape: Any) -> Response:
-    """Answer, load or unload, as the *body* asks; *shape* puts a part of the answer into the route's form."""
+    """Answer, load or unload, as *body* asks; *shape* turns a part of the answer into the route's fields."""
     keep_alive = keep_alive_of(body)
     model = wire.find_model(services.store, body.get("model", ""))
     stamp = {"model": body["model"], "created_at": gojson.now()}
@@ -112,7 +112,10 @@ def _reply(services: Services, body: Object, messages: list[Any], shape: Any) ->
 
 
 def keep_alive_of(body: Object) -> float | None:
-    """Read ``keep_alive`` in seconds; raises ApiError, in Go's words."""
+    """Return ``keep_alive`` in seconds; None when *body* has none.
+
+    :raises ApiError: 400, with Go's message
+    """
     if "keep_alive" not in body:
         return None
     try:
@@ -123,9 +126,9 @@ def keep_alive_of(body: Object) -> float | None:
 
 @contextmanager
 def missing_weights(typed: str) -> Iterator[None]:
-    """Answer for a model whose weights are gone as Ollama does (``chat_native_blob_missing``).
+    """Turn a FileNotFoundError of the weights into Ollama's answer (``chat_native_blob_missing``).
 
-    :raises ApiError: 404, instead of FileNotFoundError
+    :raises ApiError: 404
     """
     try:
         yield
@@ -134,13 +137,13 @@ def missing_weights(typed: str) -> Iterator[None]:
 
 
 def check_abilities(store: ModelStore, model: Model, body: Object) -> None:
-    """Refuse, as Ollama does, a request that the model cannot serve.
+    """Check that the model has the capabilities that *body* needs, as Ollama does.
 
-    :raises ApiError: 400
+    :raises ApiError: 400, when it lacks one
     """
     try:
         abilities = details.capabilities(store, model.manifest)
-    except ValueError:  # damaged weights: loading says what is wrong
+    except ValueError:  # the weights are damaged: loading the model raises a better error
         return
     full = model.name.full
     if body.get("tools") and "tools" not in abilities:
@@ -156,7 +159,7 @@ def check_abilities(store: ModelStore, model: Model, body: Object) -> None:
 
 
 def _has_images(body: Object) -> bool:
-    """Look for images in a native body or in the parts of a ``/v1`` message."""
+    """Tell whether a native body, or a message of ``/v1``, has images."""
     messages = [message for message in body.get("messages") or [] if isinstance(message, dict)]
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
@@ -168,7 +171,7 @@ def _has_images(body: Object) -> bool:
 
 
 def lease(services: Services, model: Model, keep_alive: float | None, options: Object) -> Any:
-    """Hold *model* in memory with the context window of the *options*, for as long as the client waits."""
+    """Lease *model*, with the window of *options*, until the block ends or the client disconnects."""
     num_ctx = options.get("num_ctx")
     return services.scheduler.lease(
         model,
@@ -201,7 +204,7 @@ def _runner_body(services: Services, model: Model, messages: list[Any], body: Ob
 def _answer(
     services: Services, model: Model, keep_alive: float | None, options: Object, request: Object
 ) -> Iterator[Object]:
-    """Yield the parts of the runner's answer in the native form."""
+    """Send *request* to the model's runner; yield its answer as :func:`native_parts` does."""
     metrics, gone = Metrics(), wire.client_gone()
     leased = lease(services, model, keep_alive, options)
     with missing_weights(str(model.name)), leased as loaded:
@@ -213,7 +216,7 @@ def _answer(
 
 
 def _check(answer: Answer) -> None:
-    """Raise ApiError with the runner's message when it refuses, as Ollama does."""
+    """Raise ApiError with the runner's status and message, as Ollama does, when the runner refuses."""
     if answer.status >= 400:
         raise ApiError(answer.status, upstream_message(answer.status, answer.read()))
 
@@ -225,7 +228,7 @@ def _shaped(parts: Iterator[Object], typed: str, shape: Any) -> Iterator[Object]
 
 
 def _stream(lines: Iterator[Object]) -> Response:
-    """Stream *lines*; the first is awaited, so that a failure before it keeps its status."""
+    """Stream *lines*; wait for the first line, so that a failure before it has its own status."""
     first = next(lines)
 
     def rest() -> Iterator[Object]:
@@ -241,7 +244,7 @@ def _stream(lines: Iterator[Object]) -> Response:
 
 
 def _joined(lines: list[Object], shape: Any) -> Object:
-    """Put the lines of a stream together into the one answer of ``stream: false``."""
+    """Join the *lines* of a stream into the one answer of ``stream: false``."""
     last = lines[-1]
     if logprobs := [entry for line in lines for entry in line.get("logprobs", [])]:
         last = last | {"logprobs": logprobs}

@@ -1,4 +1,4 @@
-"""Translate a native request (``POST /api/chat``, ``/api/generate``) into one for the runner's ``/v1``."""
+"""Translate requests of ``POST /api/chat`` and ``/api/generate`` into requests to the runner's ``/v1``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.engine.gojson import Object
     from app.engine.models.store import Model, ModelStore
 
-# Ollama's options: the runner's word, and the type that Ollama's message names
+# By Ollama's option: the runner's name for it, and the type that Ollama's error names.
 _OPTIONS = {
     "num_predict": ("max_tokens", "integer"),
     "num_keep": ("n_keep", "integer"),
@@ -30,7 +30,7 @@ _OPTIONS = {
     "presence_penalty": ("presence_penalty", "float32"),
     "frequency_penalty": ("frequency_penalty", "float32"),
     "stop": ("stop", "array"),
-    "num_ctx": ("", "integer"),  # decided when the model is loaded
+    "num_ctx": ("", "integer"),  # not sent: the window is set when the model is loaded
 }
 _DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -42,7 +42,10 @@ _IMAGE_MARKS = {b"\xff\xd8": "jpeg", b"RIFF": "webp"}
 
 
 def check_options(options: Object) -> None:
-    """Raise ApiError for an option of a wrong type: 500, as Ollama has it."""
+    """Check the types of the options.
+
+    :raises ApiError: 500, as Ollama does
+    """
     for key, value in options.items():
         _, kind = _OPTIONS.get(key, ("", ""))
         if kind and (isinstance(value, bool) or not isinstance(value, _TYPES[kind])):
@@ -50,7 +53,10 @@ def check_options(options: Object) -> None:
 
 
 def check_messages(messages: list[Any]) -> None:
-    """Raise ApiError for messages whose parts are of another type than Go's struct has."""
+    """Check that the fields of the messages have the types of Ollama's Go structs.
+
+    :raises ApiError: 400, with Go's message
+    """
     for message in messages:
         _check_object(message, "ChatRequest.messages", "api.Message")
         for key in ("role", "content"):
@@ -75,7 +81,7 @@ def _wrong_type(value: Any, where: str, kind: str) -> ApiError:
 
 
 def sampling(parameters: Object, options: Object) -> Object:
-    """Merge Ollama's defaults, the model's *parameters* and the request's *options*."""
+    """Return the sampling fields for the runner: *options* go before *parameters*, then Ollama's defaults."""
     found = translated(_DEFAULTS | parameters | options, tuple(_OPTIONS))
     if found.get("max_tokens", 0) <= 0:  # -1: no limit
         found.pop("max_tokens", None)
@@ -83,7 +89,7 @@ def sampling(parameters: Object, options: Object) -> Object:
 
 
 def translated(options: Object, keys: tuple[str, ...]) -> Object:
-    """Take the *options* of these *keys* in the runner's words."""
+    """Return the *options* with these *keys*, by the runner's names."""
     words = {key: _OPTIONS[key][0] for key in keys}
     return {word: options[key] for key, word in words.items() if word and key in options}
 
@@ -91,7 +97,7 @@ def translated(options: Object, keys: tuple[str, ...]) -> Object:
 def response_format(value: Any) -> Object:
     """Translate ``format``.
 
-    :raises ApiError: 500, in Ollama's words
+    :raises ApiError: 500, with Ollama's message
     """
     if value in (None, ""):
         return {}
@@ -105,7 +111,7 @@ def response_format(value: Any) -> Object:
 
 
 def with_system(store: ModelStore, model: Model, messages: list[Any]) -> list[Any]:
-    """Put the model's own messages and system prompt before the conversation, as Ollama does."""
+    """Put the model's own messages and system prompt before *messages*, as Ollama does."""
     messages = [*details.messages_of(store, model.manifest), *messages]
     system = store.read_text(model.manifest.layer("system"))
     if system and messages and messages[0].get("role") != "system":
@@ -154,7 +160,7 @@ def _image_kind(encoded: str) -> str:
 def _openai_call(call: Object) -> Object:
     function = call.get("function") or {}
     arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):  # Ollama's decoder wants an object here
+    if isinstance(arguments, str):  # Ollama's decoder accepts only an object
         raise ApiError(400, "Value looks like object, but can't find closing '}' symbol")
     return {
         "id": call.get("id", ""),
@@ -164,7 +170,7 @@ def _openai_call(call: Object) -> Object:
 
 
 def native_call(index: int, call: Object) -> Object:
-    """Translate a tool call of the runner; its arguments are an object natively."""
+    """Translate a tool call of the runner: its arguments, a JSON text, become an object."""
     function = call.get("function") or {}
     try:
         arguments = json.loads(function.get("arguments") or "{}")

@@ -1,4 +1,4 @@
-"""Embeddings: ``POST /api/embed``, its old form ``/api/embeddings``, and what ``/v1`` needs of them."""
+"""Embeddings: ``POST /api/embed``, the older ``/api/embeddings``, and the answer of ``/v1/embeddings``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EMBEDDINGS = _SHARED | {"prompt": Field("string")}
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """The vectors of some texts, in their order; durations in nanoseconds."""
+    """The vectors in the order of their texts; durations are in nanoseconds."""
 
     vectors: list[list[float]]
     prompt_tokens: int
@@ -68,14 +68,14 @@ def embed_routes(services: Services) -> Blueprint:
         except ApiError as exc:
             if exc.status < 500:
                 raise
-            raise ApiError(500, exc.message) from exc  # as Ollama has it (``embeddings_legacy``)
+            raise ApiError(500, exc.message) from exc  # Ollama has no 501 here (``embeddings_legacy``)
         return wire.json_response({"embedding": found.vectors[0] if found.vectors else []})
 
     return blp
 
 
 def texts_of(value: Any) -> list[str]:
-    """Read ``input``: a text or a list of texts; an empty text is none.
+    """Return the texts of ``input``, which is a text or a list of texts; an empty text counts as none.
 
     :raises ApiError: 400
     """
@@ -88,9 +88,9 @@ def texts_of(value: Any) -> list[str]:
 
 
 def embeddings(services: Services, body: Object, texts: list[str], *, normalized: bool = True) -> Embeddings:
-    """Load the model that *body* names and let it read *texts*.
+    """Load the model that *body* names, and return the vectors of *texts*.
 
-    :raises ApiError: 404, or what the runner says
+    :raises ApiError: 404 for an unknown model, or the runner's status and message
     """
     started = time.perf_counter_ns()
     model = _find(services.store, str(body.get("model") or ""))
@@ -116,7 +116,7 @@ def embeddings(services: Services, body: Object, texts: list[str], *, normalized
 
 
 def _find(store: ModelStore, typed: str) -> Any:
-    """Find the model; embeddings have a wording of their own (``embed_unknown``)."""
+    """Find the model; for embeddings, Ollama's 404 has another text (``embed_unknown``)."""
     try:
         return wire.find_model(store, typed)
     except ApiError as exc:
@@ -136,11 +136,14 @@ def _ask(services: Services, runner: Runner, path: str, request: Object) -> Any:
 def _fitted(
     ask: Callable[[str, Object], Any], texts: list[str], limit: int, *, truncate: bool
 ) -> list[str | list[int]]:
-    """Cut the texts that are longer than the model's window, or refuse them."""
+    """Cut texts that are longer than the window; a text that was cut becomes a list of tokens.
+
+    :raises ApiError: 400, for a text that is too long and must not be cut
+    """
     fitted: list[str | list[int]] = []
     for text in texts:
         fitted.append(text)
-        if len(text.encode("utf-8", "replace")) < limit - 2:  # a token is a byte at least, and two marks
+        if len(text.encode("utf-8", "replace")) < limit - 2:  # a token has a byte or more; 2 are special
             continue
         tokens = ask("/tokenize", {"content": text, "add_special": True})["tokens"]
         if len(tokens) > limit and not truncate:

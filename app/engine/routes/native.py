@@ -1,4 +1,4 @@
-"""Ollama's own routes about models: version, tags, show, ps, pull, copy, delete, create, blobs."""
+"""Ollama's own routes for models: version, status, tags, ps, show, delete, copy, blobs, pull, create."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CREATE = _NAMES | {
 
 
 def native_routes(services: Services) -> Blueprint:
-    """Build the routes; each is the name of Ollama's own."""
+    """Build the routes."""
     blp = Blueprint("native", __name__)
     _add_reading(blp, services)
     _add_writing(blp, services)
@@ -150,14 +150,14 @@ def _add_arriving(blp: Blueprint, services: Services) -> None:
         origin = wire.parse_name(body["from"]) if body.get("from") else None
         known = services.store.find(origin) if origin else None
         pulled: Iterator[Object] = iter(())
-        if origin and known is None:  # Ollama pulls it first (create_from_unknown)
+        if origin and known is None:  # Ollama pulls the model of `from` first (``create_from_unknown``)
             pulled = services.pulls.pull(origin, insecure=False, gone=wire.client_gone())
         made = create.create(services.store, name, origin, body)
         return _progress(chain((line for line in pulled if line != create.SUCCESS), made), body)
 
 
 def _progress(lines: Iterator[Object], body: Object) -> Response:
-    """Answer with the progress *lines*, or with the last one only when ``stream`` is false."""
+    """Stream the progress *lines*; when ``stream`` is false, answer with the last line only."""
     if body.get("stream", True):
         return wire.ndjson(_until_error(lines))
     last = deque(_until_error(lines), maxlen=1).pop()
@@ -165,7 +165,7 @@ def _progress(lines: Iterator[Object], body: Object) -> Response:
 
 
 def _until_error(lines: Iterator[Object]) -> Iterator[Object]:
-    """Turn a failure into the last line: the status 200 has been sent."""
+    """Yield *lines*; a failure becomes the last line, because the status 200 has been sent."""
     try:
         yield from lines
     except (PullError, create.CreateError) as exc:
@@ -192,7 +192,7 @@ def _tag(store: ModelStore, model: Model) -> Object:
     try:
         header = details.header_of(store, manifest)
         abilities = details.capabilities(store, manifest)
-    except (OSError, ValueError):  # the weights are gone or damaged: it is listed all the same
+    except (OSError, ValueError):  # the weights are gone or damaged: list the model without them
         return entry
     for key in ("context_length", "embedding_length"):
         if value := header.integer(key):
@@ -202,7 +202,7 @@ def _tag(store: ModelStore, model: Model) -> Object:
 
 def _process(store: ModelStore, entry: Loaded) -> Object:
     launch, seconds = entry.launch, entry.expires_at
-    if entry.users:  # its time starts when the last answer is done
+    if entry.users:  # keep_alive starts when its last answer is complete
         seconds = time.time() + entry.keep_alive
     return {
         "name": str(entry.model.name),

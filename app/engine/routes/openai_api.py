@@ -1,4 +1,4 @@
-"""``/v1``: chat completions and completions, passed through to the runner as bytes; embeddings; models."""
+"""``/v1``: chat completions and completions, whose answers are the runner's bytes; embeddings; models."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _entry(name: str, model: Model) -> Object:
 
 
 def _json(value: Object, status: int = 200) -> Response:
-    """Answer as this part of Ollama does: with a line's end and no charset."""
+    """Answer as this part of Ollama does: with a newline at the end, and without a charset."""
     return Response(gojson.line(value), status, content_type=JSON)
 
 
@@ -104,7 +104,7 @@ def _add_errors(blp: Blueprint) -> None:
         return _error(500, "internal error")
 
     @blp.errorhandler(BadBodyError)
-    def bad_body(exc: BadBodyError) -> Response:  # Ollama's own framework answers here
+    def bad_body(exc: BadBodyError) -> Response:  # Ollama's web framework answers these, with a charset
         return wire.json_response(_error_body(400, str(exc)), 400)
 
 
@@ -130,7 +130,7 @@ def _relay(
     path: str,
     translate: Callable[[Services, Model, Object], Object],
 ) -> Response:
-    """Send the *body* to the model's runner and pass its answer on as it comes."""
+    """Send the translated *body* to the model's runner; pass its answer on as it comes."""
     typed = str(body.get("model") or "")
     if not typed:
         raise ApiError(400, "model is required")
@@ -145,7 +145,7 @@ def _relay(
         if not body.get("stream"):
             return Response(rename(upstream.read()), content_type=JSON)
         parts = upstream.parts()
-        first = next(parts, b"")  # a failure before it still has a status of its own
+        first = next(parts, b"")  # wait for it, so that a failure before it has its own status
         response = Response(_stream(first, parts, rename), content_type="text/event-stream")
         response.call_on_close(stack.pop_all().close)
         return response
@@ -158,7 +158,10 @@ def _lease(services: Services, model: Model, typed: str, gone: Callable[[], bool
 
 
 def _renamer(alias: str, typed: str) -> Callable[[bytes], bytes]:
-    """Echo the model's name as the client typed it; inside an answer's text quotes are escaped."""
+    """Return a function that puts the model's name into an answer as the client typed it.
+
+    It replaces bytes: inside the answer's text quotes are escaped, so the text cannot match.
+    """
     old, new = b'"model":' + gojson.dumps(alias), b'"model":' + gojson.dumps(typed)
     return (lambda part: part) if old == new else (lambda part: part.replace(old, new))
 
@@ -175,7 +178,7 @@ def _stream(first: bytes, parts: Iterator[bytes], rename: Callable[[bytes], byte
 
 
 def _last_chunk(first: bytes) -> bytes:
-    """Build the end of a stream whose runner died, as Ollama's: no error, no ``[DONE]``."""
+    """Return the last chunk for a stream whose runner died: like Ollama, no error and no ``[DONE]``."""
     begun = next(events([first]), {})
     return b"data: " + gojson.dumps({
         "id": begun.get("id", "chatcmpl-0"),

@@ -1,4 +1,4 @@
-"""Check ``/v1`` requests as Ollama does, and keep of them what Ollama reads."""
+"""Check ``/v1`` requests as Ollama does, and translate the fields that Ollama uses for the runner."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _EMBEDDINGS = {
 }
 _KEPT = ("seed", "frequency_penalty", "presence_penalty", "stream", "stream_options")
 _MODEL_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep")
-_PART_TYPES = ("text", "image_url", "input_audio")  # also the name of the part's content
+_PART_TYPES = ("text", "image_url", "input_audio")  # a part's content has its type as its key
 
 
 def check_chat(raw: bytes) -> Object:
-    """Decode a chat's body.
+    """Decode the body of a chat.
 
-    :raises BadBodyError: 400, in Ollama's words
+    :raises BadBodyError: with Ollama's message, for a 400
     """
     body = gojson.decode(raw, "ChatCompletionRequest", _CHAT)
     if not body.get("messages"):
@@ -86,12 +86,12 @@ def _check_arguments(call: Any) -> None:
 
 
 def check_completion(raw: bytes) -> Object:
-    """Decode a completion's body; raises as `check_chat`."""
+    """Decode the body of a completion; raises as `check_chat`."""
     return gojson.decode(raw, "CompletionRequest", _COMPLETION)
 
 
 def check_embeddings(raw: bytes) -> Object:
-    """Decode an embedding's body; raises as `check_chat`."""
+    """Decode the body of a request for embeddings; raises as `check_chat`."""
     body = gojson.decode(raw, "EmbedRequest", _EMBEDDINGS)
     if not body.get("input"):
         raise BadBodyError("invalid input")
@@ -99,7 +99,7 @@ def check_embeddings(raw: bytes) -> Object:
 
 
 def chat(services: Services, model: Model, body: Object) -> Object:
-    """Build the runner's body of a chat out of the fields that Ollama honours."""
+    """Build the runner's body for a chat, from the fields that Ollama uses."""
     effort = body.get("reasoning_effort", "none")
     asked = body | {"think": effort != "none"}
     check_abilities(services.store, model, asked)
@@ -117,12 +117,12 @@ def chat(services: Services, model: Model, body: Object) -> Object:
 
 
 def completion(services: Services, model: Model, body: Object) -> Object:
-    """Build the runner's body of a completion."""
+    """Build the runner's body for a completion."""
     return _sampling(services, model, body) | {"prompt": body.get("prompt", "")}
 
 
 def _sampling(services: Services, model: Model, body: Object) -> Object:
-    """Return the sampling options; Ollama sets temperature and top_p to 1.0 where they are absent."""
+    """Return the sampling fields; temperature and top_p are 1.0 by default, as in Ollama."""
     own = details.parameters_of(services.store, model.manifest)
     sent: Object = conversation.translated(own, _MODEL_OPTIONS)
     sent |= {"temperature": body.get("temperature", 1.0), "top_p": body.get("top_p", 1.0)}

@@ -1,4 +1,4 @@
-"""Requests read and answers written as Ollama does, for every route."""
+"""Read requests and write answers as Ollama does; used by every route."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NDJSON = "application/x-ndjson"
 
 @dataclass(frozen=True)
 class Services:
-    """The objects that the views work with; an application has one of each."""
+    """The objects that the views use; an application has one of each."""
 
     store: ModelStore
     scheduler: Scheduler
@@ -35,7 +35,7 @@ class Services:
 
 
 class ApiError(Exception):
-    """A failure to answer with: a status and Ollama's sentence."""
+    """A failure that is answered with *status* and Ollama's *message*."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -49,21 +49,21 @@ def json_response(value: object, status: int = 200, content_type: str = JSON_UTF
 
 
 def empty_response(status: int = 200) -> Response:
-    """Answer without a body, hence without a content type."""
+    """Answer without a body and without a content type."""
     response = Response(status=status)
     del response.headers["Content-Type"]
     return response
 
 
 def ndjson(lines: Iterable[Object]) -> Response:
-    """Stream *lines*, each as soon as it is there."""
+    """Stream *lines* as NDJSON, each as soon as it comes."""
     return Response((gojson.line(entry) for entry in lines), content_type=NDJSON)
 
 
 def read_body(struct: str, fields: dict[str, Field]) -> Object:
-    """Decode the request's body as the Go *struct*; ``name`` is the old word for ``model``.
+    """Decode the request's body as the Go *struct*.
 
-    :raises ApiError: 400, in Go's words
+    :raises ApiError: 400, with Go's message
     """
     raw = request.get_data(cache=False)
     if not raw:
@@ -76,7 +76,7 @@ def read_body(struct: str, fields: dict[str, Field]) -> Object:
 
 
 def model_of(body: Object) -> str:
-    """Read ``model``, or ``name``, its old word."""
+    """Return ``model``, or ``name``, its older name; empty when *body* has neither."""
     return str(body.get("model") or body.get("name") or "")
 
 
@@ -94,7 +94,7 @@ def parse_name(text: str, message: str = "invalid model name") -> ModelName:
 def find_model(store: ModelStore, text: str) -> Model:
     """Find an installed model for a request that runs it.
 
-    :raises ApiError: 404, the name as typed (``chat_native_unknown``)
+    :raises ApiError: 404 with the name as the client typed it (``chat_native_unknown``)
     """
     missing = ApiError(404, f"model '{text}' not found")
     if not text:
@@ -106,6 +106,6 @@ def find_model(store: ModelStore, text: str) -> Model:
 
 
 def client_gone() -> Callable[[], bool]:
-    """Return a function that says whether this request's client has left."""
+    """Return a function that tells whether this request's client has disconnected."""
     gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     return gone

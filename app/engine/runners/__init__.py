@@ -1,4 +1,4 @@
-"""The loaded models: one llama.cpp process for each, started, shared out, watched and ended here.
+"""The loaded models: one llama.cpp process for each; starts, shares and stops these processes.
 
-:mod:`~app.engine.runners.runner` is the process itself: it imports nothing else of this package.
+:mod:`~app.engine.runners.runner` is the process itself; it imports nothing of ``app``, to stay small.
 """

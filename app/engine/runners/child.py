@@ -1,4 +1,4 @@
-"""The engine's side of a runner: start the child process, tell whether it lives, end it."""
+"""The engine's side of a runner: start the child process, check that it runs, stop it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[3]
 _STOP_SECONDS = 3.0
 _EXIT_SECONDS = 0.5
-# Rounds that an OpenMP thread spins while it waits. With the default, two runners on the same cores take
-# the time from each other (measured: 2 to 15 tokens/s each instead of 45); one alone is as fast with this.
+# How often an OpenMP thread polls before it sleeps. With the default, two runners on the same cores take CPU
+# time from each other (measured: 2 to 15 tokens/s each instead of 45). One runner alone is as fast with 500.
 _SPINS = "500"
 
 
 class LoadError(RuntimeError):
-    """A model that could not be loaded, with a sentence for the client."""
+    """The model cannot be loaded; the text is a message for the client."""
 
 
 class Runner:
@@ -48,12 +48,12 @@ class Runner:
         return self._process.poll() is None
 
     def wait_for_exit(self) -> None:
-        """Wait a moment for the end of a child whose connection broke, so that `alive` tells the truth."""
+        """Wait up to half a second for the child's end after its connection broke; `alive` is then right."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_SECONDS)
 
     def stop(self) -> None:
-        """End the child: first by closing its stdin, then by force."""
+        """Stop the child: close its stdin, and kill it if it does not end within three seconds."""
         _close(self._process)
         try:
             self._process.wait(_STOP_SECONDS)
@@ -65,7 +65,8 @@ class Runner:
 def start(order: Object) -> Runner:
     """Start a runner and wait until its model is loaded.
 
-    :raises LoadError: when it cannot be loaded
+    :param order: as :meth:`~app.engine.runners.launch.Launch.order` returns it
+    :raises LoadError: when the model cannot be loaded
     """
     api_key = secrets.token_hex(16)
     process = subprocess.Popen(
@@ -85,7 +86,7 @@ def start(order: Object) -> Runner:
 
 
 def _ask(process: subprocess.Popen[bytes], order: Object) -> Object:
-    """Send the *order* and read the one line that answers it; empty when the child died."""
+    """Send the *order* and read the child's answer, one line; empty when the child died."""
     assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
     try:
@@ -109,7 +110,7 @@ def _unexplained(code: int | None) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return the child's environment: this package is found wherever the engine was started."""
+    """Return the child's environment, in which ``app`` can be imported from any working directory."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

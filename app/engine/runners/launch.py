@@ -1,4 +1,4 @@
-"""How a model is started: its files, its context window, how many answers at once."""
+"""The parameters of a runner: the model's files, its context window, the number of parallel answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 4096
 DEFAULT_PARALLEL = 4
-_MAX_CACHE_BYTES = 2 << 30  # fewer answers at once rather than more memory than this
+_MAX_CACHE_BYTES = 2 << 30  # a larger cache would be needed: then fewer parallel answers
 
-# What llama.cpp's built-in templates hold, by which one is chosen for weights without a template of their own
+# A text in Ollama's template -> llama.cpp's built-in template, for weights without a chat template.
 _TEMPLATES = {
     "<|start_header_id|>": "llama3",
     "<start_of_turn>": "gemma",
@@ -32,7 +32,7 @@ _TEMPLATES = {
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a runner is to load; *size* is the memory that it takes, in bytes."""
+    """The parameters of a runner; *size* is an estimate of its memory in bytes."""
 
     path: Path
     projector: Path | None
@@ -43,7 +43,7 @@ class Launch:
     size: int
 
     def order(self, alias: str) -> Object:
-        """Build the line that the runner reads."""
+        """Return the order for the runner, which names the model *alias* in its answers."""
         return {
             "path": str(self.path),
             "projector": str(self.projector or ""),
@@ -56,10 +56,10 @@ class Launch:
 
 
 def plan(store: ModelStore, model: Model, num_ctx: int | None = None) -> Launch:
-    """Work out how *model* is started.
+    """Return the parameters for a runner of *model*.
 
-    :raises FileNotFoundError: when its weights are gone
-    :raises LoadError: when they are damaged, in Ollama's words
+    :raises FileNotFoundError: when the weights are gone
+    :raises LoadError: when the weights are damaged, or the engine cannot run them
     """
     manifest = model.manifest
     try:
@@ -86,7 +86,7 @@ def plan(store: ModelStore, model: Model, num_ctx: int | None = None) -> Launch:
 
 
 def _context(header: gguf.Header, parameters: Object, num_ctx: int | None) -> int:
-    """Choose the window: as asked, else the model's, else the environment's."""
+    """Choose the window: *num_ctx*, the model's or OLLAMA_CONTEXT_LENGTH; at most the trained length."""
     asked = num_ctx or parameters.get("num_ctx") or _environment("OLLAMA_CONTEXT_LENGTH")
     wanted = asked if isinstance(asked, int) and asked > 0 else DEFAULT_CONTEXT
     trained = header.integer("context_length")
@@ -94,7 +94,7 @@ def _context(header: gguf.Header, parameters: Object, num_ctx: int | None) -> in
 
 
 def _parallel(header: gguf.Header, context: int) -> int:
-    """Choose how many answers at once: each has a whole window of its own."""
+    """Choose the number of parallel answers; each needs a window of its own in the cache."""
     if wanted := _environment("OLLAMA_NUM_PARALLEL"):
         return wanted
     affordable = _MAX_CACHE_BYTES // max(cache_bytes(header, context), 1)
@@ -102,7 +102,7 @@ def _parallel(header: gguf.Header, context: int) -> int:
 
 
 def cache_bytes(header: gguf.Header, tokens: int) -> int:
-    """Estimate the memory of *tokens* in the 16-bit key and value cache."""
+    """Return the bytes that *tokens* take in the 16-bit KV cache."""
     heads = header.integer("attention.head_count") or 1
     width = header.integer("embedding_length") // heads
     keys = header.integer("attention.key_length") or width
@@ -112,7 +112,7 @@ def cache_bytes(header: gguf.Header, tokens: int) -> int:
 
 
 def _chat_template(header: gguf.Header, template: str) -> str:
-    """Name llama.cpp's template; empty where the weights bring their own."""
+    """Return the name of llama.cpp's template; empty when the weights have a template, or none fits."""
     if header.metadata.get("tokenizer.chat_template"):
         return ""
     return next((name for mark, name in _TEMPLATES.items() if mark in template), "")

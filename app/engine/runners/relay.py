@@ -1,8 +1,8 @@
-"""One request to a runner; its connection is cut as soon as the client that waits for it leaves.
+"""A request to a runner; its connection is closed when the client disconnects.
 
-llama.cpp stops generating when its connection is closed, also in the middle of a long prompt when
-there is nothing to write yet. A blocked read cannot see the client leave, so one thread watches
-all clients and shuts the runner's socket down under the read.
+llama.cpp stops generating when its connection is closed, also while it reads a long prompt and has
+nothing to write. A blocked read does not notice that the client disconnects, so one thread watches
+all clients and shuts down the runner's socket, which ends the read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _READ_BYTES = 1 << 16
 
 
 class Departures:
-    """Watches the clients of all open requests, and ends the requests of clients that left."""
+    """Watches the clients of all open requests, and stops the requests of disconnected clients."""
 
     def __init__(self) -> None:
         self._watched: dict[socket.socket, Callable[[], bool]] = {}
@@ -41,7 +41,7 @@ class Departures:
 
     @contextmanager
     def watching(self, sock: socket.socket, gone: Callable[[], bool]) -> Iterator[None]:
-        """Shut *sock* down if *gone* comes true while the block runs."""
+        """Shut *sock* down if *gone* becomes true while the block runs."""
         with self._changed:
             self._watched[sock] = gone
             self._changed.notify()
@@ -59,13 +59,13 @@ class Departures:
                 left = [sock for sock, gone in self._watched.items() if gone()]
                 for sock in left:
                     del self._watched[sock]
-                    with suppress(OSError):  # it ended by itself
+                    with suppress(OSError):  # the connection has ended meanwhile
                         sock.shutdown(socket.SHUT_RDWR)
                 self._changed.wait(_POLL_SECONDS)
 
 
 class Answer:
-    """A runner's answer, its head read and its body still to come."""
+    """A runner's answer, whose body is still to be read."""
 
     def __init__(self, response: http.client.HTTPResponse, runner: Runner, gone: Callable[[], bool]) -> None:
         self.status = response.status
@@ -75,10 +75,10 @@ class Answer:
         self._gone = gone
 
     def parts(self) -> Iterator[bytes]:
-        """Yield what each read gives, without waiting to fill a buffer.
+        """Yield the body in parts, each as soon as it comes.
 
         :raises RunnerDiedError: when the body is cut
-        :raises ClientLeftError: when the client left
+        :raises ClientLeftError: when the client disconnects
         """
         try:
             while part := self._read():
@@ -108,7 +108,7 @@ def _faults(runner: Runner, gone: Callable[[], bool]) -> Iterator[None]:
         if gone():
             log.info("stopped: client left")
             raise ClientLeftError from exc
-        runner.wait_for_exit()  # its sockets close a moment before its end can be seen
+        runner.wait_for_exit()  # its sockets close a moment before the process ends
         raise RunnerDiedError from exc
 
 
@@ -118,8 +118,8 @@ def post(
 ) -> Iterator[Answer]:
     """Send *body* to the runner and wait for the head of its answer.
 
-    :raises RunnerDiedError: when there is none
-    :raises ClientLeftError: when the client left meanwhile
+    :raises RunnerDiedError: when the connection breaks before
+    :raises ClientLeftError: when the client disconnects before
     """
     connection = http.client.HTTPConnection(runner.host, runner.port)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {runner.api_key}"}

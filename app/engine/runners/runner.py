@@ -1,8 +1,8 @@
 """The runner: one llama.cpp server with one model, a child process of the engine.
 
-It reads its order, one line of JSON, from stdin; that keeps the API key out of the process list.
-It answers with one line: ``{"address"}`` once the model is loaded, or ``{"error"}``. It ends when
-stdin does, so it never outlives the engine, however that ended.
+It reads its order, one line of JSON, from stdin, so that the process list does not show the API key.
+It answers with one line: ``{"address"}`` when the model is loaded, or ``{"error"}``. It ends when
+stdin is closed, so it ends with the engine, even if the engine is killed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ NOT_INSTALLED = "llama.cpp is not installed: pip install xllamacpp"
 
 
 def main() -> int:
-    """Load the model that the order names and serve it until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which then ends us
+    """Load the model of the order, and serve it until stdin is closed; return the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which then stops this process
     order = json.loads(sys.stdin.readline())
     answers = _claim_stdout()
     try:
-        import xllamacpp  # here: its absence is an answer too
+        import xllamacpp  # here, because a missing package is answered as an error
 
         server = xllamacpp.Server(parameters(xllamacpp.CommonParams(), order))
     except ImportError:
@@ -38,25 +38,26 @@ def main() -> int:
 
 
 def _claim_stdout() -> Any:
-    """Keep stdout for our answer; what llama.cpp prints goes to stderr."""
+    """Return stdout for the answer; redirect what llama.cpp prints to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
 
 
 def parameters(params: Any, order: dict[str, Any]) -> Any:
-    """Fill llama.cpp's *params* in as the engine's *order* says."""
+    """Set llama.cpp's *params* as the *order* says; return them."""
     params.model.path = order["path"]
     params.mmproj.path = order.get("projector", "")
     params.n_parallel = order["parallel"]
-    params.n_ctx = order["num_ctx"] * order["parallel"]  # shared out: every slot has num_ctx
+    params.n_ctx = order["num_ctx"] * order["parallel"]  # llama.cpp divides it: every slot gets num_ctx
     params.embedding = order["embedding"]
-    params.n_batch = 512  # between two batches of a long prompt it sees that its client left
-    if order["embedding"]:  # a text is pooled in one piece
+    params.n_batch = 512  # llama.cpp notices a closed connection between two batches of a prompt
+    if order["embedding"]:  # pooling needs all tokens of a text in one batch
         params.n_batch = params.n_ubatch = order["num_ctx"]
     if order.get("chat_template"):
         params.chat_template = order["chat_template"]
-    # Left unset, llama.cpp takes every core of the machine, which is 16 times slower in a container
+    # By default llama.cpp starts a thread for each core of the machine; in a container with fewer cores
+    # that is 16 times slower.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores()
     params.hostnames = ["127.0.0.1"]
     params.port = 0
@@ -71,7 +72,7 @@ def parameters(params: Any, order: dict[str, Any]) -> Any:
 
 
 def cores() -> int:
-    """Count the processor cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

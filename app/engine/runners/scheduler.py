@@ -1,4 +1,4 @@
-"""Which models are loaded: load on demand, keep for a while, make room, notice the dead."""
+"""The loaded models: loads them on demand, unloads them after `keep_alive` or to make room."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.1
 
 
 class ClientLeftError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client disconnected before its answer was complete."""
 
 
 class RunnerDiedError(Exception):
@@ -34,33 +34,36 @@ class RunnerDiedError(Exception):
 
 @dataclass
 class Loaded:
-    """One model in memory, or being loaded; copies of a model share it."""
+    """A model in memory, or being loaded; all names of the same model share it."""
 
-    model: Model  # the name that loaded it
+    model: Model  # under the name that loaded it
     keep_alive: float
     launch: Launch | None = None
     process: Runner | None = None
-    users: int = 0  # requests that want it, loaded or not
-    active: int = 0  # requests that its runner is answering
+    users: int = 0  # requests that lease it, or wait until it is loaded
+    active: int = 0  # requests that its runner answers
     expires_at: float = 0.0
     used_at: float = 0.0
     load_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def ready(self) -> bool:
-        """Whether its runner lives."""
+        """Whether its runner is alive."""
         return self.process is not None and self.process.alive
 
     @property
     def runner(self) -> Runner:
-        """The runner of a leased model."""
+        """The runner of a leased model.
+
+        :raises RunnerDiedError: when the engine has stopped it
+        """
         if self.process is None:
             raise RunnerDiedError
         return self.process
 
 
 class Scheduler:
-    """Gives requests the runner of their model; a model's key is the digest of its manifest."""
+    """Leases loaded models to requests; a model's key is the digest of its manifest."""
 
     def __init__(self, store: ModelStore, *, max_loaded: int, keep_alive: float) -> None:
         self._store = store
@@ -80,16 +83,18 @@ class Scheduler:
         num_ctx: int | None = None,
         gone: Callable[[], bool] = lambda: False,
     ) -> Iterator[Loaded]:
-        """Hold *model* in memory while the block runs, loading it first if need be.
+        """Load *model* if it is not loaded, and keep it in memory while the block runs.
 
-        :raises LoadError: when it cannot be loaded
-        :raises ClientLeftError: when *gone* says so before there was room
+        :param keep_alive: seconds that the model then stays loaded; None for the present value
+        :param num_ctx: the least window; None accepts any
+        :raises LoadError: when the model cannot be loaded
+        :raises ClientLeftError: when *gone* becomes true while the request waits for room
         """
         entry = self._claim(model, gone)
         try:
             if keep_alive is not None:
                 entry.keep_alive = keep_alive
-            with entry.load_lock:  # once, though many ask at the same time
+            with entry.load_lock:  # so that requests at the same time load it once
                 self._load(entry, model, num_ctx)
                 with self._changed:
                     entry.active += 1
@@ -103,7 +108,7 @@ class Scheduler:
             self._release(entry)
 
     def unload(self, model: Model) -> None:
-        """Take *model* out of memory, at once or when its last answer is done."""
+        """Unload *model*, at once or when its last answer is complete."""
         with self._changed:
             entry = self._loaded.get(model.manifest.digest)
             if entry is not None:
@@ -117,7 +122,7 @@ class Scheduler:
         return sorted(entries, key=lambda entry: entry.used_at, reverse=True)
 
     def stop(self) -> None:
-        """End every runner."""
+        """Stop every runner."""
         with self._changed:
             self._stopped = True
             entries = list(self._loaded.values())
@@ -128,7 +133,7 @@ class Scheduler:
                 entry.process.stop()
 
     def _claim(self, model: Model, gone: Callable[[], bool]) -> Loaded:
-        """Return the model's entry, after making room for it if need be, with one user more."""
+        """Return the model's entry and count a user of it; wait for room if the model is not loaded."""
         key, evicted = model.manifest.digest, None
         with self._changed:
             while key not in self._loaded and len(self._loaded) >= self._max_loaded:
@@ -144,7 +149,7 @@ class Scheduler:
         return entry
 
     def _evict(self) -> Loaded | None:
-        """Remove the idle model that was unused for the longest time; None when none is idle."""
+        """Remove and return the least recently used idle model; None when no model is idle."""
         idle = [item for item in self._loaded.items() if not item[1].users]
         if not idle:
             return None
@@ -153,13 +158,13 @@ class Scheduler:
         return entry
 
     def _load(self, entry: Loaded, model: Model, num_ctx: int | None) -> None:
-        """Start the runner where it is missing, dead, or has too small a context."""
+        """Start a runner if there is none, it died, or its window is smaller than *num_ctx*."""
         wanted = plan(self._store, model, num_ctx)
         fits = entry.launch is not None and wanted.num_ctx <= entry.launch.num_ctx
         if entry.ready and (fits or num_ctx is None):
             return
         if entry.ready:
-            with self._changed:  # answers that this runner is giving are finished first
+            with self._changed:  # the runner first completes its present answers
                 self._changed.wait_for(lambda: not entry.active)
         self._end(entry, "larger context" if entry.ready else "it died")
         started = time.monotonic()
@@ -177,7 +182,7 @@ class Scheduler:
             self._sweep()
 
     def _sweep(self) -> float:
-        """Unload what is idle and expired; return the seconds until the next one expires."""
+        """Unload expired and dead models that are idle; return the seconds until the next one expires."""
         ended, wait = [], FOREVER
         with self._changed:
             for key, entry in list(self._loaded.items()):

@@ -25,7 +25,6 @@ from app.services.providers import Provider
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 512  # bytes, the unit of st_blocks
 _SERVICE_FOLDER = Path("/usr/share/ollama/.ollama/models")  # of Ollama's service on Linux
 _BLOCK = 512  # bytes, the unit of st_blocks
 
