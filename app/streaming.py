@@ -96,7 +96,8 @@ def _stream(
     parts: Generator[Part, None, None], encoded: Callable[[Part], bytes], error_event: ErrorEvent
 ) -> Response:
     try:
-        first = _next(parts, request.environ)
+        part = _next(parts, request.environ)
+        first = encoded(part) if part else b""
     except ClientGone:
         parts.close()
         log.info("%s the client left before the answer began", g.request_id)
@@ -104,7 +105,7 @@ def _stream(
     except BaseException:
         parts.close()
         raise
-    if first is None:  # the client has seen all events: 204 tells an EventSource not to reconnect
+    if not first:  # the client has seen all events: 204 tells an EventSource not to reconnect
         return Response(status=204)
     response = Response(
         _body(first, parts, encoded, error_event, request.environ, g.request_id),
@@ -130,7 +131,7 @@ def _next(parts: Iterable[Part], environ: dict[str, Any]) -> Part | None:
 
 
 def _body(
-    first: Part,
+    first: bytes,
     parts: Generator[Part, None, None],
     encoded: Callable[[Part], bytes],
     error_event: ErrorEvent,
@@ -140,7 +141,7 @@ def _body(
     """Yield the bytes of the response: *first*, the other *parts*, and pings in silence."""
     with closing(parts):
         try:
-            yield encoded(first)
+            yield first
             written = time.monotonic()
             for part in parts:
                 if part:

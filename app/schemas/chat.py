@@ -86,9 +86,7 @@ class QuestionSchema(RequestSchema):
         strict=True,
         allow_none=True,
         validate=validate.Range(1, 2**31 - 1),
-        metadata={
-            "description": "The most tokens of the answer. Not sent to Ollama: `notice` of the answer says so"
-        },
+        metadata={"description": "The most tokens of the answer. Not sent to Ollama's /v1: `notice` says so"},
     )
     images = fields.List(
         ImageField(),

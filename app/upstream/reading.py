@@ -157,8 +157,7 @@ def read(
 
     :param first_byte: seconds until the first progress
     :param idle: seconds between one progress and the next
-    :param progress: returns the number of events that the caller has found so far, because the comments of an
-        event stream are no progress; None to count each byte as progress
+    :param progress: counts the events found so far: comments are no progress; None to count bytes
     :raises SilentUpstream: when there is no progress in time
     :raises Exception: what opening or reading raises
     """
@@ -172,11 +171,12 @@ def read(
             data = body.receive() if body else b""
             if data is None:
                 return
+            now = time.monotonic()  # before the yield: the caller may be slow, while bytes arrive
             yield data
             found = progress() if progress else seen + len(data)
             if found > seen:
                 seen, deadline = found, time.monotonic() + idle
-            elif time.monotonic() > deadline:
+            elif now > deadline:
                 raise SilentUpstream
     finally:
         (body or opening).close()
@@ -256,8 +256,8 @@ class ThreadedBody:
         :raises Exception: what reading raised
         """
         if not self._is_started:
+            threads.run(self._run)  # when no thread can be started, close() has to close the answer itself
             self._is_started = True
-            threads.run(self._run)
         if self._end is None:
             items = take(self._items)
             if items and isinstance(items[-1], BaseException):

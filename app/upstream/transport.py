@@ -56,9 +56,9 @@ class DirectTransport(httpx2.BaseTransport):
         :raises httpx2.TransportError: when no answer comes
         """
         timeouts = request.extensions["timeout"]
-        connection = self._pool.take()
+        connection: Connection | None = None
         try:
-            connection = connection or Connection.to(request.url, timeouts["connect"], self._tls)
+            connection = self._pool.take() or Connection.to(request.url, timeouts["connect"], self._tls)
             announce(connection.sock)
             connection.send(request, timeouts["write"])
             head = connection.head(timeouts["read"])

@@ -187,3 +187,20 @@ def test_last_event_of_a_client_that_left_is_an_error(asked: dict[str, bool]) ->
     with pytest.raises(ClientGone):
         last_event(parts.generator)
     assert parts.is_over
+
+
+def test_first_event_that_cannot_be_written_is_no_success(app: Flask) -> None:
+    closed = []
+
+    def events() -> Generator[list[Event], None, None]:
+        try:
+            yield [("start", {"speed": float("nan")})]
+        finally:
+            closed.append(True)
+
+    with app.test_request_context():
+        g.request_id = "id"
+        with pytest.raises(ValueError, match="JSON"):
+            event_stream(events())
+
+    assert closed == [True]

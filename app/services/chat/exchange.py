@@ -79,6 +79,7 @@ class Exchange:
             self._open, first_byte=timeouts.first_byte, idle=timeouts.idle, progress=lambda: answer.events
         )
         try:
+            batch: list[Event] = []
             try:
                 with attempt.dialect.translated(attempt.model):
                     for data in chunks:
@@ -86,16 +87,20 @@ class Exchange:
                         if answer.done:
                             break
                         yield stream.batch()
+                        if self._stop.is_set():
+                            chunks.close()  # the provider stops before the client takes the last event
                         self._check_stop()
                     stream.take(answer.flush())
                     answer.end()
+                batch = stream.begun()  # before the result, which tells when the first token came
                 last = ("done", dict(self._done()))
             except ServiceError as exc:
                 if stream.is_empty:
                     raise
                 attempt.error = exc
+                batch += stream.begun()
                 last = ("error", exc.body(attempt.request_id))
-            yield [*stream.begun(), last]
+            yield [*batch, last]
             let_end(chunks)
         finally:
             chunks.close()

@@ -190,18 +190,25 @@ class _Record:
         """Start to record *attempt*."""
         self._attempt = attempt
 
+    @property
+    def _told(self) -> Attempt | None:
+        """The attempt whose answer the client sees; it sees nothing of a failed answer without a stream."""
+        attempt = self._attempt
+        return attempt if attempt and (attempt.is_streamed or attempt.is_done) else None
+
     def text(self) -> str:
         """Return the text of the answer so far."""
-        return self._attempt.text if self._attempt else ""
+        return self._told.text if self._told else ""
 
     def data(self) -> Columns:
         """Return the other parts of the answer: thinking, tool calls, and the finish reason."""
-        if self._attempt is None:
+        attempt = self._told
+        if attempt is None:
             return {}
-        answer = self._attempt.answer
+        answer = attempt.answer
         reason = (answer.finish_reason or "stop") if self.status == "complete" else ""
         found = {
-            "thinking": self._attempt.thinking,
+            "thinking": attempt.thinking,
             "tool_calls": answer.tool_calls,
             "finish_reason": reason,
         }

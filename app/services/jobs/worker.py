@@ -38,12 +38,13 @@ class PullWorker:
     def run(self, id: str) -> None:
         """Run a pull, unless it has to wait or another worker runs it."""
         owner = new_owner()
+        ollama = self.ollamas.main()  # before the claim: a pull that no worker can run stays in the queue
         pull = self._claim(id, owner)
         if pull is None:
             return
         PullRun(
             self.store,
-            self.ollamas.main(),
+            ollama,
             self.registry,
             pull,
             owner,

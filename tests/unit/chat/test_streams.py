@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,6 +154,48 @@ def _chat_in_thread(app: Flask, body: dict[str, Any], request_id: str) -> tuple[
     thread = threading.Thread(target=chat)
     thread.start()
     return thread, answers
+
+
+def test_provider_is_hung_up_on_before_the_client_takes_the_last_event(
+    app: Flask, client: FlaskClient, point: Point
+) -> None:
+    started, hung_up = threading.Event(), threading.Event()
+    with raw_server(_delta_then_wait(started, hung_up)) as server:
+        point(f"{server.url}/v1")
+        chats = app.extensions["services"].chat
+        with app.test_request_context():
+            answer = chats.answer({"message": "Hi", "model": "x", "stream": True}, "my-chat")
+            next(batch for batch in answer if batch)
+            chats.stop("my-chat")
+
+            last = next(batch for batch in answer if batch)
+
+            assert hung_up.wait(5)  # no further event was asked for
+            answer.close()
+
+    assert [name for name, _ in last] == ["error"]
+
+
+def test_answer_that_comes_in_one_read_has_a_first_token(client: FlaskClient, point: Point) -> None:
+    events_of_answer = [
+        {"choices": [{"delta": {"content": "Hello"}}]},
+        {"choices": [{"delta": {}, "finish_reason": "length"}]},
+    ]
+    body = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events_of_answer)
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(body + b"data: [DONE]\n\n")
+        connection.end()
+
+    with raw_server(script) as server:
+        point(f"{server.url}/v1")
+        chat = {"message": "Hi", "model": "x", "stream": True}
+
+        got = dict(events(client.post(CHAT, json=chat)))
+
+    assert got["start"].keys() == {"request_id", "provider", "model"}
+    assert got["done"]["time_to_first_token"] >= 0
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -91,7 +91,7 @@ def test_answer_that_fails_is_kept_as_failed_and_not_sent_along(
 ) -> None:
     id = _create(client, model="x")
     body = {"message": "One", "conversation_id": id}
-    ollama.expect_ordered_request(COMPLETIONS).respond_with_json({"error": "boom"}, status=500)
+    ollama.expect_request(COMPLETIONS).respond_with_json({"error": "boom"}, status=500)
     failed = client.post(CHAT, json=body)
     ollama.clear()
     replay(ollama, COMPLETIONS, "v1_chat_nostream")
@@ -103,6 +103,21 @@ def test_answer_that_fails_is_kept_as_failed_and_not_sent_along(
     assert [m["status"] for m in kept] == ["complete", "failed", "complete", "complete"]
     assert kept[1]["error"]["error_type"] == "upstream_error"
     assert [m["content"] for m in _sent(ollama)["messages"]] == ["Two"]
+
+
+def test_whole_answer_that_failed_half_way_is_kept_as_failed_and_without_what_nobody_saw(
+    client: FlaskClient, ollama: HTTPServer
+) -> None:
+    id = _create(client, model="x")
+    half = {"message": {"role": "assistant", "content": "Half an"}, "finish_reason": "error"}
+    ollama.expect_request(COMPLETIONS).respond_with_json({"choices": [half]})
+
+    response = client.post(CHAT, json={"message": "One", "conversation_id": id})
+
+    assert (response.status_code, response.json["error_type"]) == (500, "upstream_error")  # type: ignore[index]
+    assert "failed with HTTP" not in response.json["error"]  # type: ignore[index]
+    kept = _messages(client, id)[1]
+    assert (kept["status"], kept["content"], kept["data"]) == ("failed", "", {})
 
 
 def test_answer_that_breaks_off_is_kept_as_cut_with_its_text(client: FlaskClient, point: Point) -> None:

@@ -306,3 +306,36 @@ def test_threaded_body_that_was_not_read_is_closed_without_a_thread() -> None:
     body.close()
 
     assert closed == [threading.current_thread().name]
+
+
+def test_threaded_body_is_closed_when_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    closed = threading.Event()
+    body = ThreadedBody(iter(()), None, closed.set)
+    monkeypatch.setattr(reading.threads, "run", fail)
+
+    with pytest.raises(RuntimeError):
+        body.receive()
+    body.close()
+
+    assert closed.is_set()
+
+
+def test_time_that_the_taker_takes_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    body = PolledBody()
+    chunks = read(lambda _: body, first_byte=5, idle=5)
+    body.far.sendall(b"a")
+    first = next(chunk for chunk in chunks if chunk)
+
+    silent = next(chunks)
+    clock.now = 60.0  # spent by the taker, while more came
+    body.far.sendall(b"b")
+    second = next(chunks)
+    chunks.close()
+    body.far.close()
+
+    assert (first, silent, second) == (b"a", b"", b"b")
