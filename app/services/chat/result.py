@@ -126,10 +126,13 @@ def _explain(attempt: Attempt, found: ChatResult) -> None:
     """Add notices about a truncated prompt, a reload of the model, and invalid tool calls."""
     notices, window = attempt.notices, found["context"]["window"]
     if found["context"]["truncated"] and not attempt.body.get("dropped_messages"):
-        notices.append(
-            f"The messages did not fit the window of {window} tokens, so the model did not read the oldest "
-            "part. Ask with a larger options.num_ctx, or with truncate: false to get an error instead."
+        size = f"the window of {window} tokens" if window else "the model's window"
+        mend = (
+            "Ask with a larger options.num_ctx, or with truncate: false to get an error instead."
+            if attempt.provider.is_ollama
+            else "Send fewer messages, or use a model with a larger window."
         )
+        notices.append(f"The messages did not fit {size}, so the model did not read the oldest part. {mend}")
     before, loaded = attempt.dialect.window_before, attempt.answer.timing.get("load_time", 0)
     if before and window and before != window and loaded > 0.1:
         notices.append(f"The model was loaded anew ({loaded} s), because its window was {before} tokens.")

@@ -492,6 +492,21 @@ def test_context_tells_what_did_not_fit(
     assert ("num_ctx" in answer.get("notice", "")) is (truncated is True)
 
 
+def test_notice_about_an_unknown_window_names_no_size_and_no_option_of_ollama(
+    client: FlaskClient, httpserver: HTTPServer, point: Callable[..., None]
+) -> None:
+    point(httpserver.url_for("/v1"), "groq", model="llama")
+    usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
+    httpserver.expect_request(COMPLETIONS).respond_with_json({**_answer(), "usage": usage})
+
+    answer = client.post(CHAT, json={"message": "One two three", "provider": "groq"}).json
+
+    assert answer is not None
+    assert answer["context"]["truncated"] is True
+    assert "the model's window" in answer["notice"]
+    assert "num_ctx" not in answer["notice"]
+
+
 def test_context_is_null_where_nothing_is_known(client: FlaskClient, ollama: HTTPServer) -> None:
     ollama.expect_request(COMPLETIONS).respond_with_json(_answer())
 
