@@ -87,8 +87,6 @@ class Exchange:
                         if answer.done:
                             break
                         yield stream.batch()
-                        if self._stop.is_set():
-                            chunks.close()  # the provider stops before the client takes the last event
                         self._check_stop()
                     stream.take(answer.flush())
                     answer.end()
@@ -97,6 +95,7 @@ class Exchange:
             except ServiceError as exc:
                 if stream.is_empty:
                     raise
+                chunks.close()  # the provider stops before the client takes the last event
                 attempt.error = exc
                 batch += stream.begun()
                 last = ("error", exc.body(attempt.request_id))

@@ -176,6 +176,31 @@ def test_provider_is_hung_up_on_before_the_client_takes_the_last_event(
     assert [name for name, _ in last] == ["error"]
 
 
+def test_provider_of_a_broken_stream_is_hung_up_on_before_the_client_takes_the_last_event(
+    app: Flask, point: Point
+) -> None:
+    hung_up = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send_head()
+        connection.send_chunk(b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\ndata: nonsense\n\n')
+        connection.wait_for_close()
+        hung_up.set()
+
+    with raw_server(script) as server:
+        point(f"{server.url}/v1")
+        with app.test_request_context():
+            answer = app.extensions["services"].chat.answer(
+                {"message": "Hi", "model": "x", "stream": True}, "my-chat"
+            )
+            last = next(batch for batch in answer if batch)
+
+            assert hung_up.wait(5)  # no further event was asked for
+            answer.close()
+
+    assert [name for name, _ in last] == ["start", "delta", "error"]
+
+
 def test_answer_that_comes_in_one_read_has_a_first_token(client: FlaskClient, point: Point) -> None:
     events_of_answer = [
         {"choices": [{"delta": {"content": "Hello"}}]},
