@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.errors import PullNotFound, ServiceError
@@ -52,10 +54,8 @@ class PullWorker:
             self._may_run,
             self._limit,
         ).run()
-        try:
+        with _or_later():
             self.versions.settle()
-        except ServiceError as exc:  # Ollama does not answer; the chores try again
-            log.info("updates are left for later: %s", exc.message)
 
     def _claim(self, id: str, owner: str) -> Pull | None:
         try:
@@ -90,13 +90,16 @@ class Chores:
         self.uses.since()  # its first call, in any process, stores the time from which uses are recorded
         self.keys.prune()
         self.pulls.prune(settings["pulls"]["keep_days"])
-        self._look_after_updates()
-        self.calls.prune(settings["usage"]["keep_days"])
-
-    def _look_after_updates(self) -> None:
-        """Settle the updates whose pulls are over, and start those that are due."""
-        try:
+        with _or_later():
             self.versions.settle()
             self.updates.tick()
-        except ServiceError as exc:  # Ollama does not answer; the next round tries again
-            log.info("updates are left for later: %s", exc.message)
+        self.calls.prune(settings["usage"]["keep_days"])
+
+
+@contextmanager
+def _or_later() -> Iterator[None]:
+    """Leave the work on updates in this block to the next chores when Ollama does not answer."""
+    try:
+        yield
+    except ServiceError as exc:
+        log.info("updates are left for later: %s", exc.message)
