@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from flask import Response, g, request
 
-from app.errors import ServiceError
+from app.errors import ServiceError, server_failed
 from app.openai_errors import openai_error
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _body(
             yield error_event(exc, request_id)
         except Exception:  # the outermost edge: a stream must not end without a terminal event
             log.exception("%s the stream failed", request_id)
-            yield error_event(ServiceError("The server failed. Its log says more."), request_id)
+            yield error_event(server_failed(), request_id)
 
 
 def encode(events: Iterable[Event]) -> bytes:

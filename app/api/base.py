@@ -16,7 +16,7 @@ from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from app.errors import ServiceError, error_body
+from app.errors import ServiceError, error_body, server_failed
 from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
 
@@ -118,13 +118,8 @@ def answer_http_error(error: HTTPException) -> Response:
 def answer_unexpected_error(error: Exception) -> Response:
     """Answer a fault of this program: the details go to the log, not to the client."""
     log.error("%s unexpected %s", g.request_id, type(error).__name__, exc_info=error)
-    body = error_body(
-        "The server failed. Its log says more.",
-        "internal_error",
-        g.request_id,
-        hint=f"Look for {g.request_id} in the log, and report it as a bug.",
-    )
-    return _answer(body, HTTPStatus.INTERNAL_SERVER_ERROR)
+    fault = server_failed(hint=f"Look for {g.request_id} in the log, and report it as a bug.")
+    return _answer(fault.body(g.request_id), fault.status)
 
 
 def _answer(body: dict[str, Any], status: int) -> Response:

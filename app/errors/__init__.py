@@ -54,6 +54,7 @@ from app.errors.base import (
     error_body,
     kept,
     restored,
+    server_failed,
 )
 from app.errors.requests import (
     CapabilityMissing,
@@ -151,4 +152,5 @@ __all__ = [
     "error_body",
     "kept",
     "restored",
+    "server_failed",
 ]

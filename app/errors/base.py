@@ -64,6 +64,11 @@ def restored(kept_error: dict[str, Any]) -> ServiceError:
     return found(kept_error["error"], hint=kept_error["hint"], details=kept_error["details"])
 
 
+def server_failed(hint: str = "") -> ServiceError:
+    """Return the error for a fault of this program; its exception belongs into the log only."""
+    return ServiceError("The server failed. Its log says more.", hint=hint)
+
+
 def error_body(
     message: str,
     error_type: str,

@@ -10,7 +10,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, cast
 
-from app.errors import ChatStopped, ServiceError, error_body
+from app.errors import ChatStopped, ServiceError, server_failed
 from app.schemas.chat import ChatBody
 from app.services.chat.attempts import Event
 from app.services.chat.service import ChatService
@@ -96,8 +96,7 @@ class CompareService:
             queue.put([("failed", {**who, "ok": False, **exc.body(request_id)})])
         except Exception:  # the thread's outermost edge: answer() waits for a result from each thread
             log.exception("%s a comparison failed", request_id)
-            fault = error_body("The server failed. Its log says more.", "internal_error", request_id)
-            queue.put([("failed", {**who, "ok": False, **fault})])
+            queue.put([("failed", {**who, "ok": False, **server_failed().body(request_id)})])
 
 
 def _named(event: Event, who: Json) -> Event:

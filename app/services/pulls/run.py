@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept
+from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept, server_failed
 from app.schemas.pulls import PullPart
 from app.services.ollama import OllamaService, RegistryService, check_name
 from app.services.pulls.progress import LEAD, LIMITED_WINDOW, WINDOW, Progress, Throttle
@@ -90,8 +90,7 @@ class PullRun:
             log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
         except Exception:  # the job's outermost edge: clients that wait for the pull must learn of its end
             log.exception("pull of %s failed", self.pull.model)
-            fault = ServiceError("The server failed. Its log says more.")
-            self.store.settle(self.pull.id, self.owner, "failed", None, kept(fault))
+            self.store.settle(self.pull.id, self.owner, "failed", None, kept(server_failed()))
         else:
             self.progress.finish()
             self._settle("done")
