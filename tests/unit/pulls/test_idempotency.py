@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,20 +16,11 @@ from app.errors import DiskFull, IdempotencyKeyReused
 from app.services.pulls.idempotency import KEPT_FOR, LEASE, IdempotencyService
 from app.storage.database import Database, IdempotencyKey, utc_now
 from tests.conftest import events
-from tests.postgres import database_url
 from tests.raw_server import Connection, RawServer, raw_server
 
 API = "/api/providers/ollama"
 NAME = "127.0.0.1:1/library/a:latest"
 KEY = {"Idempotency-Key": "one"}
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(database_url(tmp_path), tmp_path)
-    database.migrate()
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +23,6 @@ from app.services.pulls.progress import Progress
 from app.services.pulls.run import PullRun
 from app.services.pulls.store import PullStore
 from app.storage.database import Database
-from tests.postgres import database_url
 from tests.raw_server import Connection, raw_server
 
 BASE = "http://ollama.test"
@@ -37,11 +34,8 @@ LAYER = {"status": "pulling a", "digest": "sha256:" + "a" * 64, "total": 100, "c
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PullStore]:
-    database = Database(database_url(tmp_path), tmp_path)
-    database.migrate()
-    yield PullStore(database)
-    database.close()
+def store(database: Database) -> PullStore:
+    return PullStore(database)
 
 
 def _claimed(store: PullStore) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from app.services.pulls.store import PullStore
 from app.services.settings import SettingsStore
 from app.storage.database import Database
 from app.storage.tables import KeptVersion
-from tests.postgres import database_url
 
 
 class Plans:
@@ -50,11 +48,8 @@ class Versions:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PullStore]:
-    database = Database(database_url(tmp_path), tmp_path)
-    database.migrate()
-    yield PullStore(database)
-    database.close()
+def store(database: Database) -> PullStore:
+    return PullStore(database)
 
 
 @pytest.fixture

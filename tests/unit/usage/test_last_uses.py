@@ -11,15 +11,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
-from app import threads
 from app.services.models.uses import ModelUses
 from app.services.usage import last_uses
-from app.services.usage import log as usage
 from app.services.usage.log import CallRecord, UsageLog
 from app.storage.database import Database
-from app.threads import WriteBehind
 from tests.postgres import database_url
 
 
@@ -95,25 +91,15 @@ def test_only_calls_that_succeeded_use_their_model(database: Database) -> None:
 
 
 def test_use_waits_with_its_call_while_the_database_is_away(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, failed_writes: threading.Semaphore
 ) -> None:
     database.migrate()
-    monkeypatch.setattr(threads, "_PAUSE", 0.01)
-    monkeypatch.setattr(usage, "_AWAY", (DBAPIError,))  # whatever a missing table is called
-    tried = threading.Semaphore(0)
-    give_up = WriteBehind._give_up
-
-    def note(self: WriteBehind[Any], exc: Exception) -> None:
-        give_up(self, exc)
-        tried.release()
-
-    monkeypatch.setattr(WriteBehind, "_give_up", note)
     with database.session() as session:
         session.execute(text("alter table model_uses rename to elsewhere"))
     usage_log = UsageLog(database)
     usage_log.record(_call("a:1"))
     for _ in range(2):
-        assert tried.acquire(timeout=20)
+        assert failed_writes.acquire(timeout=20)
     before = usage_log.report(since=date(2026, 1, 1), until=date(9998, 1, 1))["totals"]["calls"]
     with database.session() as session:
         session.execute(text("alter table elsewhere rename to model_uses"))

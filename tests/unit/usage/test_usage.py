@@ -16,11 +16,9 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import DBAPIError
 
 from app import threads
 from app.config import ROOT
-from app.services.usage import log as usage
 from app.services.usage.log import CallRecord, UsageLog
 from app.services.usage.report import percentile, report
 from app.storage.database import Database
@@ -143,24 +141,14 @@ def test_calls_beyond_the_limit_are_lost_and_counted(
 
 
 def test_calls_wait_while_the_database_is_away(
-    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    database: Database, caplog: pytest.LogCaptureFixture, failed_writes: threading.Semaphore
 ) -> None:
-    monkeypatch.setattr(threads, "_PAUSE", 0.01)
-    tried = threading.Semaphore(0)
-    give_up = WriteBehind._give_up
-
-    def note(self: WriteBehind[Any], exc: Exception) -> None:
-        give_up(self, exc)
-        tried.release()
-
-    monkeypatch.setattr(WriteBehind, "_give_up", note)
-    monkeypatch.setattr(usage, "_AWAY", (DBAPIError,))  # whatever a missing table is called
     usage_log = UsageLog(database)
     with database.session() as session:
         session.execute(text("alter table calls rename to elsewhere"))
     usage_log.record(call())
     for _ in range(3):
-        assert tried.acquire(timeout=20)
+        assert failed_writes.acquire(timeout=20)
     with database.session() as session:
         session.execute(text("alter table elsewhere rename to calls"))
     usage_log.close()
