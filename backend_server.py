@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import click
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from app import create_app, logs
 from app.config import Config, ConfigError
@@ -86,7 +85,9 @@ def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Conf
 def _app(config: Config) -> Flask:
     try:
         return create_app(config)
-    except (OSError, ValueError, SQLAlchemyError) as exc:
+    except ServiceError as exc:
+        raise click.ClickException(f"{exc.message}\n{exc.hint}") from exc
+    except (OSError, ValueError) as exc:
         raise click.ClickException(
             f"Cannot use the data folder {config.data_dir}, the database or {config.providers_file}: "
             f"{type(exc).__name__}.\nSee BACKEND_DATA_DIR, BACKEND_DATABASE_URL and BACKEND_PROVIDERS_FILE "

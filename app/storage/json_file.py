@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -116,10 +117,17 @@ class JsonFile:
 
 
 def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
-    reason = exc.strerror if isinstance(exc, OSError) else None
+    if isinstance(exc, Timeout):
+        reason, said, retry_after = "locked", "another process keeps it locked", 5
+    elif exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        reason, said, retry_after = "full", "the disk is full", None
+    else:
+        reason, said, retry_after = "failed", exc.strerror or "the disk fails", 60
     return StorageFailed(
-        f"{path.name} in the data folder cannot be used: {reason or 'another process keeps it locked'}.",
+        f"{path.name} in the data folder cannot be used: {said}.",
         hint="Check the folder's owner, permissions and free space, or set another one: BACKEND_DATA_DIR",
+        details={"reason": reason},
+        retry_after=retry_after,
     )
 
 
