@@ -24,5 +24,5 @@ def configure(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=config.log_level, handlers=[handler])
-    for library in ("huey", "httpx2", "alembic"):  # our own lines tell the same, with more detail
+    for library in ("httpx2", "alembic"):  # our own lines tell the same, with more detail
         logging.getLogger(library).setLevel(logging.WARNING)
