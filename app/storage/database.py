@@ -10,11 +10,11 @@ from typing import Any
 
 from filelock import FileLock
 from sqlalchemy import create_engine, event, inspect, text
-from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.storage.failures import storage_failed
+from app.storage.failures import storage_error, storage_failed
 from app.storage.tables import (
     ACTIVE,
     FINISHED,
@@ -50,6 +50,9 @@ PATIENCE = 10
 
 REVISION = "0005"
 """The newest migration. A database with this revision needs no Alembic, which is slow to import."""
+
+
+_REVISIONS = [f"{number:04}" for number in range(1, int(REVISION) + 1)]
 
 
 class Database:
@@ -89,7 +92,7 @@ class Database:
     def migrate(self) -> None:
         """Migrate the tables to :data:`REVISION`; only one process does so at a time.
 
-        :raises StorageFailed: when the database fails
+        :raises StorageFailed: when the database fails, or was made by a newer release
         """
         with self._failures():
             if self._revision() == REVISION:
@@ -119,6 +122,8 @@ class Database:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             found = connection.execute(text("select version_num from alembic_version")).scalar()
+        if found is not None and found not in _REVISIONS:
+            raise storage_error("newer")
         return found if isinstance(found, str) else None
 
 
@@ -136,11 +141,21 @@ def upsert(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> N
 
 
 def _make_engine(url: str) -> Engine:
-    parsed = make_url(url)
+    try:
+        return _engine_of(make_url(url))
+    except (ArgumentError, ValueError) as exc:
+        raise storage_error("address") from exc
+    except ImportError as exc:
+        raise storage_error("driver") from exc
+
+
+def _engine_of(parsed: URL) -> Engine:
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     options: dict[str, Any] = {"pool_size": 20, "max_overflow": 100, "pool_timeout": PATIENCE}
     options["hide_parameters"] = True  # a logged exception must not show what people write
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise storage_error("address")
     if parsed.get_backend_name() != "sqlite":
         limits = {"connect_timeout": PATIENCE, "tcp_user_timeout": PATIENCE * 1000}
         unset = {name: limit for name, limit in limits.items() if name not in parsed.query}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,8 +54,35 @@ _FAILURES = {
     ),
     "damaged": _Failure(
         "The database is damaged, or its file was replaced.",
-        "Stop the backend, and restore the database from a backup: see docs/deployment.md.",
+        "Stop the backend, then restore backend.db from a backup, or save what can be read: "
+        "see docs/deployment.md.",
         _LATER,
+    ),
+    "newer": _Failure(
+        "The database was made by a newer release of this program.",
+        "Install that release, or restore a backup of the database from before the update.",
+        _LATER,
+    ),
+    "address": _Failure(
+        "BACKEND_DATABASE_URL is no address of a PostgreSQL or SQLite database.",
+        "Such as postgresql://user:password@localhost:5432/backend; without it, backend.db is used.",
+        _LATER,
+    ),
+    "driver": _Failure(
+        "The package for PostgreSQL is not installed.",
+        f"{sys.executable} -m pip install 'psycopg[binary]'",
+        _LATER,
+    ),
+    "redis_driver": _Failure(
+        "The package for Redis is not installed.", f"{sys.executable} -m pip install redis", _LATER
+    ),
+    "redis_address": _Failure(
+        "BACKEND_REDIS_URL is no address of a Redis server.", "Such as redis://localhost:6379/0", _LATER
+    ),
+    "redis": _Failure(
+        "Redis does not answer, or refuses the request.",
+        "Check that Redis runs, and the address and the password in BACKEND_REDIS_URL.",
+        _SOON,
     ),
     "read_only": _Failure(
         "The database can be read, but not written.",
@@ -81,6 +109,7 @@ _SQLITE = (
     ("disk is full", "full"),
     ("malformed", "damaged"),
     ("not a database", "damaged"),
+    ("unsupported file format", "damaged"),
     ("no such table", "damaged"),
     ("readonly database", "read_only"),
     ("unable to open", "denied"),

@@ -9,13 +9,13 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from app.errors import StorageFailed
+from app.storage.damaged import set_aside
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +97,7 @@ class JsonFile:
 
     def _keep_damaged(self) -> None:
         if self.damage:
-            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
-            kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-            self.path.rename(kept)
-            log.error("The damaged file was set aside as %s", kept)
+            set_aside(self.path)
 
     def _write(self, data: Json) -> None:
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")

@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.config import ConfigError
-from app.errors import StorageFailed
+from app.storage.failures import storage_error
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ class Bell:
     A message is JSON, ``{"pull": "<id>"}``, and anything else is dropped: who can write into Redis can wake
     workers, and nothing more.
 
-    :raises ConfigError: when the package `redis` is not installed
+    :raises StorageFailed: when the package `redis` is not installed, or *url* is no address of a Redis
     """
 
     def __init__(self, url: str) -> None:
@@ -35,14 +34,15 @@ class Bell:
             import redis
             from redis.backoff import NoBackoff
             from redis.retry import Retry
-        except ImportError as exc:
-            raise ConfigError(
-                "BACKEND_REDIS_URL needs a package that is not installed: pip install 'ollama-backend[redis]'"
-            ) from exc
+        except ImportError:
+            raise storage_error("redis_driver") from None
         retry = Retry(NoBackoff(), 1)  # a kept connection may be dead
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=retry
-        )
+        try:
+            self._redis = redis.Redis.from_url(
+                url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=retry
+            )
+        except ValueError:
+            raise storage_error("redis_address") from None
         self._failures = (redis.RedisError, OSError)
 
     def ring(self, id: str) -> None:
@@ -72,12 +72,7 @@ class Bell:
         try:
             yield
         except self._failures as exc:
-            raise StorageFailed(
-                "Redis does not answer, or refuses the request.",
-                hint="Check that Redis runs, and the address and password in BACKEND_REDIS_URL.",
-                details={"reason": "gone"},
-                retry_after=5,
-            ) from exc
+            raise storage_error("redis") from exc
 
 
 def _id_of(message: bytes | str) -> str:

@@ -14,6 +14,7 @@ from app.errors import StorageFailed
 from app.forks import in_each_fork, start_thread
 from app.outages import Outage
 from app.services.jobs.bell import Bell
+from app.storage.damaged import set_aside_damaged_database
 from app.threads import Recurring
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,7 @@ class Jobs:
     message or a process is lost, no pull is lost.
 
     :param redis_url: the Redis over which several machines wake each other's workers; may be empty
-    :param data_dir: its `queue.db`, which older versions wrote, is deleted
-    :raises ConfigError: when there is no driver for Redis
+    :raises StorageFailed: when there is no driver for Redis, or *redis_url* is no address of one
     """
 
     def __init__(self, redis_url: str, data_dir: Path, workers: int) -> None:
@@ -44,9 +44,7 @@ class Jobs:
         self.stopping = threading.Event()
         self._reset()
         in_each_fork(self._reset)
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                (data_dir / f"queue.db{suffix}").unlink()
+        _remove_old_queue(data_dir)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -155,3 +153,12 @@ class Jobs:
         while bell is not None and not self.stopping.is_set() and (id := bell.wait()) is not None:
             if id:
                 self._due.put(id)
+
+
+def _remove_old_queue(data_dir: Path) -> None:
+    """Remove the queue of older versions, whose pulls are in the database, too."""
+    path = data_dir / "queue.db"
+    set_aside_damaged_database(path)
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink()

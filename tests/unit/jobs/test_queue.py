@@ -161,7 +161,7 @@ def test_worker_that_ended_is_started_again(jobs: Jobs, monkeypatch: pytest.Monk
 
 def test_queue_of_older_versions_is_deleted(tmp_path: Path) -> None:
     for name in ("queue.db", "queue.db-wal", "queue.db-shm"):
-        (tmp_path / name).write_bytes(b"anything")
+        (tmp_path / name).touch()
 
     Jobs("", tmp_path, 1).stop()
 
