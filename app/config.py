@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
+from click import ClickException
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
 from marshmallow import validate
@@ -23,7 +24,11 @@ _IN_CHECKOUT = (ROOT / "providers.json").exists()
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 
 
-class ConfigError(Exception):
+class StartFailed(ClickException):
+    """The program cannot start; ``str()`` says why. A command prints it, and exits with 1."""
+
+
+class ConfigError(StartFailed):
     """The environment holds invalid settings; ``str()`` names each of them."""
 
 

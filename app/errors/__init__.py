@@ -28,7 +28,7 @@
     │   └── ProviderBuiltIn     409 provider_built_in
     ├── IdempotencyKeyReused    422 idempotency_key_reused
     ├── DiskFull                507 disk_full                  server.py
-    ├── StorageFailed           500 storage_failed
+    ├── StorageFailed           503 storage_failed (507 when a disk is full)
     ├── ServerStopping          503 server_stopping
     └── UpstreamError           500 upstream_error             upstream.py
         ├── InvalidUpstreamKey  401 invalid_api_key

@@ -12,9 +12,15 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept, server_failed
+from app.errors import (
+    InvalidModelName,
+    PullFailed,
+    ServiceError,
+    StorageFailed,
+    UpstreamTimeout,
+    kept,
+    server_failed,
+)
 from app.schemas.pulls import PullPart
 from app.services.ollama import OllamaService, RegistryService, check_name
 from app.services.pulls.progress import LEAD, LIMITED_WINDOW, WINDOW, Progress, Throttle
@@ -83,11 +89,13 @@ class PullRun:
             log.info("pull of %s: %s", self.pull.model, status)
             if status != "lost":
                 self._settle(status)
+        except (
+            StorageFailed
+        ) as exc:  # the pull looks abandoned: a worker takes it up when the database is back
+            log.warning("pull of %s is left to be taken up again: %s", self.pull.model, exc.message)
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
             self._settle("failed", kept(exc))
-        except SQLAlchemyError:  # the pull looks abandoned: a worker takes it up when the database is back
-            log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
         except Exception:  # the job's outermost edge: clients that wait for the pull must learn of its end
             log.exception("pull of %s failed", self.pull.model)
             self.store.settle(self.pull.id, self.owner, "failed", None, kept(server_failed()))
@@ -119,6 +127,8 @@ class PullRun:
                 self._attempt()
             except _TooFast:
                 self._rest()
+            except StorageFailed:  # no fault of the pull
+                raise
             except ServiceError as exc:
                 failures = 0 if self.progress.completed > before else failures + 1
                 if self._is_final(exc):
