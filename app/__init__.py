@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.config.ConfigError: when the environment holds an invalid setting
+    :raises click.ClickException: when the environment holds an invalid setting, or the data folder cannot be
+        used; ``flask`` and ``backend_server.py`` print its sentence
     """
     # Imported here and not above: the engine's processes import this package too, and do not need Flask.
-    from app import factory
+    import click
 
-    return factory.create_app(config)
+    from app import factory
+    from app.config import ConfigError
+    from app.errors import ServiceError
+
+    try:
+        return factory.create_app(config)
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from exc
+    except ServiceError as exc:
+        raise click.ClickException(f"{exc.message}\n{exc.hint or ''}".rstrip()) from exc

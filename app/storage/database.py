@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.storage.folder import PRIVATE, make_private
 from app.storage.tables import (
     ACTIVE,
     FINISHED,
@@ -52,7 +53,7 @@ class Database:
     """The database at *url*; if *url* is empty, the SQLite file `backend.db` in *data_dir*."""
 
     def __init__(self, url: str, data_dir: Path) -> None:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_file = data_dir / "backend.db.lock"
         self.engine = _make_engine(url or f"sqlite:///{data_dir / 'backend.db'}")
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -82,7 +83,7 @@ class Database:
         """Migrate the tables to :data:`REVISION`; only one process does so at a time."""
         if self._revision() == REVISION:
             return
-        with FileLock(self._lock_file):
+        with FileLock(self._lock_file, mode=PRIVATE):
             if self._revision() != REVISION:
                 _upgrade(self.engine)
 
@@ -118,6 +119,8 @@ def _make_engine(url: str) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=100)
+    if parsed.database and not parsed.database.startswith((":", "file:")):
+        make_private(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=20, max_overflow=100)
     event.listen(engine, "connect", _prepare)
     return engine

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huey import Huey, RedisHuey, SqliteHuey
 
+from app.storage.folder import make_private
 from app.threads import Recurring
 
 _RECOVERY_INTERVAL = 5.0  # seconds
@@ -102,4 +103,6 @@ class _Workers:
 def _make_huey(redis_url: str, data_dir: Path) -> Huey:
     if redis_url:
         return RedisHuey("ollama-backend", url=redis_url, results=False)
-    return SqliteHuey("ollama-backend", filename=str(data_dir / "queue.db"), results=False)
+    file = data_dir / "queue.db"
+    make_private(file)
+    return SqliteHuey("ollama-backend", filename=str(file), results=False)
