@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,7 @@ from marshmallow import validate
 ROOT = Path(__file__).resolve().parent.parent
 _IN_CHECKOUT = (ROOT / "providers.json").exists()
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
+_SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # the ends of the names of variables that hold one
 
 
 class StartFailed(ClickException):
@@ -67,6 +69,7 @@ class Config:
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
     environ: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    env_file: Path | None = None  # the .env file, if it holds a key or a password
 
     @property
     def is_loopback(self) -> bool:
@@ -81,15 +84,20 @@ class Config:
         """
         env = Env(eager=False)  # collects the faults until seal(), so that the user sees all of them at once
         env_file = Path.cwd() / ".env"
-        env.read_env(env_file, recurse=False)
-        values = _read(env, {**dotenv_values(env_file), **os.environ})
+        try:
+            env.read_env(env_file, recurse=False)
+            from_file = dotenv_values(env_file)
+        except (OSError, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+            raise ConfigError(f"{env_file} cannot be read: {reason}.") from exc
+        values = _read(env, {**from_file, **os.environ})
         try:
             env.seal()
         except EnvValidationError as exc:
             messages = cast("dict[str, list[str]]", exc.error_messages)
             faults = [f"{name}: {' '.join(found)}" for name, found in sorted(messages.items())]
             raise ConfigError("These settings cannot be used:\n  " + "\n  ".join(faults)) from exc
-        return values
+        return replace(values, env_file=env_file if _has_secrets(from_file) else None)
 
 
 @lru_cache(maxsize=256)
@@ -101,6 +109,14 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost" or host.lower().endswith(".localhost")
     mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
     return (mapped or address).is_loopback
+
+
+def _has_secrets(values: Mapping[str, str | None]) -> bool:
+    """Tell whether one of *values* is a key, or a URL with a password."""
+    return any(
+        value and (name.upper().endswith(_SECRETS) or re.search(r"://[^/@]*:[^/@]+@", value))
+        for name, value in values.items()
+    )
 
 
 def _read(env: Env, environ: Mapping[str, str | None]) -> Config:

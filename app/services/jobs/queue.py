@@ -12,6 +12,7 @@ from huey.exceptions import ConfigurationError
 
 from app.storage.damaged import set_aside_damaged_database
 from app.storage.failures import storage_error
+from app.storage.folder import make_private
 from app.threads import Recurring
 
 _RECOVERY_INTERVAL = 5.0  # seconds
@@ -107,8 +108,10 @@ def _make_huey(redis_url: str, data_dir: Path) -> Huey:
     try:
         if redis_url:
             return RedisHuey("ollama-backend", url=redis_url, results=False)
-        set_aside_damaged_database(data_dir / "queue.db")  # the database has all that is in it
-        return SqliteHuey("ollama-backend", filename=str(data_dir / "queue.db"), results=False)
+        file = data_dir / "queue.db"
+        set_aside_damaged_database(file)  # the database has all that is in it
+        make_private(file)
+        return SqliteHuey("ollama-backend", filename=str(file), results=False)
     except ConfigurationError as exc:  # huey found no package for Redis
         raise storage_error("redis_driver") from exc
     except ValueError as exc:
