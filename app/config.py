@@ -25,6 +25,10 @@ _IN_CHECKOUT = (ROOT / "providers.json").exists()
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # the ends of the names of variables that hold one
 
+_SECONDS = validate.Range(min=0, min_inclusive=False, max=86400)
+_FOR_OTHER_BODIES = 1_000_000_000  # bytes, beside the largest upload
+_IDLE = 1000  # connections that clients keep open between requests, beside one for each thread
+
 
 class StartFailed(ClickException):
     """The program cannot start; ``str()`` says why. A command prints it, and exits with 1."""
@@ -65,7 +69,11 @@ class Config:
     redis_url: str = field(default="", repr=False)
     max_pulls: int = 2
     max_upload: int = 50_000_000_000
+    max_bodies: int = 51_000_000_000
     threads: int = 600
+    connections: int = 1600
+    head_timeout: float = 15
+    client_timeout: float = 120
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
     environ: Mapping[str, str | None] = field(default_factory=dict, repr=False)
@@ -122,13 +130,8 @@ def _has_secrets(values: Mapping[str, str | None]) -> bool:
 def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
     default = Config()
     with env.prefixed("BACKEND_"):
-        seconds = validate.Range(min=0, min_inclusive=False, max=86400)
-        timeouts = Timeouts(
-            **{
-                name: env.float(f"{name.upper()}_TIMEOUT", value, validate=seconds)
-                for name, value in vars(Timeouts()).items()
-            }
-        )
+        max_upload = env.int("MAX_UPLOAD", default.max_upload, validate=validate.Range(min=1))
+        threads = env.int("THREADS", default.threads, validate=validate.Range(1, 4096))
         return Config(
             host=env.str("HOST", default.host),
             port=env.int("PORT", default.port, validate=validate.Range(0, 65535)),
@@ -142,16 +145,31 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
             database_url=env.str("DATABASE_URL", ""),
             redis_url=env.str("REDIS_URL", ""),
             max_pulls=env.int("MAX_PULLS", default.max_pulls, validate=validate.Range(1, 16)),
-            max_upload=env.int("MAX_UPLOAD", default.max_upload, validate=validate.Range(min=1)),
-            threads=env.int("THREADS", default.threads, validate=validate.Range(1, 4096)),
+            max_upload=max_upload,
+            max_bodies=env.int(
+                "MAX_BODIES", max_upload + _FOR_OTHER_BODIES, validate=validate.Range(min=max_upload)
+            ),
+            threads=threads,
+            connections=env.int("CONNECTIONS", threads + _IDLE, validate=validate.Range(16, 65536)),
+            head_timeout=env.float("HEAD_TIMEOUT", default.head_timeout, validate=_SECONDS),
+            client_timeout=env.float("CLIENT_TIMEOUT", default.client_timeout, validate=_SECONDS),
             log_level=env.str(
                 "LOG_LEVEL",
                 default.log_level,
                 validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
             ),
-            timeouts=timeouts,
+            timeouts=_timeouts(env),
             environ=environ,
         )
+
+
+def _timeouts(env: Env) -> Timeouts:
+    return Timeouts(
+        **{
+            name: env.float(f"{name.upper()}_TIMEOUT", value, validate=_SECONDS)
+            for name, value in vars(Timeouts()).items()
+        }
+    )
 
 
 def _names(texts: list[str]) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ from app.errors.requests import (
 )
 from app.errors.server import (
     DiskFull,
+    ServerBusy,
     ServerStopping,
     StorageFailed,
 )
@@ -140,6 +141,7 @@ __all__ = [
     "PullWaits",
     "RateLimited",
     "RegistryNotAllowed",
+    "ServerBusy",
     "ServerStopping",
     "ServiceError",
     "StorageFailed",
