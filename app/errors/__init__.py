@@ -29,6 +29,7 @@
     ├── IdempotencyKeyReused    422 idempotency_key_reused
     ├── DiskFull                507 disk_full                  server.py
     ├── StorageFailed           503 storage_failed (507 when a disk is full)
+    ├── ServerBusy              503 server_busy
     ├── ServerStopping          503 server_stopping
     └── UpstreamError           500 upstream_error             upstream.py
         ├── InvalidUpstreamKey  401 invalid_api_key
