@@ -32,6 +32,7 @@ from app.services.settings import SettingsStore
 from app.services.updates import DailyUpdate, RegistryAnswers, UpdateService
 from app.services.usage import UsageLog
 from app.storage.database import Database
+from app.storage.folder import prepare, warn_if_open
 from app.upstream.session import UpstreamSession
 
 
@@ -40,6 +41,9 @@ class Services:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        prepare(config.data_dir)
+        if config.env_file:
+            warn_if_open(config.env_file)
         self.database = Database(config.database_url, config.data_dir)
         self.database.migrate()
         self._make_connections()

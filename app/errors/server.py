@@ -42,3 +42,10 @@ class ServerStopping(ServiceError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     error_type = "server_stopping"
+
+
+class ServerBusy(ServiceError):
+    """This server has too many connections, or receives too much at once."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    error_type = "server_busy"

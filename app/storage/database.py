@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.storage.failures import storage_error, storage_failed
+from app.storage.folder import PRIVATE, make_private
 from app.storage.tables import (
     ACTIVE,
     FINISHED,
@@ -59,7 +60,7 @@ class Database:
     """The database at *url*; if *url* is empty, the SQLite file `backend.db` in *data_dir*."""
 
     def __init__(self, url: str, data_dir: Path) -> None:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = data_dir
         self._lock_file = data_dir / "backend.db.lock"
         self.engine = _make_engine(url or f"sqlite:///{data_dir / 'backend.db'}")
@@ -97,7 +98,7 @@ class Database:
         with self._failures():
             if self._revision() == REVISION:
                 return
-            with FileLock(self._lock_file):
+            with FileLock(self._lock_file, mode=PRIVATE):
                 if self._revision() != REVISION:
                     _upgrade(self.engine)
 
@@ -162,6 +163,8 @@ def _engine_of(parsed: URL) -> Engine:
         engine = create_engine(parsed, pool_pre_ping=True, connect_args=unset, **options)
         event.listen(engine, "connect", _prepare_postgresql)
         return engine
+    if parsed.database and not parsed.database.startswith((":", "file:")):
+        make_private(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": PATIENCE}, **options)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine

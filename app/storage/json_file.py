@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from app.errors import StorageFailed
 from app.storage.damaged import set_aside
+from app.storage.folder import PRIVATE
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ class JsonFile:
         :raises StorageFailed: when the file cannot be read or written
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock", timeout=_LOCK_LIMIT):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock", timeout=_LOCK_LIMIT, mode=PRIVATE):
                 data = json.loads(json.dumps(self.read()))
                 change(data)
                 self._keep_damaged()
