@@ -67,19 +67,15 @@ def _stop(services: Services) -> NoReturn:
 def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:
     try:
         config = Config.from_env()
+        config = replace(
+            config,
+            host=host or config.host,
+            port=config.port if port is None else port,
+            enable=config.enable + enable,
+        )
+        config.check_exposure()
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
-    config = replace(
-        config,
-        host=host or config.host,
-        port=config.port if port is None else port,
-        enable=config.enable + enable,
-    )
-    if not config.is_loopback and not config.api_key:
-        raise click.ClickException(
-            f"Refusing to listen on {config.host} without a key: anyone who reaches this machine "
-            "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
-        )
     return config
 
 
