@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
-_MAX_TEXT = 16 << 20  # no template or licence is longer
+MAX_TEXT = 16 << 20  # no template or licence is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class ModelStore:
 
     def read_text(self, layer: Layer | None) -> str:
         """Read a small text layer; empty for None, and for a layer over 16 MiB."""
-        if layer is None or layer.size > _MAX_TEXT:
+        if layer is None or layer.size > MAX_TEXT:
             return ""
         return self.blob_path(layer.digest).read_text("utf-8", "replace")
 
@@ -197,6 +197,14 @@ class ModelStore:
     @staticmethod
     def _load(name: ModelName, path: Path) -> Model:
         return Model(name, Manifest.parse(path.read_bytes()), path.stat().st_mtime_ns)
+
+
+def disk_trouble(exc: OSError, what: object = "the models folder") -> str:
+    """Return what is wrong with the disk, in the words of Go (``no space left on device``).
+
+    :param what: the file or folder, where *exc* does not know it
+    """
+    return f"{exc.filename or what}: {(exc.strerror or 'the disk failed').lower()}"
 
 
 def file_digest(path: Path) -> str:
