@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections import Counter
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
+_PARTIAL = re.compile(r"sha256-[0-9a-f]{64}-partial")
 MAX_TEXT = 16 << 20  # no template or licence is longer
 
 
@@ -63,6 +65,15 @@ class ModelStore:
         """Return the path of the blob *digest* during its download."""
         path = self.blob_path(digest)
         return path.with_name(path.name + "-partial")
+
+    def partial_paths(self) -> list[Path]:
+        """List the partial files, also those of which only the lock or Ollama's notes are left."""
+        found = (_PARTIAL.match(path.name) for path in self._blobs.iterdir())
+        return sorted({self._blobs / match[0] for match in found if match})
+
+    def temporary_paths(self) -> list[Path]:
+        """List the files that are uploaded or written just now, and those that a kill has left."""
+        return [*self._blobs.glob("upload-*"), *self.root.rglob(".new-*")]
 
     def has_blob(self, layer: Layer) -> bool:
         """Tell whether the blob of *layer* is complete: it has the size that the manifest says."""
