@@ -89,6 +89,7 @@ the machines that share a database must agree to a few seconds.
 """
 
 MAX_TITLE = 60  # characters of a title that is made from a message
+_TITLE_FROM = 1000  # characters of the message, which may be long
 
 
 def summary(conversation: Conversation, count: int) -> Summary:
@@ -200,8 +201,9 @@ def stored_content(content: str, data: Mapping[str, object]) -> Columns:
 def title_of(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return a title: the first line of the user's first message with text, shortened at a space."""
     said = (m.get("content") for m in messages if m["role"] == "user")
-    lines = (line for text in said if isinstance(text, str) for line in text.splitlines() if line.strip())
-    title = storable(" ".join(next(lines, "").split()))
+    text = next((text for text in said if isinstance(text, str) and text.strip()), "")
+    lines = text.lstrip()[:_TITLE_FROM].splitlines()
+    title = storable(" ".join("".join(lines[:1]).split()))
     if len(title) <= MAX_TITLE:
         return title
     cut = title[:MAX_TITLE]

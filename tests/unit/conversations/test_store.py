@@ -19,7 +19,7 @@ from app.services.conversations.heartbeats import Heartbeats
 from app.services.conversations.imports import Imports
 from app.services.conversations.rows import STALE_AFTER, title_of
 from app.services.conversations.search import Search
-from app.services.conversations.store import ConversationStore, Ticket
+from app.services.conversations.store import LARGEST_PAGE, ConversationStore, Ticket
 from app.storage.database import Database
 from app.storage.tables import ConversationMessage, utc_now
 from tests.engine.process import wait_until
@@ -293,6 +293,8 @@ def test_conversations_are_listed_from_the_last_used(store: ConversationStore) -
         (said("word " * 30), "word " * 11 + "word…"),
         (said("x" * 100), "x" * 59 + "…"),
         (said(" \n "), ""),
+        (said("\n" * 1_000_000 + "Late"), "Late"),
+        ([*said(" "), *said("Second")], "Second"),
         ([{"role": "system", "content": "No"}, *said("Yes")], "Yes"),
         ([], ""),
     ],
@@ -438,6 +440,39 @@ def test_search_without_fts5_looks_at_every_text(database: Database, store: Conv
     assert found(store, "100__") == []
     page = store.all(limit=1, offset=0, query="sk")["conversations"]
     assert {"text": "sk", "match": True} in page[0]["match"]["snippet"]
+
+
+@pytest.mark.parametrize("query", ["needle", "针线", "++"])
+def test_search_looks_at_the_first_part_of_a_long_text(store: ConversationStore, query: str) -> None:
+    near = talk(store, "x " * 49_000 + f" {query} " + "x " * 10_000)
+    talk(store, "x " * 50_000 + f" {query}")
+
+    assert found(store, query) == [near]
+
+
+def test_page_of_large_messages_is_shorter(store: ConversationStore) -> None:
+    id = talk(store, "a" * LARGEST_PAGE, "b" * LARGEST_PAGE)
+    answer(store, ask(store, id, "c"), "d")
+
+    last = store.get(id, limit=10)
+    before = store.get(id, limit=10, before=2)
+
+    assert [message["content"] for message in last["messages"]] == ["c", "d"]
+    assert last["has_more"]
+    assert last["message_count"] == 4
+    assert [message["seq"] for message in before["messages"]] == [1]  # one message at least
+    assert [message["seq"] for message in store.get(id, limit=10, before=3)["messages"]] == [2]
+    assert store.get(id, limit=0)["messages"] == []
+    assert len(store.export(id)["messages"]) == 4
+
+
+def test_page_counts_images_too(store: ConversationStore) -> None:
+    id = store.create()["id"]
+    for _ in range(2):
+        image = "data:image/png;base64," + "a" * LARGEST_PAGE
+        answer(store, store.begin(id, said("?", images=[image]), "ollama", "m"), "Yes.")
+
+    assert [message["seq"] for message in store.get(id, limit=10)["messages"]] == [4]
 
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="PostgreSQL's")
