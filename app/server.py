@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
-import waitress
 from flask import Flask
-from waitress.task import Task, ThreadedTaskDispatcher
+from waitress.channel import HTTPChannel
+from waitress.server import create_server
+from waitress.task import Task, ThreadedTaskDispatcher, WSGITask
 
 from app.config import Config
+from app.stopping import stopping
 
 log = logging.getLogger(__name__)
 
 _LIMIT_FOR_OTHERS = 1 << 30  # bytes of a body, when other machines can reach the server
 _IDLE_CONNECTIONS = 1000  # that clients keep open between requests
+_PATIENCE = 4.0  # seconds that running answers have to end, once the process is being stopped
+_STUCK_AFTER = 1.0  # seconds after which a client that reads nothing is not waited for
+_POLL = 0.1  # seconds
 
 
 class GrowingDispatcher(ThreadedTaskDispatcher):
@@ -41,11 +51,91 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
             log.warning("%d requests wait for a thread: BACKEND_THREADS is %d", waiting, self._limit)
 
 
-def serve(app: Flask, config: Config, listener: socket.socket) -> None:
-    """Serve *app* on *listener* until the process ends."""
+class _Task(WSGITask):
+    """Answers a request; closes the connection after it when the process is being stopped."""
+
+    def build_response_header(self) -> bytes:
+        if stopping.is_set():
+            self.set_close_on_finish()
+        return super().build_response_header()
+
+
+class _Channel(HTTPChannel):
+    """A client's connection."""
+
+    task_class = _Task
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way, or bytes of an answer wait for the client."""
+        return bool(self.requests or self.total_outbufs_len)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the client has read nothing of the waiting bytes for a second."""
+        with self.outbuf_lock:  # bytes that are just being sent do not wait
+            return bool(self.total_outbufs_len) and time.time() - self.last_activity > _STUCK_AFTER
+
+
+def serve(
+    app: Flask,
+    config: Config,
+    listener: socket.socket,
+    stop: Callable[[], None],
+    close: Callable[[], None],
+) -> None:
+    """Serve *app* on *listener* until SIGTERM or SIGINT.
+
+    Then the running answers end, new requests are refused, and last *close* is called, in a thread.
+
+    :param stop: is called by the signals' handler; sets :data:`~app.stopping.stopping`
+    :param close: closes what the running answers use
+    """
+    server = _make_server(app, config, listener)
+
+    def handle(*_: object) -> None:
+        stop()
+        server.pull_trigger()  # wakes the loop, if another thread got the signal
+
+    for how in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(how, handle)
+    while not stopping.is_set():
+        _poll(server, 1.0)
+    _let_answers_end(server, _PATIENCE)
+    closing = threading.Thread(target=close, name="close")
+    closing.start()
+    while closing.is_alive():
+        _poll(server, _POLL)
+    _let_answers_end(server, _POLL)
+
+
+def _poll(server: Any, timeout: float) -> None:
+    """Read requests and write answers; wait for them up to *timeout* seconds."""
+    server.asyncore.loop(timeout, use_poll=True, map=server._map, count=1)  # noqa: SLF001
+
+
+def _let_answers_end(server: Any, patience: float) -> None:
+    """Serve until no request is under way and all answers are written, or until *patience* seconds are over.
+
+    A client that reads nothing is hung up on, which ends its request.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        _poll(server, _POLL)
+        for channel in list(server.active_channels.values()):
+            if channel.is_stuck:
+                channel.handle_close()
+        is_busy = server.task_dispatcher.active_count or any(
+            channel.is_busy for channel in server.active_channels.values()
+        )
+        if not is_busy or time.monotonic() > deadline:
+            return
+
+
+def _make_server(app: Flask, config: Config, listener: socket.socket) -> Any:
     connections = config.threads + _IDLE_CONNECTIONS
     _allow_files(connections + config.threads)  # a stream has a second connection, to the provider
-    waitress.serve(
+    server: Any = create_server(
         app,
         sockets=[listener],
         connection_limit=connections,
@@ -55,8 +145,9 @@ def serve(app: Flask, config: Config, listener: socket.socket) -> None:
         clear_untrusted_proxy_headers=True,
         ident=None,
         _dispatcher=GrowingDispatcher(config.threads),
-        _quiet=True,
     )
+    server.channel_class = _Channel
+    return server
 
 
 def _allow_files(count: int) -> None:

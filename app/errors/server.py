@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from app.errors.base import ServiceError
 
@@ -25,3 +26,13 @@ class ServerStopping(ServiceError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     error_type = "server_stopping"
+
+    def __init__(
+        self,
+        message: str = "The server is stopping.",
+        *,
+        hint: str = "Ask again in a few seconds, if the server is being started again.",
+        details: dict[str, Any] | None = None,
+        retry_after: float | None = 5,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details, retry_after=retry_after)

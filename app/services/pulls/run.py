@@ -14,7 +14,17 @@ from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept, server_failed
+from app.errors import (
+    InvalidModelName,
+    PullFailed,
+    ServerStopping,
+    ServiceError,
+    UpstreamIncomplete,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    kept,
+    server_failed,
+)
 from app.schemas.pulls import PullPart
 from app.services.ollama import OllamaService, RegistryService, check_name
 from app.services.pulls.progress import LEAD, LIMITED_WINDOW, WINDOW, Progress, Throttle
@@ -119,6 +129,8 @@ class PullRun:
                 self._attempt()
             except _TooFast:
                 self._rest()
+            except ServerStopping:
+                raise _Stopped("queued") from None
             except ServiceError as exc:
                 failures = 0 if self.progress.completed > before else failures + 1
                 if self._is_final(exc):
@@ -188,6 +200,8 @@ class PullRun:
         said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
         if isinstance(exc, InvalidModelName) or _FINAL.search(said):
             return True
+        if isinstance(exc, UpstreamUnavailable | UpstreamIncomplete) and self.ollama.is_supervised:
+            return time.monotonic() - self._grew > GIVE_UP_AFTER  # the server died, and is started again
         return not self.progress.layers or time.monotonic() - self._grew > GIVE_UP_AFTER
 
 
