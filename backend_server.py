@@ -10,11 +10,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import click
-from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from app import create_app, logs
-from app.config import Config, ConfigError
+from app.config import Config
 from app.container import Services
 from app.errors import ServiceError
 from app.server import serve
@@ -42,7 +40,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     config = _config(host, port, enable)
     logs.configure(config)
     listener = _listen(config)
-    app = _app(config)
+    app = create_app(config)
     services: Services = app.extensions["services"]
     for id in config.enable:
         _check_provider(services, id)
@@ -61,10 +59,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
 
 
 def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:
-    try:
-        config = Config.from_env()
-    except ConfigError as exc:
-        raise click.ClickException(str(exc)) from exc
+    config = Config.from_env()
     config = replace(
         config,
         host=host or config.host,
@@ -77,17 +72,6 @@ def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Conf
             "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
         )
     return config
-
-
-def _app(config: Config) -> Flask:
-    try:
-        return create_app(config)
-    except (OSError, ValueError, SQLAlchemyError) as exc:
-        raise click.ClickException(
-            f"Cannot use the data folder {config.data_dir}, the database or {config.providers_file}: "
-            f"{type(exc).__name__}.\nSee BACKEND_DATA_DIR, BACKEND_DATABASE_URL and BACKEND_PROVIDERS_FILE "
-            "in docs/configuration.md."
-        ) from exc
 
 
 def _listen(config: Config) -> socket.socket:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
+from click import ClickException
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
 from marshmallow import validate
@@ -21,9 +23,18 @@ from marshmallow import validate
 ROOT = Path(__file__).resolve().parent.parent
 _IN_CHECKOUT = (ROOT / "providers.json").exists()
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
+_SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # the ends of the names of variables that hold one
+
+_SECONDS = validate.Range(min=0, min_inclusive=False, max=86400)
+_FOR_OTHER_BODIES = 1_000_000_000  # bytes, beside the largest upload
+_IDLE = 1000  # connections that clients keep open between requests, beside one for each thread
 
 
-class ConfigError(Exception):
+class StartFailed(ClickException):
+    """The program cannot start; ``str()`` says why. A command prints it, and exits with 1."""
+
+
+class ConfigError(StartFailed):
     """The environment holds invalid settings; ``str()`` names each of them."""
 
 
@@ -58,10 +69,15 @@ class Config:
     redis_url: str = field(default="", repr=False)
     max_pulls: int = 2
     max_upload: int = 50_000_000_000
+    max_bodies: int = 51_000_000_000
     threads: int = 600
+    connections: int = 1600
+    head_timeout: float = 15
+    client_timeout: float = 120
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
     environ: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    env_file: Path | None = None  # the .env file, if it holds a key or a password
 
     @property
     def is_loopback(self) -> bool:
@@ -76,15 +92,20 @@ class Config:
         """
         env = Env(eager=False)  # collects the faults until seal(), so that the user sees all of them at once
         env_file = Path.cwd() / ".env"
-        env.read_env(env_file, recurse=False)
-        values = _read(env, {**dotenv_values(env_file), **os.environ})
+        try:
+            env.read_env(env_file, recurse=False)
+            from_file = dotenv_values(env_file)
+        except (OSError, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+            raise ConfigError(f"{env_file} cannot be read: {reason}.") from exc
+        values = _read(env, {**from_file, **os.environ})
         try:
             env.seal()
         except EnvValidationError as exc:
             messages = cast("dict[str, list[str]]", exc.error_messages)
             faults = [f"{name}: {' '.join(found)}" for name, found in sorted(messages.items())]
             raise ConfigError("These settings cannot be used:\n  " + "\n  ".join(faults)) from exc
-        return values
+        return replace(values, env_file=env_file if _has_secrets(from_file) else None)
 
 
 @lru_cache(maxsize=256)
@@ -98,16 +119,19 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def _has_secrets(values: Mapping[str, str | None]) -> bool:
+    """Tell whether one of *values* is a key, or a URL with a password."""
+    return any(
+        value and (name.upper().endswith(_SECRETS) or re.search(r"://[^/@]*:[^/@]+@", value))
+        for name, value in values.items()
+    )
+
+
 def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
     default = Config()
     with env.prefixed("BACKEND_"):
-        seconds = validate.Range(min=0, min_inclusive=False, max=86400)
-        timeouts = Timeouts(
-            **{
-                name: env.float(f"{name.upper()}_TIMEOUT", value, validate=seconds)
-                for name, value in vars(Timeouts()).items()
-            }
-        )
+        max_upload = env.int("MAX_UPLOAD", default.max_upload, validate=validate.Range(min=1))
+        threads = env.int("THREADS", default.threads, validate=validate.Range(1, 4096))
         return Config(
             host=env.str("HOST", default.host),
             port=env.int("PORT", default.port, validate=validate.Range(0, 65535)),
@@ -121,16 +145,31 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
             database_url=env.str("DATABASE_URL", ""),
             redis_url=env.str("REDIS_URL", ""),
             max_pulls=env.int("MAX_PULLS", default.max_pulls, validate=validate.Range(1, 16)),
-            max_upload=env.int("MAX_UPLOAD", default.max_upload, validate=validate.Range(min=1)),
-            threads=env.int("THREADS", default.threads, validate=validate.Range(1, 4096)),
+            max_upload=max_upload,
+            max_bodies=env.int(
+                "MAX_BODIES", max_upload + _FOR_OTHER_BODIES, validate=validate.Range(min=max_upload)
+            ),
+            threads=threads,
+            connections=env.int("CONNECTIONS", threads + _IDLE, validate=validate.Range(16, 65536)),
+            head_timeout=env.float("HEAD_TIMEOUT", default.head_timeout, validate=_SECONDS),
+            client_timeout=env.float("CLIENT_TIMEOUT", default.client_timeout, validate=_SECONDS),
             log_level=env.str(
                 "LOG_LEVEL",
                 default.log_level,
                 validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
             ),
-            timeouts=timeouts,
+            timeouts=_timeouts(env),
             environ=environ,
         )
+
+
+def _timeouts(env: Env) -> Timeouts:
+    return Timeouts(
+        **{
+            name: env.float(f"{name.upper()}_TIMEOUT", value, validate=_SECONDS)
+            for name, value in vars(Timeouts()).items()
+        }
+    )
 
 
 def _names(texts: list[str]) -> tuple[str, ...]:

@@ -26,13 +26,15 @@ from app.services.models import (
     VersionStore,
 )
 from app.services.ollama import ModelFolders, OllamaServers, RegistryService
-from app.services.providers import Circuits, OpenAIClients, ProviderStore, Readiness
+from app.services.providers import Circuits, OpenAIClients, ProviderStore
 from app.services.pulls import IdempotencyService, Occasions, PlanService, PullFeeds, PullService, PullStore
 from app.services.settings import SettingsStore
 from app.services.updates import DailyUpdate, RegistryAnswers, UpdateService
 from app.services.usage import UsageLog
 from app.stopping import stopping
 from app.storage.database import Database
+from app.storage.folder import prepare, warn_if_open
+from app.upstream.readiness import Readiness
 from app.upstream.session import UpstreamSession
 
 
@@ -42,6 +44,9 @@ class Services:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._is_stopping = False
+        prepare(config.data_dir)
+        if config.env_file:
+            warn_if_open(config.env_file)
         self.database = Database(config.database_url, config.data_dir)
         self.database.migrate()
         self._make_connections()

@@ -25,8 +25,9 @@ from app.api import (
 )
 from app.api.base import Api, add_request_hooks
 from app.cli import COMMANDS
-from app.config import Config
+from app.config import Config, StartFailed
 from app.container import Services
+from app.errors import ServiceError
 from app.version import __version__
 
 # The API docs show the resources in this order.
@@ -60,11 +61,11 @@ _SPEC = {
 def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.config.ConfigError: when the environment holds an invalid setting
+    :raises StartFailed: when a setting, the data folder or the database cannot be used
     """
     config = config or Config.from_env()
     app = Flask("app", static_folder=None)
-    app.extensions["services"] = Services(config)
+    app.extensions["services"] = _make_services(config)
     add_request_hooks(app)  # before protect(): a refused request has an id, too
     _allow_origins(app, config)
     security.protect(app, config)
@@ -73,6 +74,20 @@ def create_app(config: Config | None = None) -> Flask:
     for command in COMMANDS:
         app.cli.add_command(command)
     return app
+
+
+def _make_services(config: Config) -> Services:
+    try:
+        return Services(config)
+    except ServiceError as exc:
+        reason = f"{exc.message}\n{exc.hint}"
+    except (OSError, ValueError) as exc:
+        said = getattr(exc, "strerror", None) or type(exc).__name__
+        reason = (
+            f"A file cannot be used: {said}.\nSee BACKEND_DATA_DIR "
+            f"and BACKEND_PROVIDERS_FILE ({config.providers_file}) in docs/configuration.md."
+        )
+    raise StartFailed(f"{reason}\nThe data folder is {config.data_dir.absolute()}.")
 
 
 def _allow_origins(app: Flask, config: Config) -> None:

@@ -254,5 +254,6 @@ class WriteBehind(Generic[_Item]):
 
     def _give_up(self, exc: Exception) -> None:
         if not self._failing:  # one line for a whole outage
-            log.warning("%s: %s", self._messages[0], type(exc).__name__, exc_info=exc)
+            unknown = None if isinstance(exc, self._passing) else exc
+            log.warning("%s: %s", self._messages[0], type(exc).__name__, exc_info=unknown)
         self._failing = True

@@ -19,11 +19,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from app.errors import ServerStopping, ServiceError, error_body, server_failed
 from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
+from app.security import ANSWER_HEADERS
 from app.stopping import stopping
 
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LONGEST = 200  # characters of a path in the log or in an answer
 _NO_JSON = "The body is not valid JSON."
 # Python's parser accepts NaN, infinite numbers and lone surrogates, which are not JSON or cannot be written
 # as JSON again. A match only means that the body may hold one; then the parsed value is checked.
@@ -85,11 +87,18 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    for name, value in ANSWER_HEADERS.items():
+        response.headers.setdefault(name, value)
     milliseconds = (time.monotonic() - g.started) * 1000
-    path = request.path.encode("unicode_escape").decode("ascii")  # a line break would forge a log line
-    log.info("%s %s %s %d %.1f ms", g.request_id, request.method, path, response.status_code, milliseconds)
+    method, path = _short(request.method), _short(request.path)
+    path = path.encode("unicode_escape").decode("ascii")  # a line break would forge a log line
+    log.info("%s %s %s %d %.1f ms", g.request_id, method, path, response.status_code, milliseconds)
     return response
+
+
+def _short(text: str) -> str:
+    """Return *text* from a client without its end if it is very long."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def answer_service_error(error: ServiceError) -> Response:
@@ -163,10 +172,10 @@ def _explain(error: HTTPException) -> tuple[str, str]:
     """Return a message and a hint for an HTTP error."""
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        return f"{request.method} is not allowed for {request.path}.", f"Allowed: {allowed}"
+        return f"{_short(request.method)} is not allowed for {_short(request.path)}.", f"Allowed: {allowed}"
     if isinstance(error, RequestEntityTooLarge):
         limit = request.max_content_length
         return "The body is too large.", f"At most {limit} bytes are accepted here."
     if error.code == HTTPStatus.NOT_FOUND:
-        return f"There is nothing at {request.path}.", "The API is described at /api/docs."
+        return f"There is nothing at {_short(request.path)}.", "The API is described at /api/docs."
     return error.description or "The request cannot be served.", ""

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("app.engine")
 
-THREADS = 64
 _MAX_PORT = 65535
-_MAX_BODY_BYTES = 1 << 40  # weights are uploaded; waitress writes large bodies to the disk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,20 +109,10 @@ def _services(store: ModelStore, max_loaded: int, keep_alive: float) -> Services
 
 
 def _listen(services: Services, host: str, port: int) -> Any:
-    from waitress.server import create_server
-
     from app.engine.factory import create_app
+    from app.engine.serving import listen
 
-    return create_server(
-        create_app(services, loopback=_is_loopback(host)),
-        host=host,
-        port=port,
-        threads=THREADS,
-        ident=None,
-        channel_request_lookahead=1,  # else waitress notices no disconnect while a request runs
-        max_request_body_size=_MAX_BODY_BYTES,
-        connection_limit=1000,
-    )
+    return listen(create_app(services, loopback=_is_loopback(host)), host, port)
 
 
 def _url(server: Any) -> str:

@@ -16,9 +16,25 @@ class DiskFull(ServiceError):
 
 
 class StorageFailed(ServiceError):
-    """A file in the data folder cannot be read or written."""
+    """The database, or a file in the data folder, cannot be read or written.
 
+    `details.reason` says why, for example `locked`. For `full`, the status is 507.
+    """
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
     error_type = "storage_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        details: dict[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details, retry_after=retry_after)
+        if self.details.get("reason") == "full":
+            self.status = HTTPStatus.INSUFFICIENT_STORAGE
 
 
 class ServerStopping(ServiceError):
@@ -36,3 +52,10 @@ class ServerStopping(ServiceError):
         retry_after: float | None = 5,
     ) -> None:
         super().__init__(message, hint=hint, details=details, retry_after=retry_after)
+
+
+class ServerBusy(ServiceError):
+    """This server has too many connections, or receives too much at once."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    error_type = "server_busy"

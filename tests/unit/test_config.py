@@ -58,3 +58,35 @@ def test_repr_hides_the_key() -> None:
 )
 def test_is_loopback_is_true_for_this_machine_only(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("line", "holds"),
+    [
+        ("OPENAI_API_KEY=sk-x", True),
+        ("BACKEND_DATABASE_URL=postgresql://me:word@host/name", True),
+        ("HF_TOKEN=x", True),
+        ("OPENAI_API_KEY=", False),
+        ("BACKEND_PORT=8002", False),
+        ("BACKEND_REDIS_URL=redis://localhost:6379/0", False),
+    ],
+)
+def test_from_env_knows_whether_the_env_file_holds_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, holds: bool
+) -> None:
+    (tmp_path / ".env").write_text(f"{line}\n")
+    monkeypatch.chdir(tmp_path)
+
+    config = Config.from_env()
+
+    assert config.env_file == (tmp_path / ".env" if holds else None)
+
+
+def test_from_env_says_when_the_env_file_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_bytes(b"A=\xff\n")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError, match="cannot be read: it is not UTF-8"):
+        Config.from_env()

@@ -11,8 +11,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from app.errors import ServerStopping
-from app.services.providers import Readiness
 from app.stopping import stopping
+from app.upstream.readiness import Readiness
 from tests.raw_server import Connection, raw_server
 
 URL = "http://127.0.0.1:11434"

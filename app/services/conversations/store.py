@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.errors import ConversationBusy
+from app.errors import ConversationBusy, StorageFailed
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
 from app.services.conversations import rows
@@ -178,8 +177,8 @@ class ConversationStore:
         try:
             with self._database.session() as session:
                 session.execute(_of(ticket).values(**values))
-        except SQLAlchemyError as exc:  # the answer goes on; the next heartbeat may succeed
-            log.warning("an answer could not say that it is being made: %s", type(exc).__name__)
+        except StorageFailed as exc:  # the answer goes on; the next heartbeat may succeed
+            log.warning("an answer could not say that it is being made: %s", exc.message)
 
     def finish(
         self,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from huey import Huey, RedisHuey, SqliteHuey
+from huey.exceptions import ConfigurationError
 
+from app.storage.damaged import set_aside_damaged_database
+from app.storage.failures import storage_error
+from app.storage.folder import make_private
 from app.threads import Recurring
 
 _RECOVERY_INTERVAL = 5.0  # seconds
@@ -100,6 +105,16 @@ class _Workers:
 
 
 def _make_huey(redis_url: str, data_dir: Path) -> Huey:
-    if redis_url:
-        return RedisHuey("ollama-backend", url=redis_url, results=False)
-    return SqliteHuey("ollama-backend", filename=str(data_dir / "queue.db"), results=False)
+    try:
+        if redis_url:
+            return RedisHuey("ollama-backend", url=redis_url, results=False)
+        file = data_dir / "queue.db"
+        set_aside_damaged_database(file)  # the database has all that is in it
+        make_private(file)
+        return SqliteHuey("ollama-backend", filename=str(file), results=False)
+    except ConfigurationError as exc:  # huey found no package for Redis
+        raise storage_error("redis_driver") from exc
+    except ValueError as exc:
+        raise storage_error("redis_address") from exc
+    except sqlite3.Error as exc:
+        raise storage_error("queue") from exc

@@ -14,8 +14,9 @@ from marshmallow import Schema, ValidationError
 from app.config import Timeouts
 from app.errors import ServiceError, UpstreamError
 from app.schemas.pulls import PullPartSchema
-from app.services.providers import Provider, Readiness, start_hint
+from app.services.providers import Provider, start_hint
 from app.upstream.failures import clean, cut_off, invalid_response, rejection
+from app.upstream.readiness import Readiness
 from app.upstream.reading import Body, Register, ThreadedBody, announcing, read
 from app.upstream.session import translated
 

@@ -17,7 +17,9 @@ import requests
 from app.config import Timeouts, is_loopback
 from app.errors import ServiceError, UpstreamUnavailable
 from app.services.ollama.service import OllamaService
-from app.services.providers import START_LIMIT, Provider, Readiness
+from app.services.providers import Provider
+from app.storage.folder import make_private
+from app.upstream.readiness import START_LIMIT, Readiness
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ class Launcher:
         with self._starting:
             if self._stopping:
                 return None
+            make_private(self._log_file)
             with self._log_file.open("ab") as output:
                 self._process = subprocess.Popen(  # the command is made here  # noqa: S603
                     command,

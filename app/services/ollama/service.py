@@ -19,9 +19,10 @@ from app.schemas.models import ModelList, ModelListSchema
 from app.schemas.running import RunningList, RunningListSchema
 from app.schemas.show import ShownModel, ShowSchema
 from app.services.ollama.api import Json, OllamaApi
-from app.services.providers import Provider, ProviderStore, Readiness
+from app.services.providers import Provider, ProviderStore
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
+from app.upstream.readiness import Readiness
 from app.upstream.reading import Body, Register
 
 

@@ -16,7 +16,6 @@ from app.config import Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
-from app.services.providers.readiness import Readiness
 from app.services.providers.store import Provider, start_hint
 from app.upstream.failures import (
     clean,
@@ -30,6 +29,7 @@ from app.upstream.failures import (
     unreachable,
     was_cut,
 )
+from app.upstream.readiness import Readiness
 from app.upstream.reading import Register, SilentUpstream, ThreadedBody, TooMuch, announcing, read_all
 
 if TYPE_CHECKING:
