@@ -18,11 +18,12 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from app.body_limits import Accepted, accepted_by
-from app.errors import ServiceError, error_body, server_failed
+from app.errors import ServerStopping, ServiceError, error_body, server_failed
 from app.large_json import MAX_DEPTH, SMALL, TooMuch, check_depth, loads
 from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
 from app.security import ANSWER_HEADERS
+from app.stopping import stopping
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
 
 def add_request_hooks(app: Flask) -> None:
-    """Give each request an id and a log line."""
+    """Give each request an id and a log line; refuse it when this process is being stopped."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -127,6 +128,8 @@ def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     g.started = time.monotonic()
+    if stopping.is_set():
+        raise ServerStopping
 
 
 def _end(response: Response) -> Response:
