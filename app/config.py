@@ -20,6 +20,8 @@ from marshmallow import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 _IN_CHECKOUT = (ROOT / "providers.json").exists()
+MAX_ANSWER = 100_000_000
+"""The default of :attr:`Config.max_answer`: a stream of 250,000 tokens, at 400 bytes for each."""
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 
 
@@ -58,6 +60,7 @@ class Config:
     redis_url: str = field(default="", repr=False)
     max_pulls: int = 2
     max_upload: int = 50_000_000_000
+    max_answer: int = MAX_ANSWER
     threads: int = 600
     log_level: str = "INFO"
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -122,6 +125,7 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
             redis_url=env.str("REDIS_URL", ""),
             max_pulls=env.int("MAX_PULLS", default.max_pulls, validate=validate.Range(1, 16)),
             max_upload=env.int("MAX_UPLOAD", default.max_upload, validate=validate.Range(min=1)),
+            max_answer=env.int("MAX_ANSWER", default.max_answer, validate=validate.Range(min=1)),
             threads=env.int("THREADS", default.threads, validate=validate.Range(1, 4096)),
             log_level=env.str(
                 "LOG_LEVEL",

@@ -67,9 +67,9 @@ class Services:
         self.providers = ProviderStore(
             config.providers_file, folder / "providers.json", config.enable, config.environ
         )
-        self.clients = OpenAIClients()
+        self.clients = OpenAIClients(config.max_answer)
         self.circuits = Circuits()
-        self.session = UpstreamSession()
+        self.session = UpstreamSession(config.max_answer)
         self.ollamas = OllamaServers(self.session, self.providers, self.settings)
         self.offers = Offers(self.ollamas, self.clients, self.settings)
         self.provider_check = ProviderCheck(self.providers, self.offers)

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
-
 from app.config import Timeouts, is_loopback
 from app.errors import ServiceError, UpstreamUnavailable
 from app.services.ollama.service import OllamaService
 from app.services.providers import Provider
+from app.upstream.session import UpstreamSession
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class Launcher:
     :param log_file: receives the output of the server that is started
     """
 
-    def __init__(self, session: requests.Session, provider: Provider, log_file: Path) -> None:
+    def __init__(self, session: UpstreamSession, provider: Provider, log_file: Path) -> None:
         self._ollama = OllamaService(session, provider, _TIMEOUTS)
         self._url = provider.native_url
         self._log_file = log_file
