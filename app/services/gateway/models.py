@@ -83,8 +83,8 @@ def _each(
             found.append(future.result())
         elif isinstance(error, ServiceError | TimeoutError) and not isinstance(error, ServerStopping):
             log.info("the models of %s are left out: %s", id, error)
-        else:
-            raise error
+        else:  # a fault of this program, at its outermost edge: the other providers are listed nevertheless
+            log.error("the models of %s are left out", id, exc_info=error)
     return found
 
 
