@@ -158,12 +158,15 @@ def within(seconds: float, work: Callable[[Register], _T], *, uploads: bool = Fa
     :param work: sends the request, and returns what it reads
     :param uploads: count the seconds from the moment when the request was sent: it may be large
     :raises SilentUpstream: when it takes longer
+    :raises ServerStopping: when this process is being stopped
     :raises Exception: what *work* raises
     """
     opening = Opening(work)
     deadline = time.monotonic() + seconds
     try:
         while (result := opening.wait()) is None:
+            if stopping.is_set():
+                raise ServerStopping
             if uploads and not opening.is_sent:
                 deadline = time.monotonic() + seconds
             elif time.monotonic() > deadline:
