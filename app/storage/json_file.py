@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class JsonFile:
                 data = json.loads(json.dumps(self.read()))
                 change(data)
                 self._keep_damaged()
-                self._write(data)
+                write_json(self.path, data)
         except (OSError, Timeout) as exc:
             raise _storage_failed(self.path, exc) from exc
         return self.read()
@@ -99,18 +99,21 @@ class JsonFile:
         if self.damage:
             set_aside(self.path)
 
-    def _write(self, data: Json) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:  # mkstemp makes it 0600
-                json.dump(data, file, indent=2, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        _sync_folder(self.path.parent)
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Write *data* to the file *path*, which only its owner can read: a reader sees all of it or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        # mkstemp makes it 0600; half characters of a model's text are kept, too.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
+            json.dump(data, file, indent=2, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
