@@ -21,10 +21,11 @@ from tests.wire import recording
 pytestmark = [pytest.mark.live, pytest.mark.skipif(WANTED, reason="looks into SQLite's file")]
 
 LONG = 60  # seconds
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 
 
-def _backend(data_dir: Path, upstream: HTTPServer) -> BackendProcess:
-    return BackendProcess(data_dir, upstream.url_for("").rstrip("/"), ("--enable", "ollama"))
+def _backend(data_dir: Path, upstream: HTTPServer, **env: str) -> BackendProcess:
+    return BackendProcess(data_dir, upstream.url_for("").rstrip("/"), ("--enable", "ollama"), **env)
 
 
 def _kill(backend: BackendProcess) -> None:
@@ -93,3 +94,41 @@ def test_answer_for_a_locked_database_survives_a_kill(tmp_path: Path, httpserver
         assert last(backend)["content"] == given["response"]
     assert "will be saved" in given["notice"]
     assert list((data_dir / "answers").iterdir()) == []
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed")
+def test_conversation_is_free_after_a_kill_and_a_clock_that_was_set_back(
+    tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    data_dir = tmp_path / "data"
+    recorded = recording("v1_chat_nostream")
+    asked, is_over = threading.Event(), threading.Event()
+
+    def answer(_: Request) -> Response:
+        if not asked.is_set():
+            asked.set()
+            is_over.wait(LONG)
+        return Response(recorded.body, recorded.status, content_type=recorded.content_type)
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(answer)
+    ahead = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+2h", "DONT_FAKE_MONOTONIC": "1"}
+    with _backend(data_dir, httpserver, **ahead) as backend:
+        id = backend.post("/api/conversations", {"model": "x"}).json()["id"]
+
+        def ask() -> None:
+            with suppress(requests.ConnectionError):
+                backend.post("/api/chat", {"message": "One", "conversation_id": id})
+
+        client = threading.Thread(target=ask)
+        client.start()
+        assert asked.wait(LONG)
+        _kill(backend)
+        client.join()
+        is_over.set()
+
+    with _backend(data_dir, httpserver) as backend:
+        messages = backend.get(f"/api/conversations/{id}").json()["messages"]
+        again = backend.post("/api/chat", {"message": "Two", "conversation_id": id})
+
+    assert [message["status"] for message in messages] == ["complete", "cut"]
+    assert again.status_code == 200
