@@ -53,7 +53,7 @@ class JsonFile:
                 self._cached, self.damage = None, ""
                 return {}
             except OSError as exc:
-                raise _storage_failed(self.path, exc) from exc
+                raise file_failed(f"{self.path.name} in the data folder", exc) from exc
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if self._cached is None or self._cached[0] != stamp:
                 self._cached = (stamp, self._parse())
@@ -72,14 +72,14 @@ class JsonFile:
                 self._keep_damaged()
                 write_json(self.path, data)
         except (OSError, Timeout) as exc:
-            raise _storage_failed(self.path, exc) from exc
+            raise file_failed(f"{self.path.name} in the data folder", exc) from exc
         return self.read()
 
     def _parse(self) -> Json:
         try:
             content = self.path.read_bytes()
         except OSError as exc:  # may be temporary, so the file does not count as damaged
-            raise _storage_failed(self.path, exc) from exc
+            raise file_failed(f"{self.path.name} in the data folder", exc) from exc
         try:
             data: Json = json.loads(content)
             self._check(data)
@@ -116,7 +116,8 @@ def write_json(path: Path, data: Mapping[str, object]) -> None:
     _sync_folder(path.parent)
 
 
-def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
+def file_failed(what: str, exc: OSError | Timeout) -> StorageFailed:
+    """Return the error for a file or folder, *what*, that cannot be read or written."""
     if isinstance(exc, Timeout):
         reason, said, retry_after = "locked", "another process keeps it locked", 5
     elif exc.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -124,7 +125,7 @@ def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
     else:
         reason, said, retry_after = "failed", exc.strerror or "the disk fails", 60
     return StorageFailed(
-        f"{path.name} in the data folder cannot be used: {said}.",
+        f"{what} cannot be used: {said}.",
         hint="Check the folder's owner, permissions and free space, or set another one: BACKEND_DATA_DIR",
         details={"reason": reason},
         retry_after=retry_after,
