@@ -9,7 +9,13 @@ from __future__ import annotations
 from app.config import Config
 from app.services.catalog import Offers, ProviderCheck
 from app.services.chat import Attempts, ChatService, CompareService, ContextWindows, ModelChoice, Stops
-from app.services.conversations import ConversationChat, ConversationStore, Heartbeats, Imports
+from app.services.conversations import (
+    ConversationChat,
+    ConversationStore,
+    Heartbeats,
+    Imports,
+    LateAnswers,
+)
 from app.services.gateway import EmbeddingService, GatewayModels, GatewayService
 from app.services.jobs import Chores, Jobs, PullWorker
 from app.services.models import (
@@ -69,7 +75,8 @@ class Services:
 
     def close(self) -> None:
         """Stop the workers, write the rows that are still in memory, and close all connections."""
-        self.usage.close()  # first: the other steps may wait
+        self.late_answers.close()  # these two first: the other steps may wait
+        self.usage.close()
         self.jobs.stop()
         self.feeds.close()
         self.stops.close()
@@ -152,6 +159,7 @@ class Services:
     def _make_chats(self) -> None:
         self.conversations = ConversationStore(self.database)
         self.imports = Imports(self.database)
+        self.late_answers = LateAnswers(self.conversations, self.config.data_dir / "answers")
         self.heartbeats = Heartbeats(self.conversations)
         self.stops = Stops(self.database)
         windows = ContextWindows(self.ollamas, self.settings)
@@ -173,6 +181,7 @@ class Services:
             self.settings,
             self.heartbeats,
             self.circuits,
+            self.late_answers,
         )
 
     def _make_gateway(self) -> None:
@@ -198,6 +207,7 @@ class Services:
             self.pull_store,
             self.usage,
             self.imports,
+            self.late_answers,
             self.versions,
             daily,
         )

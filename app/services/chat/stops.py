@@ -13,7 +13,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 
 from app.errors import ChatNotRunning, StorageFailed
-from app.storage.database import ChatStop, Database, utc_now
+from app.storage.database import ChatStop, Database, is_fresh, utc_now
 from app.threads import Recurring
 
 log = logging.getLogger(__name__)
@@ -96,12 +96,11 @@ class Stops:
 
         So two clients that stop the same answer at the same time both succeed.
         """
-        now = utc_now()
         with self._database.session() as session:
-            session.execute(delete(ChatStop).where(ChatStop.created_at < now - _KEPT_FOR))
+            session.execute(delete(ChatStop).where(~is_fresh(ChatStop.created_at, _KEPT_FOR)))
             found = session.get(ChatStop, request_id)
-            if found is None or found.created_at < now - timedelta(seconds=_PATIENCE):
-                session.merge(ChatStop(request_id=request_id, is_done=False, created_at=now))
+            if found is None or not is_fresh(found.created_at, timedelta(seconds=_PATIENCE)):
+                session.merge(ChatStop(request_id=request_id, is_done=False, created_at=utc_now()))
 
     def _look(self) -> None:
         """Look for the wishes of other processes, and fulfil them."""
