@@ -54,6 +54,12 @@ class Services:
         self._make_gateway()
         self._assign_work()
 
+    @property
+    def failures(self) -> list[str]:
+        """The background work of this process that fails or does not run, each a sentence that says why."""
+        rooms = (self.feeds, self.stops, self.heartbeats, self.usage)
+        return self.jobs.failures + [room.failure for room in rooms if room.failure]
+
     def close(self) -> None:
         """Stop the workers, write the rows that are still in memory, and close all connections."""
         self.jobs.stop()
