@@ -57,7 +57,7 @@ def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
     The body is one exported conversation, a list of them, or an object with such a list as `conversations`.
     The conversations get new ids. When one of them is invalid, none is imported.
     """
-    imported = services.conversations.import_(body["conversations"])
+    imported = services.imports.save(body["conversations"])
     return {"conversations": imported, "total": len(imported)}
 
 

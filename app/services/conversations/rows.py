@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, cast
 
 from sqlalchemy import func, select
-from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationNotFound
@@ -140,7 +139,7 @@ def get(session: Session, id: str, *, lock: bool = False) -> Conversation:
     :raises ConversationNotFound: when no conversation has that id
     """
     conversation = session.get(Conversation, id, with_for_update=lock or None)
-    if conversation is None:
+    if conversation is None or conversation.import_id is not None:
         raise not_found(id)
     return conversation
 
@@ -162,28 +161,28 @@ def counts(session: Session, ids: list[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def insert(session: Session, whole: ExportedConversation) -> Summary:
-    """Save an exported conversation under a new id; an answer that was unfinished then becomes `cut`."""
-    names = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
-    values: Columns = {name: value for name in names if (value := whole.get(name)) is not None}
-    texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    title = whole.get("title") or title_of(whole["messages"])
-    conversation = Conversation(**{**values, **stored_values(texts), "title": title, "id": uuid.uuid4().hex})
-    session.add(conversation)
-    session.flush()
-    messages = [
-        {
-            **message,
-            **stored_content(message["content"], message["data"]),
-            "conversation_id": conversation.id,
-            "seq": seq,
-            "status": "cut" if message["status"] == "pending" else message["status"],
-        }
-        for seq, message in enumerate(whole["messages"], 1)
-    ]
-    if messages:
-        session.execute(sql_insert(ConversationMessage), messages)
-    return summary(conversation, len(whole["messages"]))
+def imported(whole: ExportedConversation) -> Columns:
+    """Return the row of an exported conversation, under a new id."""
+    now = utc_now()
+    names = ("title", "system_prompt", "provider", "model")
+    return {
+        "id": uuid.uuid4().hex,
+        **stored_values({name: cast("str | None", whole.get(name)) for name in names}),
+        "title": storable(whole.get("title") or "") or title_of(whole["messages"]),
+        "created_at": whole.get("created_at") or now,
+        "updated_at": whole.get("updated_at") or now,
+    }
+
+
+def imported_message(conversation_id: str, seq: int, message: KeptMessage) -> Columns:
+    """Return the row of an exported message; an answer that was unfinished then becomes `cut`."""
+    return {
+        **message,
+        **stored_content(message["content"], message["data"]),
+        "conversation_id": conversation_id,
+        "seq": seq,
+        "status": "cut" if message["status"] == "pending" else message["status"],
+    }
 
 
 def stored_values(values: Mapping[str, str | None]) -> Columns:

@@ -37,6 +37,7 @@ HEARTBEAT = 5.0
 """Seconds between two heartbeats of a running answer."""
 
 _ALL = 2**31 - 1
+_VISIBLE = Conversation.import_id.is_(None)  # its import, if it comes from one, is complete
 
 
 @dataclass
@@ -116,18 +117,13 @@ class ConversationStore:
     def delete(self, id: str) -> None:
         """Delete a conversation with its messages, even during an answer."""
         with self._database.session() as session:
-            gone = session.execute(delete(Conversation).where(Conversation.id == id))
+            gone = session.execute(delete(Conversation).where(Conversation.id == id, _VISIBLE))
             if not gone.rowcount:  # type: ignore[attr-defined]
                 raise rows.not_found(id)
 
     def export(self, id: str) -> rows.ExportedConversation:
-        """Return a conversation with all its messages, in the format of :meth:`import_`."""
+        """Return a conversation with all its messages, in the format that can be imported."""
         return exported(self.get(id, limit=_ALL))
-
-    def import_(self, conversations: list[rows.ExportedConversation]) -> list[rows.Summary]:
-        """Save exported *conversations* under new ids: all of them, or on an error none."""
-        with self._database.session() as session:
-            return [rows.insert(session, conversation) for conversation in conversations]
 
     def turns(self, id: str) -> list[rows.Turn]:
         """Return all messages in order, for :func:`~app.services.conversations.fitting.fit`."""
@@ -209,7 +205,7 @@ class ConversationStore:
 
 def _lock(session: Session, id: str) -> None:
     """Make other writers to the conversation wait: beginning with an update does that in both databases."""
-    used = update(Conversation).where(Conversation.id == id).values(updated_at=utc_now())
+    used = update(Conversation).where(Conversation.id == id, _VISIBLE).values(updated_at=utc_now())
     if not session.execute(used).rowcount:  # type: ignore[attr-defined]
         raise rows.not_found(id)
 
@@ -243,10 +239,10 @@ def _of(ticket: Ticket) -> Any:
 
 def _chosen(session: Session, search: Search | None) -> list[ColumnElement[bool]]:
     if search is None:
-        return []
+        return [_VISIBLE]
     messages, titles = search.match(session)
     with_message = select(ConversationMessage.conversation_id).where(messages)
-    return [or_(Conversation.id.in_(with_message), titles)]
+    return [_VISIBLE, or_(Conversation.id.in_(with_message), titles)]
 
 
 def _extra(message: Message) -> rows.Columns:

@@ -16,6 +16,7 @@ from sqlalchemy import text, update
 from app.errors import ConversationBusy, ConversationNotFound
 from app.services.conversations import heartbeats
 from app.services.conversations.heartbeats import Heartbeats
+from app.services.conversations.imports import Imports
 from app.services.conversations.rows import STALE_AFTER, title_of
 from app.services.conversations.search import Search
 from app.services.conversations.store import ConversationStore, Ticket
@@ -31,6 +32,11 @@ Json = dict[str, Any]
 @pytest.fixture
 def store(database: Database) -> ConversationStore:
     return ConversationStore(database)
+
+
+@pytest.fixture
+def imports(database: Database) -> Imports:
+    return Imports(database)
 
 
 def said(content: str, **more: Any) -> list[Json]:
@@ -468,7 +474,7 @@ def test_message_longer_than_an_index_takes_is_kept_and_found_by_its_beginning(
     assert found(store, "299999") == []
 
 
-def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
+def test_export_can_be_imported_as_it_was(store: ConversationStore, imports: Imports) -> None:
     id = store.create(title="Sky", system_prompt="Be brief.", provider="ollama", model="a:1")["id"]
     failed = {"error": "It broke.", "error_type": "upstream_error"}
     answer(
@@ -480,7 +486,7 @@ def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
     )
     exported = store.export(id)
 
-    (imported,) = store.import_([exported])
+    (imported,) = imports.save([exported])
 
     assert imported["id"] != id
     assert store.export(imported["id"]) == exported
@@ -488,23 +494,13 @@ def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
 
 
 def test_import_of_an_answer_that_was_being_made_is_cut_and_keeps_no_conversation_busy(
-    store: ConversationStore,
+    store: ConversationStore, imports: Imports
 ) -> None:
     id = store.create()["id"]
     ask(store, id, "Why?")
 
-    (imported,) = store.import_([store.export(id)])
+    (imported,) = imports.save([store.export(id)])
 
     assert store.turns(imported["id"])[1]["status"] == "cut"
     assert imported["title"] == "Why?"
     ask(store, imported["id"], "Again?")
-
-
-def test_import_keeps_nothing_when_one_cannot_be_kept(store: ConversationStore) -> None:
-    good = store.export(talk(store, "Why?"))
-    bad = {**good, "messages": [{"role": "user"}]}
-
-    with pytest.raises(KeyError):
-        store.import_([good, bad])
-
-    assert store.all(limit=10, offset=0)["total"] == 1
