@@ -6,8 +6,8 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import NoReturn
 
 import click
 
@@ -17,6 +17,7 @@ from app.container import Services
 from app.errors import ServiceError
 from app.server import serve
 from app.services.ollama import Launcher
+from app.stopping import limit_stop
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +35,8 @@ from app.services.ollama import Launcher
 @click.option("--enable", multiple=True, metavar="ID", help="Enable a provider for this run.")
 def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
     """Serve the backend in front of local language models."""
+    for how in (signal.SIGTERM, signal.SIGINT):  # until the server handles them
+        signal.signal(how, lambda *_: sys.exit(0))
     config = _config(host, port, enable)
     logs.configure(config)
     listener = _listen(config)
@@ -42,24 +45,17 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     for id in config.enable:
         _check_provider(services, id)
     provider = services.providers.get("ollama")
-    launcher = Launcher(services.session, provider, config.data_dir / "ollama.log")
-    for how in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(how, lambda *_: _stop(services))
-    try:
+    log_file = config.data_dir / "ollama.log"
+    launcher = Launcher(services.session, provider, log_file, ollama, services.readiness)
+    limit_stop()
+    with ExitStack() as at_end:
+        at_end.callback(services.close)
+        at_end.callback(launcher.stop)  # called first: the answers that need Ollama are over then
         # In a thread: a slow server at Ollama's address must not delay the first requests.
         threading.Thread(
-            target=_prepare, args=(services, launcher, ollama, listener), name="start", daemon=True
+            target=_prepare, args=(services, launcher, listener), name="start", daemon=True
         ).start()
-        serve(app, config, listener)
-    finally:
-        launcher.stop()
-        services.close()
-
-
-def _stop(services: Services) -> NoReturn:
-    # First end the requests that wait for a pull: the server waits for its requests when it shuts down.
-    services.jobs.stopping.set()
-    sys.exit(0)
+        serve(app, config, listener, services.stop, at_end.close)
 
 
 def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:
@@ -96,9 +92,9 @@ def _check_provider(services: Services, id: str) -> None:
         raise click.ClickException(f"{exc.message} The providers are: {known}") from exc
 
 
-def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket.socket) -> None:
+def _prepare(services: Services, launcher: Launcher, listener: socket.socket) -> None:
     """Find or start an Ollama, print which one and what to type next, and load the chat client's modules."""
-    launcher.start(mode)
+    launcher.start()
     services.jobs.start()
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -31,8 +31,10 @@ from app.services.pulls import IdempotencyService, Occasions, PlanService, PullF
 from app.services.settings import SettingsStore
 from app.services.updates import DailyUpdate, RegistryAnswers, UpdateService
 from app.services.usage import UsageLog
+from app.stopping import stopping
 from app.storage.database import Database
 from app.storage.folder import prepare, warn_if_open
+from app.upstream.readiness import Readiness
 from app.upstream.session import UpstreamSession
 
 
@@ -41,6 +43,7 @@ class Services:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._is_stopping = False
         prepare(config.data_dir)
         if config.env_file:
             warn_if_open(config.env_file)
@@ -60,13 +63,23 @@ class Services:
         rooms = (self.feeds, self.stops, self.heartbeats, self.usage)
         return self.jobs.failures + [room.failure for room in rooms if room.failure]
 
+    def stop(self) -> None:
+        """Let everything that is under way end, because the process is being stopped; does not wait for it.
+
+        A signal's handler may call this, again and again.
+        """
+        if not self._is_stopping:  # setting an event takes a lock, which an interrupted call would hold
+            self._is_stopping = True
+            stopping.set()
+            self.jobs.stopping.set()
+
     def close(self) -> None:
         """Stop the workers, write the rows that are still in memory, and close all connections."""
+        self.usage.close()  # first: the other steps may wait
         self.jobs.stop()
         self.feeds.close()
         self.stops.close()
         self.heartbeats.close()
-        self.usage.close()
         self.clients.close()
         self.session.close()
         self.database.close()
@@ -77,10 +90,11 @@ class Services:
         self.providers = ProviderStore(
             config.providers_file, folder / "providers.json", config.enable, config.environ
         )
-        self.clients = OpenAIClients()
+        self.readiness = Readiness()
+        self.clients = OpenAIClients(self.readiness)
         self.circuits = Circuits()
         self.session = UpstreamSession()
-        self.ollamas = OllamaServers(self.session, self.providers, self.settings)
+        self.ollamas = OllamaServers(self.session, self.providers, self.settings, self.readiness)
         self.offers = Offers(self.ollamas, self.clients, self.settings)
         self.provider_check = ProviderCheck(self.providers, self.offers)
         self.folders = ModelFolders(config.environ)

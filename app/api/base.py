@@ -16,10 +16,11 @@ from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from app.errors import ServiceError, error_body, server_failed
+from app.errors import ServerStopping, ServiceError, error_body, server_failed
 from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
 from app.security import ANSWER_HEADERS
+from app.stopping import stopping
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
 
 def add_request_hooks(app: Flask) -> None:
-    """Give each request an id and a log line."""
+    """Give each request an id and a log line; refuse it when this process is being stopped."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -80,6 +81,8 @@ def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     g.started = time.monotonic()
+    if stopping.is_set():
+        raise ServerStopping
 
 
 def _end(response: Response) -> Response:

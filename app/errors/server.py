@@ -43,6 +43,16 @@ class ServerStopping(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     error_type = "server_stopping"
 
+    def __init__(
+        self,
+        message: str = "The server is stopping.",
+        *,
+        hint: str = "Ask again in a few seconds, if the server is being started again.",
+        details: dict[str, Any] | None = None,
+        retry_after: float | None = 5,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details, retry_after=retry_after)
+
 
 class ServerBusy(ServiceError):
     """This server has too many connections, or receives too much at once."""

@@ -4,12 +4,14 @@
 do in which time. :mod:`.request` reads its requests: a large body only after :mod:`app.security` has seen the
 head. :mod:`.head` refuses heads that two servers could read in two ways. :mod:`.refusals` are the answers of
 the server itself. :mod:`.dispatcher` starts and ends the threads. :mod:`.files` allows enough open files.
+:mod:`.running` runs the server until the process is being stopped.
 """
 
 from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 
 from flask import Flask
 from waitress.adjustments import Adjustments
@@ -18,15 +20,18 @@ from app.config import Config
 from app.server.dispatcher import GrowingDispatcher
 from app.server.files import allow_files
 from app.server.listener import Listener
+from app.server.running import run
 
 __all__ = ["make_listener", "serve"]
 
 _LARGEST_HEAD = 32_768  # bytes
 
 
-def serve(app: Flask, config: Config, sock: socket.socket) -> None:
-    """Serve *app* on the listening *sock* until the process ends."""
-    make_listener(app, config, sock).run()
+def serve(
+    app: Flask, config: Config, sock: socket.socket, stop: Callable[[], None], close: Callable[[], None]
+) -> None:
+    """Serve *app* on the listening *sock* until the process is being stopped; see :func:`.running.run`."""
+    run(make_listener(app, config, sock), stop, close)
 
 
 def make_listener(app: Flask, config: Config, sock: socket.socket) -> Listener:

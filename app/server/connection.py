@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from waitress.channel import HTTPChannel
 
 from app.config import is_loopback
-from app.server.refusals import ErrorAnswer, RequestTooSlow
+from app.errors import ServiceError
+from app.server.refusals import Answer, ErrorAnswer, RequestTooSlow
 from app.server.request import Request
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Connection(HTTPChannel):
     server: Listener
     requests: list[Request]
     _fileno: int | None
+    task_class = Answer
     error_task_class = ErrorAnswer
 
     def __init__(self, server: Listener, sock: socket.socket, addr: Any, *args: Any, **kwargs: Any) -> None:
@@ -45,6 +47,16 @@ class Connection(HTTPChannel):
         self._mark: tuple[float, int, object] = (time.monotonic(), 0, None)
         super().__init__(server, sock, addr, *args, **kwargs)
         self.parser_class = partial(Request, connection=self)  # type: ignore[assignment]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request runs, or the client has not taken all of its answer."""
+        return bool(self.requests or self.total_outbufs_len or self._is_lingering)
+
+    @property
+    def moved(self) -> int:
+        """The bytes that have come and gone so far."""
+        return self._moved
 
     @property
     def may_give_way(self) -> bool:
@@ -121,12 +133,16 @@ class Connection(HTTPChannel):
         elif state in {"body", "sending"} and self._moved - moved >= _LEAST_RATE * seconds:
             self._mark = (now, self._moved, fresh)
         elif isinstance(request, Request) and state in {"head", "body"}:
-            self.request = None
-            request.refuse(RequestTooSlow("The request came too slowly."))
-            self.refuse(request)
-            self._answer(request)
+            self.break_off(request, RequestTooSlow("The request came too slowly."))
         else:
             self.handle_close()
+
+    def break_off(self, request: Request, error: ServiceError) -> None:
+        """Refuse *request*, which has not come whole yet, because of *error*."""
+        self.request = None
+        request.refuse(error)
+        self.refuse(request)
+        self._answer(request)
 
     def _state(self) -> tuple[str, float, object]:
         """Return what the connection does, for how many seconds it may, and its unfinished request."""

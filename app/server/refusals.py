@@ -1,4 +1,4 @@
-"""The answers that need no view, in the same form as all errors."""
+"""The answers that need no view, in the same form as all errors; the last answers of a server that stops."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import Response
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
 from app.errors import DiskFull, ServerBusy, ServiceError, StorageFailed, server_failed
 from app.openai_errors import openai_error, speaks_openai
 from app.security import ANSWER_HEADERS
 from app.server.head import MalformedRequest
+from app.stopping import stopping
 
 if TYPE_CHECKING:
     from app.server.request import Request
@@ -70,6 +71,16 @@ class Refusal:
         return cls(
             f"{error.status:d} {error.status.phrase}", [*headers.items()], json.dumps(body).encode("ascii")
         )
+
+
+class Answer(WSGITask):
+    """Answers a request, and closes the connection if the process is being stopped."""
+
+    def build_response_header(self) -> bytes:
+        """Return the first line and the headers."""
+        if stopping.is_set():
+            self.set_close_on_finish()
+        return super().build_response_header()
 
 
 class ErrorAnswer(ErrorTask):

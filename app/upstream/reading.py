@@ -2,11 +2,8 @@
 
 A service that passes on a stream has work to do while the upstream is silent: it keeps the client's
 connection alive, notices when the client leaves, and enforces timeouts. So a thread opens the answer, and
-each read waits for one tick at most.
-
-The connection is announced before the upstream answers. To give up, the service shuts the connection down:
-this ends the thread's wait, and tells the upstream to stop its work. When the connection of an answer cannot
-be polled, a thread reads the answer too: :class:`ThreadedBody`.
+each read waits for one tick at most. To give up, the service shuts the connection down, which is announced
+before the upstream answers. If the answer cannot be polled, a thread reads it too: :class:`ThreadedBody`.
 """
 
 from __future__ import annotations
@@ -20,13 +17,12 @@ from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
+from app.errors import ServerStopping
+from app.stopping import stopping
 from app.threads import Threads
 
-TICK = 0.5
-"""Seconds that one read waits for a silent upstream."""
-
-SIZE_LIMIT = 64_000_000
-"""The most bytes of an answer or an event; a larger one is an error."""
+TICK = 0.5  # seconds that one read waits for a silent upstream
+SIZE_LIMIT = 64_000_000  # bytes of an answer or an event; a larger one is an error
 
 _BACKLOG = 1000  # chunks that may wait in the queue until receive() takes them
 _ROOM_POLL = 0.01  # seconds
@@ -159,6 +155,7 @@ def read(
     :param idle: seconds between one progress and the next
     :param progress: counts the events found so far: comments are no progress; None to count bytes
     :raises SilentUpstream: when there is no progress in time
+    :raises ServerStopping: when this process is being stopped
     :raises Exception: what opening or reading raises
     """
     opening = Opening(open_body)
@@ -171,6 +168,8 @@ def read(
             data = body.receive() if body else b""
             if data is None:
                 return
+            if stopping.is_set():
+                raise ServerStopping
             now = time.monotonic()  # before the yield: the caller may be slow, while bytes arrive
             yield data
             found = progress() if progress else seen + len(data)

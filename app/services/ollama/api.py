@@ -16,6 +16,7 @@ from app.errors import ServiceError, UpstreamError
 from app.schemas.pulls import PullPartSchema
 from app.services.providers import Provider, start_hint
 from app.upstream.failures import clean, cut_off, invalid_response, rejection
+from app.upstream.readiness import Readiness
 from app.upstream.reading import Body, Register, ThreadedBody, announcing, read
 from app.upstream.session import translated
 
@@ -28,17 +29,30 @@ class OllamaApi:
     :param session: its connections are shared by all requests; the caller closes it
     :param provider: tells the server's address and API key
     :param timeouts: how long to wait for the server
+    :param readiness: whether the server is being started; None not to wait for that
     """
 
-    def __init__(self, session: requests.Session, provider: Provider, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        session: requests.Session,
+        provider: Provider,
+        timeouts: Timeouts,
+        readiness: Readiness | None = None,
+    ) -> None:
         self._session = session
         self.provider = provider
         self._timeouts = timeouts
+        self._readiness = readiness
 
     @property
     def name(self) -> str:
         """The provider's name, for messages."""
         return self.provider.name
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether this program starts the server again when it dies."""
+        return self._readiness is not None and self._readiness.supervises(self.provider.native_url)
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Json:
         """Send a request and return the JSON object in its answer."""
@@ -124,6 +138,8 @@ class OllamaApi:
         """Return the answer to a request after checking its status; the caller closes it."""
         url = f"{self.provider.native_url}{path}"
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
+        if self._readiness and not self._readiness.is_ready.is_set():
+            self._readiness.wait(self.provider.native_url, timeout[1])
         key = self.provider.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A stream may be ended by closing its connection, which must not hit a later request.

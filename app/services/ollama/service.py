@@ -22,6 +22,7 @@ from app.services.ollama.api import Json, OllamaApi
 from app.services.providers import Provider, ProviderStore
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
+from app.upstream.readiness import Readiness
 from app.upstream.reading import Body, Register
 
 
@@ -173,12 +174,20 @@ class OllamaServers:
     """Makes the service for each provider that is an Ollama server, with the settings in force.
 
     :param session: the connections to all servers
+    :param readiness: whether the server that this program starts can be asked
     """
 
-    def __init__(self, session: requests.Session, providers: ProviderStore, settings: SettingsStore) -> None:
+    def __init__(
+        self,
+        session: requests.Session,
+        providers: ProviderStore,
+        settings: SettingsStore,
+        readiness: Readiness | None = None,
+    ) -> None:
         self._session = session
         self._providers = providers
         self._settings = settings
+        self._readiness = readiness
 
     def main(self, timeouts: Timeouts | None = None) -> OllamaService:
         """Return the service for the provider ``ollama``."""
@@ -189,7 +198,7 @@ class OllamaServers:
 
         :param timeouts: how long to wait; None for the timeouts of the settings
         """
-        return OllamaService(self._session, provider, timeouts or self._settings.timeouts)
+        return OllamaService(self._session, provider, timeouts or self._settings.timeouts, self._readiness)
 
 
 def create_failed(model: str, message: str) -> CreateFailed:

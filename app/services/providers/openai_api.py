@@ -29,6 +29,7 @@ from app.upstream.failures import (
     unreachable,
     was_cut,
 )
+from app.upstream.readiness import Readiness
 from app.upstream.reading import Register, SilentUpstream, ThreadedBody, TooMuch, announcing, read_all
 
 if TYPE_CHECKING:
@@ -69,9 +70,12 @@ class OpenAIClients:
 
     When a provider's settings change, its old client is closed after the last of its answers is closed.
     Importing ``openai`` takes almost a second, so the functions here import it when they first need it.
+
+    :param readiness: whether the server that this program starts can be asked
     """
 
-    def __init__(self) -> None:
+    def __init__(self, readiness: Readiness | None = None) -> None:
+        self._readiness = readiness or Readiness()
         self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
 
@@ -99,6 +103,8 @@ class OpenAIClients:
         :raises ServiceError: when the provider does not answer, or refuses the request
         """
         model = str((body or {}).get("model", ""))
+        if not self._readiness.is_ready.is_set():
+            self._readiness.wait(provider.native_url, timeouts.first_byte)
         with ExitStack() as closing, translated(provider, model):
             client = self._take(provider, timeouts)
             closing.callback(self._give_back, client)

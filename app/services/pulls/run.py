@@ -15,9 +15,12 @@ from typing import Any, cast
 from app.errors import (
     InvalidModelName,
     PullFailed,
+    ServerStopping,
     ServiceError,
     StorageFailed,
+    UpstreamIncomplete,
     UpstreamTimeout,
+    UpstreamUnavailable,
     kept,
     server_failed,
 )
@@ -129,6 +132,8 @@ class PullRun:
                 self._attempt()
             except _TooFast:
                 self._rest()
+            except ServerStopping:
+                raise _Stopped("queued") from None
             except StorageFailed:  # no fault of the pull
                 raise
             except ServiceError as exc:
@@ -200,6 +205,8 @@ class PullRun:
         said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
         if isinstance(exc, InvalidModelName) or _FINAL.search(said):
             return True
+        if isinstance(exc, UpstreamUnavailable | UpstreamIncomplete) and self.ollama.is_supervised:
+            return time.monotonic() - self._grew > GIVE_UP_AFTER  # the server died, and is started again
         return not self.progress.layers or time.monotonic() - self._grew > GIVE_UP_AFTER
 
 

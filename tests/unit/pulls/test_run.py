@@ -23,6 +23,7 @@ from app.services.pulls.progress import Progress
 from app.services.pulls.run import PullRun
 from app.services.pulls.store import PullStore
 from app.storage.database import Database
+from app.upstream import reading
 from tests.raw_server import Connection, raw_server
 
 BASE = "http://ollama.test"
@@ -118,6 +119,22 @@ def test_pull_that_fails_without_a_new_byte_is_given_up(
     assert pull.error is not None
     assert "max retries exceeded" in pull.error["error"]
     assert pull.attempts > 1
+
+
+def test_pull_goes_back_to_the_queue_when_the_process_ends_during_a_read(
+    store: PullStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    monkeypatch.setattr(reading, "stopping", stopping)
+    id = _claimed(store)
+    with responses.RequestsMock() as wire:
+        wire.get(MANIFEST, status=500)
+        wire.post(f"{BASE}/api/pull", json.dumps(LAYER) + "\n")
+
+        _run(store, id)
+
+    assert store.get(id).status == "queued"
 
 
 def test_pull_whose_sizes_no_database_holds_ends(store: PullStore) -> None:

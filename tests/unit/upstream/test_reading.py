@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.errors import ServerStopping
 from app.upstream import reading
 from app.upstream.reading import Opening, Register, SilentUpstream, ThreadedBody, TooMuch, read, read_all
 
@@ -99,6 +100,20 @@ def test_read_limits_the_silence_between_bytes(body: PolledBody) -> None:
     assert next(chunks) == b"x"
     with pytest.raises(SilentUpstream):
         list(chunks)
+
+
+def test_read_ends_with_the_process_and_hangs_up(body: PolledBody, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = threading.Event()
+    monkeypatch.setattr(reading, "stopping", stopping)
+    body.far.sendall(b"x")
+    chunks = _read(body)
+    assert next(chunks) == b"x"
+
+    stopping.set()
+
+    with pytest.raises(ServerStopping):
+        next(chunks)
+    assert body.far.recv(1) == b""
 
 
 def test_close_hangs_up_at_once(body: PolledBody) -> None:
