@@ -1,7 +1,7 @@
 """The application for another WSGI server: ``gunicorn -k gthread app.wsgi:app``.
 
 gunicorn imports this module in each worker, after it has installed its handlers of signals. Each process that
-serves looks after pulls, too. With ``--preload`` gunicorn's master imports this module. It does not serve, and
+serves looks after pulls, too. With ``--preload`` gunicorn's master imports this module. It does not serve; it
 forks the workers, which then do not learn that they are being stopped.
 """
 
