@@ -63,6 +63,12 @@ class Services:
         self._make_gateway()
         self._assign_work()
 
+    @property
+    def failures(self) -> list[str]:
+        """The background work of this process that fails or does not run, each a sentence that says why."""
+        rooms = (self.feeds, self.stops, self.heartbeats, self.usage)
+        return self.jobs.failures + [room.failure for room in rooms if room.failure]
+
     def stop(self) -> None:
         """Let everything that is under way end, because the process is being stopped; does not wait for it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -11,9 +12,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, null, update
 from sqlalchemy.exc import IntegrityError
 
-from app.errors import IdempotencyKeyReused
+from app.errors import IdempotencyKeyReused, StorageFailed
 from app.storage.database import Database
 from app.storage.tables import IdempotencyKey, is_fresh, utc_now
+
+log = logging.getLogger(__name__)
 
 KEPT_FOR = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
@@ -58,10 +61,17 @@ class IdempotencyService:
         try:
             answer = do()
         except BaseException:
-            self._release(name, claimed)
+            self._try(self._release, name, claimed)
             raise
-        self._keep(name, claimed, answer)
+        self._try(self._keep, name, claimed, answer)
         return answer
+
+    def _try(self, change: Callable[..., None], name: str, *values: object) -> None:
+        """Change the claim of a key, if the database lets us: the request itself is decided already."""
+        try:
+            change(name, *values)
+        except StorageFailed as exc:
+            log.warning("a repeated request with this key will wait for a minute: %s", exc.message)
 
     def prune(self) -> None:
         """Delete the keys that are older than :data:`KEPT_FOR`."""
