@@ -126,18 +126,17 @@ def with_own_scripts(page: Response) -> Response:
     """Let a browser run the scripts of the API docs: files of this server, and what is in *page* itself."""
     inline = re.findall(r"<script>(.*?)</script>", page.get_data(as_text=True), re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
-    page.headers["Content-Security-Policy"] = "; ".join(
-        [
-            "default-src 'none'",
-            " ".join(["script-src 'self'", *(f"'sha256-{digest}'" for digest in digests)]),
-            "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its elements
-            "img-src 'self' data:",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        ]
-    )
+    policy = [
+        "default-src 'none'",
+        " ".join(["script-src 'self'", *(f"'sha256-{digest}'" for digest in digests)]),
+        "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its elements
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    page.headers.extend({**ANSWER_HEADERS, "Content-Security-Policy": "; ".join(policy)})
     return page
 
 

@@ -54,7 +54,7 @@ def _gunicorn(data_dir: Path) -> Iterator[str]:
 
 
 def _is_up(url: str) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
+    with contextlib.suppress(requests.ConnectionError, requests.Timeout):
         return requests.get(f"{url}/api/health", timeout=10).ok
     return False
 
