@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import h11
 import httpx2
 
+from app.addresses import dialled
 from app.upstream.reading import TICK
 
 _READ = 65536  # bytes
@@ -55,7 +56,7 @@ class Connection:
         """
         host = url.raw_host.decode("ascii")
         with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
-            connection = socket.create_connection((host, url.port or (443 if tls else 80)), timeout)
+            connection = socket.create_connection((dialled(host), url.port or (443 if tls else 80)), timeout)
             try:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return cls(tls.wrap_socket(connection, server_hostname=host) if tls else connection)

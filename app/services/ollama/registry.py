@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 
+from app import redirects
 from app.config import Timeouts
 from app.errors import ModelNotInRegistry
 from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, digest_of
@@ -104,11 +105,23 @@ class RegistryService:
         timeouts = self._timeouts()
         timeout = (timeouts.connect, timeouts.list)
         with translated(name.host, base):
-            response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
+            options: dict[str, Any] = {"headers": headers, "timeout": timeout, "stream": True}
+            response = self._session.get(url, allow_redirects=False, **options)
+            if response.is_redirect:
+                response = self._redirected(name, response, options)
             try:
                 return response.status_code, response.raw.read(limit, decode_content=True)
             finally:
                 response.close()
+
+    def _redirected(
+        self, name: ModelName, response: requests.Response, options: dict[str, Any]
+    ) -> requests.Response:
+        with redirects.RegistrySession(public=True) as public:  # closing it leaves the open answer open
+            try:
+                return redirects.follow(response, self._session, public, **options)
+            except redirects.RedirectRefusedError as exc:
+                raise invalid_response(f"The registry {name.host}", str(exc)) from exc
 
 
 def re_encoded(manifest: dict[str, Any]) -> bytes:
