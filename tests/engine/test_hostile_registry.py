@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from app.engine.models.store import ModelStore
 from app.engine.pulls import registry as registry_module
@@ -176,6 +177,23 @@ def test_full_disk_is_told_in_words(small_disk: Path, registry: Registry) -> Non
     }
     assert "Traceback" not in log
     assert not list((small_disk / "models" / "blobs").glob("upload-*"))
+
+
+@pytest.mark.live
+def test_body_that_does_not_fit_into_the_temporary_folder_closes_its_connection(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    content = WEIGHTS * 2
+    with EngineProcess(tmp_path / "models", env={"TMPDIR": str(small_disk)}) as engine:
+        first = engine.post(f"/api/blobs/{digest_of(WEIGHTS)}", data=WEIGHTS)
+        assert first.status_code == 201  # else Python would choose another folder
+        _fill(small_disk)
+        with pytest.raises(requests.ConnectionError):
+            engine.post(f"/api/blobs/{digest_of(content)}", data=content)
+
+        assert engine.get("/api/tags").status_code == 200
+        assert f"cannot be stored in {small_disk}: No space left on device" in engine.log
+        assert "Traceback" not in engine.log
 
 
 def _fill(folder: Path) -> None:
