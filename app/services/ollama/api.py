@@ -139,7 +139,7 @@ class OllamaApi:
         url = f"{self.provider.native_url}{path}"
         timeout = timeout or (self._timeouts.connect, self._timeouts.list)
         if self._readiness and not self._readiness.is_ready.is_set():
-            self._readiness.wait(self.provider.native_url, timeout[1])
+            self._readiness.wait(self.provider.native_url, self._timeouts.first_byte)
         key = self.provider.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A stream may be ended by closing its connection, which must not hit a later request.
