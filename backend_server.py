@@ -74,11 +74,7 @@ def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Conf
         port=config.port if port is None else port,
         enable=config.enable + enable,
     )
-    if not config.is_loopback and not config.api_key:
-        raise click.ClickException(
-            f"Refusing to listen on {config.host} without a key: anyone who reaches this machine "
-            "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
-        )
+    config.check_exposure()
     return config
 
 

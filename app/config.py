@@ -18,13 +18,14 @@ from typing import cast
 from click import ClickException
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
-from marshmallow import validate
+from marshmallow import ValidationError, validate
 
 ROOT = Path(__file__).resolve().parent.parent
 _IN_CHECKOUT = (ROOT / "providers.json").exists()
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # the ends of the names of variables that hold one
 
+_SHORTEST_KEY = 20  # characters; of random letters and digits, these are more than 100 bits
 _SECONDS = validate.Range(min=0, min_inclusive=False, max=86400)
 _FOR_OTHER_BODIES = 1_000_000_000  # bytes, beside the largest upload
 _IDLE = 1000  # connections that clients keep open between requests, beside one for each thread
@@ -80,9 +81,30 @@ class Config:
     env_file: Path | None = None  # the .env file, if it holds a key or a password
 
     @property
+    def has_short_key(self) -> bool:
+        """Whether the key can be guessed by trying."""
+        return 0 < len(self.api_key) < _SHORTEST_KEY
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
+
+    def check_exposure(self) -> None:
+        """Check that nobody on another machine can use this server without a key.
+
+        :raises ConfigError: when the address, or the names by which clients call this server, need a key
+        """
+        if self.api_key:
+            return
+        what = "" if self.is_loopback else f"listen on {self.host}"
+        if names := [host for host in self.allowed_hosts if not is_loopback(host)]:
+            what = what or f"serve {names[0]} (BACKEND_ALLOWED_HOSTS)"
+        if what:
+            raise ConfigError(
+                f"Refusing to {what} without a key: anyone who reaches this machine could use its models.\n"
+                "Set BACKEND_API_KEY to a long random text, or serve 127.0.0.1 and localhost only."
+            )
 
     @classmethod
     def from_env(cls) -> Config:
@@ -137,7 +159,7 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
             port=env.int("PORT", default.port, validate=validate.Range(0, 65535)),
             data_dir=env.path("DATA_DIR", default.data_dir),
             providers_file=env.path("PROVIDERS_FILE", _shipped_providers()),
-            api_key=env.str("API_KEY", ""),
+            api_key=env.str("API_KEY", "", validate=_check_key),
             allowed_hosts=_names(env.list("ALLOWED_HOSTS", [])),
             allowed_origins=_names(env.list("ALLOWED_ORIGINS", [])),
             allowed_registries=_names(env.list("ALLOWED_REGISTRIES", list(default.allowed_registries))),
@@ -160,6 +182,15 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
             ),
             timeouts=_timeouts(env),
             environ=environ,
+        )
+
+
+def _check_key(key: str) -> None:
+    """Refuse a key that no client can send: a header holds visible ASCII only."""
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise ValidationError(
+            "A key consists of ASCII letters, digits and punctuation, without blanks; "
+            "no client could send this one."
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from app.config import Config
 from app.services.catalog import Offers, ProviderCheck
 from app.services.chat import Attempts, ChatService, CompareService, ContextWindows, ModelChoice, Stops
-from app.services.conversations import ConversationChat, ConversationStore, Heartbeats
+from app.services.conversations import ConversationChat, ConversationStore, Heartbeats, Imports
 from app.services.gateway import EmbeddingService, GatewayModels, GatewayService
 from app.services.jobs import Chores, Jobs, PullWorker
 from app.services.models import (
@@ -151,6 +151,7 @@ class Services:
 
     def _make_chats(self) -> None:
         self.conversations = ConversationStore(self.database)
+        self.imports = Imports(self.database)
         self.heartbeats = Heartbeats(self.conversations)
         self.stops = Stops(self.database)
         windows = ContextWindows(self.ollamas, self.settings)
@@ -196,6 +197,7 @@ class Services:
             self.idempotency,
             self.pull_store,
             self.usage,
+            self.imports,
             self.versions,
             daily,
         )

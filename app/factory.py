@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask
+from collections.abc import Callable
+from typing import cast
+
+from flask import Blueprint, Flask, Response
 from flask_cors import CORS
 from swagger_ui_bundle import swagger_ui_path
 
@@ -47,6 +50,8 @@ _RESOURCES = (
     settings,
     health,
 )
+
+_DOCS_PAGE = "api-docs.openapi_swagger_ui"  # flask-smorest's endpoint
 
 _SPEC = {
     "info": {
@@ -123,3 +128,5 @@ def _add_resources(app: Flask) -> None:
     api = Api(app)
     for resource in _RESOURCES:
         api.register_blueprint(resource.blp)
+    docs = cast("Callable[[], str]", app.view_functions[_DOCS_PAGE])
+    app.view_functions[_DOCS_PAGE] = lambda: security.with_own_scripts(Response(docs(), mimetype="text/html"))

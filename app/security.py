@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import hmac
 import ipaddress
+import re
 import socket
 from http import HTTPStatus
 from typing import Any
@@ -27,6 +30,24 @@ ANSWER_HEADERS = {
 _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
 
 
+# The headers that proxies add. Browsers and curl do not send them, and the pages of other sites may not.
+_FROM_A_PROXY = {
+    f"HTTP_{name.upper().replace('-', '_')}"
+    for name in (
+        "Forwarded",
+        "Via",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        *(
+            f"X-Forwarded-{what}"
+            for what in ("For", "Host", "Port", "Prefix", "Proto", "Scheme", "Server", "Ssl")
+        ),
+    )
+}
+
+
 class HostNotAllowed(ServiceError):
     """The Host header names another site, as in a DNS rebinding attack."""
 
@@ -39,6 +60,13 @@ class PeerNotAllowed(ServiceError):
 
     status = HTTPStatus.FORBIDDEN
     error_type = "peer_not_allowed"
+
+
+class KeyRequired(ServiceError):
+    """The request came through a proxy, so from anywhere, and the server has no key."""
+
+    status = HTTPStatus.FORBIDDEN
+    error_type = "key_required"
 
 
 class OriginNotAllowed(ServiceError):
@@ -94,12 +122,39 @@ def examine(app: Flask, environ: dict[str, Any]) -> Response | int:
         return app.process_response(app.make_response(answer))
 
 
+def with_own_scripts(page: Response) -> Response:
+    """Let a browser run the scripts of the API docs: files of this server, and what is in *page* itself."""
+    inline = re.findall(r"<script>(.*?)</script>", page.get_data(as_text=True), re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
+    page.headers["Content-Security-Policy"] = "; ".join(
+        [
+            "default-src 'none'",
+            " ".join(["script-src 'self'", *(f"'sha256-{digest}'" for digest in digests)]),
+            "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its elements
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+    return page
+
+
 def _check_peer(config: Config) -> None:
     """Refuse clients on other machines when there is no key.
 
-    ``backend_server.py`` refuses to listen for them; gunicorn and other WSGI servers do not.
+    ``backend_server.py`` refuses to listen for them; gunicorn and other WSGI servers do not. A proxy on this
+    machine speaks for all whom it serves.
     """
-    if not config.api_key and request.remote_addr and not is_loopback(request.remote_addr):
+    if config.api_key:
+        return
+    if not _FROM_A_PROXY.isdisjoint(request.environ):
+        raise KeyRequired(
+            "This server has no key, so it serves no proxy: whoever reaches the proxy could use it.",
+            hint="Start it with BACKEND_API_KEY set to a long random text: see docs/deployment.md.",
+        )
+    if request.remote_addr and not is_loopback(request.remote_addr):
         raise PeerNotAllowed(
             "This server has no key, so it serves its own machine only.",
             hint="Start it with BACKEND_API_KEY set to a long random text.",

@@ -69,6 +69,8 @@ def _default_models() -> Path:
 def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
     from app.engine.models.seed import seed  # here, so that --help is fast
     from app.engine.models.store import ModelStore
+    from app.engine.pulls.leftovers import INTERVAL
+    from app.threads import Recurring
 
     try:
         store = ModelStore(flags.models.expanduser().resolve())
@@ -81,6 +83,7 @@ def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
     except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or "no such address or port"
         return _fail(f"Cannot listen on {flags.host}:{flags.port}: {why}.")
+    Recurring("removal of unfinished files", INTERVAL, services.pulls.remove_leftovers).start()
     _stop_on_signals([services.pulls.stop, services.scheduler.stop])
     if flags.exit_with_parent:
         threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()

@@ -121,9 +121,7 @@ class Listener(TcpWSGIServer):
             self._warn("%s has a fourth of all connections: its silent ones are closed.", peer)
             return self._close_silent(c for c in connections if c.peer == peer)
         if len(connections) >= limit:
-            self._warn(
-                "There are %d connections, as many as BACKEND_CONNECTIONS: silent ones are closed.", limit
-            )
+            self._warn("There are %d connections, as many as allowed: silent ones are closed.", limit)
             return self._close_silent(connections)
         return True
 

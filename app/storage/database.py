@@ -27,6 +27,7 @@ from app.storage.tables import (
     Occasion,
     Pull,
     PullEvent,
+    is_fresh,
     utc_now,
 )
 
@@ -43,13 +44,14 @@ __all__ = [
     "Occasion",
     "Pull",
     "PullEvent",
+    "is_fresh",
     "utc_now",
 ]
 
 PATIENCE = 10
 """How many seconds a statement waits for a lock, and a session for a connection."""
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration. A database with this revision needs no Alembic, which is slow to import."""
 
 
@@ -65,6 +67,11 @@ class Database:
         self._lock_file = data_dir / "backend.db.lock"
         self.engine = _make_engine(url or f"sqlite:///{data_dir / 'backend.db'}")
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @property
+    def has_one_writer(self) -> bool:
+        """Whether only one transaction can write at a time, as in SQLite."""
+        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -84,7 +91,7 @@ class Database:
         :param lock: the number of an advisory lock to take on PostgreSQL; None where the caller locks rows
         """
         with self.session() as session:
-            if self.engine.dialect.name == "sqlite":
+            if self.has_one_writer:
                 session.execute(text("BEGIN IMMEDIATE"))
             elif lock is not None:
                 session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})

@@ -79,10 +79,10 @@ _FAILURES = {
     "redis_address": _Failure(
         "BACKEND_REDIS_URL is no address of a Redis server.", "Such as redis://localhost:6379/0", _LATER
     ),
-    "queue": _Failure(
-        "The queue of pulls, queue.db in the data folder, cannot be used.",
-        "Check its owner and permissions, and the free space; while no backend runs, it may be deleted.",
-        _LATER,
+    "redis": _Failure(
+        "Redis does not answer, or refuses the request.",
+        "Check that Redis runs, and the address and the password in BACKEND_REDIS_URL.",
+        _SOON,
     ),
     "read_only": _Failure(
         "The database can be read, but not written.",

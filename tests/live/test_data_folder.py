@@ -67,7 +67,7 @@ def test_data_folder_is_private(tmp_path: Path, command: tuple[str, ...], umask:
     (folder / "settings.json").write_text("{")
     (folder / "updates.json").write_text("{}")
     (folder / ".providers.json.ab12_cd9").write_text('{"api_key": "sk-secret"}')
-    expected = {"backend.db", "backend.db-wal", "backend.db-shm", "queue.db", "settings.json.lock"}
+    expected = {"backend.db", "backend.db-wal", "backend.db-shm", "settings.json.lock"}
     expected |= {"ollama.log"} if command is WAITRESS else set()
 
     with serving(folder, command, umask) as url:

@@ -90,7 +90,7 @@ click.command(create_app)([])
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("name", [".", "backend.db", "queue.db"])
+@pytest.mark.parametrize("name", [".", "backend.db"])
 def test_files_of_another_user_are_a_sentence(tmp_path: Path, data_dir: Path, name: str) -> None:
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(0o755)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
@@ -21,20 +20,15 @@ def _queue(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [0, 30, 4096, 20_000])
-def test_damaged_queue_is_set_aside_and_a_new_one_works(tmp_path: Path, where: int) -> None:
+def test_damaged_queue_of_an_older_version_is_set_aside(tmp_path: Path, where: int) -> None:
     path = tmp_path / "queue.db"
     _queue(path)
     damaged = bytearray(path.read_bytes())
     damaged[where : where + 2000] = b"\xaa" * 2000
     path.write_bytes(damaged)
-    ran: SimpleQueue[str] = SimpleQueue()
 
-    jobs = Jobs("", tmp_path, 1)
-    jobs.assign(ran.put, list, lambda: None)
-    jobs.enqueue("a")
+    Jobs("", tmp_path, 1).stop()
 
-    assert ran.get(timeout=20) == "a"
-    jobs.stop()
     kept = [found for found in tmp_path.iterdir() if ".damaged-" in found.name]
     assert [found.read_bytes() for found in kept] == [bytes(damaged)]
 
