@@ -76,7 +76,6 @@ class OllamaApi:
 
         :param seconds: how long the whole call may take; with *uploads*, how long after the request was sent
         """
-
         self._wait_for_start()  # here and not in the call, whose seconds are those of a server that runs
 
         def call(register: Register) -> bytes:
