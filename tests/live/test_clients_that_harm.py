@@ -47,7 +47,7 @@ def _gunicorn(data_dir: Path) -> Iterator[str]:
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log) as process,
     ):
         try:
-            wait_until(lambda: _is_up(url), 30)
+            wait_until(lambda: _is_up(url), 60)
             yield url
         finally:
             process.terminate()
