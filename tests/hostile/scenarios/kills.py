@@ -46,6 +46,11 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def answered(self) -> int:
+        """How many chats were answered."""
+        return sum(map(len, list(self.said.values())))
+
     def _repeat(self, job: Any) -> None:
         while not self._stopping.is_set():
             job()
@@ -107,7 +112,9 @@ def run(run: Run) -> None:
     clients = Clients(run, backend, registry, digests)
     for number in range(kills):
         clients.start()
-        time.sleep(run.rng.uniform(0.05, run.pick(1.5, 2.5)))  # the moment of the kill is what chance decides
+        goal = clients.answered + run.rng.randrange(8)
+        wait_until(lambda goal=goal: clients.answered >= goal, 10)  # type: ignore[misc]
+        time.sleep(run.rng.uniform(0, 0.5))  # the moment of the kill is what chance decides
         backend.kill()
         clients.stop()
         backend.start()
@@ -117,8 +124,8 @@ def run(run: Run) -> None:
     provider.delay = 0
     _check_pulls(run, backend, clients)
     _check_conversations(run, backend, clients)
-    pulls, said = len(clients.pulls), sum(map(len, clients.said.values()))
-    run.result.note(f"{kills} kills, {said} chats, {len(clients.imported)} imports, {pulls} pulls acknowledged")
+    counts = f"{clients.answered} chats, {len(clients.imported)} imports, {len(clients.pulls)} pulls"
+    run.result.note(f"{kills} kills, {counts} acknowledged")
     run.result.check("Traceback" not in backend.log, "a traceback in the log")
 
 
