@@ -6,15 +6,16 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 
 from tests.hostile.processes import Backend
 
+_T = TypeVar("_T")
 TERMINAL = {"done", "error", "cancelled"}
 
 
@@ -112,6 +113,23 @@ def fault_of(status: int, text: str, request_id: str | None) -> str:
     if not id or id != request_id:
         return f"{status} {slug} without its request id"
     return "" if sentence and re.fullmatch(r"[a-z][a-z0-9_]*", str(slug)) else f"{status} {text[:120]}"
+
+
+def together(calls: Sequence[Callable[[], _T]]) -> list[_T]:
+    """Call all at once, each in a thread; return what they return. Nobody waits for them when the run ends."""
+    results: dict[int, _T] = {}
+
+    def work(number: int, call: Callable[[], _T]) -> None:
+        results[number] = call()
+
+    threads = [
+        threading.Thread(target=work, args=(number, call), daemon=True) for number, call in enumerate(calls)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[number] for number in range(len(calls))]
 
 
 @dataclass

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +74,12 @@ class Process:
     def log(self) -> str:
         return self.log_path.read_text("utf-8", "replace")
 
+    @property
+    def traceback(self) -> str:
+        """The end of the first traceback in the log; empty if there is none."""
+        found = re.search(r"Traceback \(most recent.*?\n(?=\S[^\n]*\n)(\S[^\n]*)", self.log, re.DOTALL)
+        return found[0][-400:] if found else ""
+
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -127,7 +135,7 @@ class Backend(Process):
             ]  # fmt: skip
         else:
             program = [sys.executable, "backend_server.py", "--port", str(self.port), *flags]
-        log = data.parent / f"{data.name}.log"
+        log = Path(tempfile.mkdtemp()) / "log"
         super().__init__(
             [*prefix, *program], log, {"BACKEND_DATA_DIR": str(data), "BACKEND_DATABASE_URL": "", **env}
         )

@@ -52,7 +52,7 @@ def _damage(run: Run, model: Backend, name: str, how: str) -> None:
         wait_until(lambda: not backend.running, 5)
         sentence = "Error: " in log and name.split(".")[0] in log.replace(str(data), "")
         run.result.check(not backend.running and sentence, f"{what}: does not start, and says {log[-200:]!r}")
-    run.result.check("Traceback" not in backend.log, f"{what}: a traceback: {backend.log[-300:]!r}")
+    run.result.check(not backend.traceback, f"{what}: a traceback: {backend.traceback}")
     kept = how in {"folder", "empty"} or any(
         found.read_bytes() == raw for found in data.rglob("*") if found.is_file()
     )

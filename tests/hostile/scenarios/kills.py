@@ -126,7 +126,7 @@ def run(run: Run) -> None:
     _check_conversations(run, backend, clients)
     counts = f"{clients.answered} chats, {len(clients.imported)} imports, {len(clients.pulls)} pulls"
     run.result.note(f"{kills} kills, {counts} acknowledged")
-    run.result.check("Traceback" not in backend.log, "a traceback in the log")
+    run.result.check(not backend.traceback, f"a traceback: {backend.traceback}")
 
 
 def _add(run: Run, registry: Registry, name: str) -> str:

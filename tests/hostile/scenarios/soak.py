@@ -36,7 +36,7 @@ def run(run: Run) -> None:
     run.result.check(not watch.unanswered, f"the health did not answer within 5 s, {watch.unanswered} times")
     figures = ", ".join(f"{name} {quiet[name]} to {after[name]}" for name in _MORE)
     run.result.note(f"{count} rounds; {figures}; slowest health {watch.worst:.1f} s")
-    run.result.check("Traceback" not in backend.log, f"a traceback in the log: {backend.log[-500:]}")
+    run.result.check(not backend.traceback, f"a traceback: {backend.traceback}")
 
 
 def _at_rest(backend: Backend) -> dict[str, int]:
