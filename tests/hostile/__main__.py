@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ SCENARIOS: dict[str, tuple[int, int]] = {  # the most seconds of a whole run and
     "formats": (120, 60),
     "stops": (240, 75),
     "disks": (200, 75),
+    "clocks": (240, 75),
+    "databases": (300, 90),
+    "streams": (240, 75),
+    "connections": (200, 75),
     "files": (240, 90),
     "kills": (400, 120),
     "soak": (330, 90),
@@ -44,13 +49,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = options.only or list(SCENARIOS)
     print(f"seed {options.seed}{', quick' if options.quick else ''}", flush=True)
-    results = {}
-    for name in names:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def attack(name: str) -> dict[str, Any]:
         began = time.monotonic()
-        results[name] = _run_in_process(name, options)
-        seconds = time.monotonic() - began
-        results[name]["seconds"] = round(seconds, 1)
-        print(f"  {name}: {seconds:.0f} s, {_outcome(results[name])}", flush=True)
+        result = _run_in_process(name, options, processes)
+        result["seconds"] = round(time.monotonic() - began, 1)
+        print(f"  {name}: {result['seconds']:.0f} s, {_outcome(result)}", flush=True)
+        return result
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            results = dict(zip(names, pool.map(attack, names), strict=True))
+        except BaseException:  # Ctrl-C: what runs ends at once, and its thread sees to what it started
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
     print(_table(results), flush=True)
     _print_losses(results)
     if options.json:
@@ -60,15 +75,22 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument(
+        "--only", nargs="+", choices=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS)
+    )
     parser.add_argument("--quick", action="store_true", help="fewer attempts: three minutes at most")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="repeats the chances of a run")
+    parser.add_argument("--jobs", type=int, default=2, help="how many scenarios run at once")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(10**6), help="repeats the chances of a run"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument("--scenario", choices=list(SCENARIOS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _run_in_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def _run_in_process(
+    name: str, options: argparse.Namespace, processes: list[subprocess.Popen[bytes]]
+) -> dict[str, Any]:
     """Run one scenario in a process group, which is killed at the end whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix=f"hostile-{name}-"))
     file = folder / "result.json"
@@ -77,6 +99,7 @@ def _run_in_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
         *(["--quick"] if options.quick else []),
     ]  # fmt: skip
     process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "TMPDIR": str(folder)})
+    processes.append(process)
     try:
         with suppress(subprocess.TimeoutExpired):
             process.wait(SCENARIOS[name][options.quick])

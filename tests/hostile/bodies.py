@@ -20,7 +20,11 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
     },
 }
-_FORMAT = {"type": "object", "properties": {"color": {"type": "string", "pattern": "^b"}}, "required": ["color"]}
+_FORMAT = {
+    "type": "object",
+    "properties": {"color": {"type": "string", "pattern": "^b"}},
+    "required": ["color"],
+}
 _WINDOW = {"from": "01:00", "to": "05:00"}
 _EXPORTED = {
     "version": 1,

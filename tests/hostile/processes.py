@@ -159,7 +159,10 @@ class Backend(Process):
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
         """Send a request with the key, without proxies."""
-        headers = {**({"Authorization": f"Bearer {self.key}"} if self.key else {}), **options.pop("headers", {})}
+        headers = {
+            **({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+            **options.pop("headers", {}),
+        }
         if body is not None:
             options["json"] = body
         with requests.Session() as session:
@@ -204,7 +207,7 @@ def usage(pids: list[int]) -> dict[str, int]:
             values = dict(line.split(":", 1) for line in status.splitlines())
             total["MB"] += int(values.get("VmRSS", "0 kB").split()[0]) // 1024
             total["threads"] += int(values["Threads"])
-            total["files"] += len(os.listdir(f"/proc/{pid}/fd"))
+            total["files"] += len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return total
 
 
@@ -213,7 +216,8 @@ def spooled(pid: int) -> int:
     total = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if "deleted" in os.readlink(link) or "/tmp" in os.readlink(link):
+            target = str(link.readlink())
+            if "deleted" in target or "/tmp" in target:
                 total += link.stat().st_size
     return total
 
@@ -231,12 +235,15 @@ def faketime(folder: Path) -> Iterator[tuple[dict[str, str], Callable[[str], Non
         new.replace(stamp)
 
     move("+0")
-    yield {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(stamp),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }, move
+    yield (
+        {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(stamp),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        },
+        move,
+    )
 
 
 def program(name: str) -> str:

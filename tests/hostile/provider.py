@@ -97,10 +97,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path in {"/v1/embeddings", "/api/embed"}:
             data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]
             usage = {"prompt_tokens": 1, "total_tokens": 1}
-            self._send({"object": "list", "data": data, "model": "tiny", "usage": usage, "embeddings": [[0.1]]})
+            self._send(
+                {"object": "list", "data": data, "model": "tiny", "usage": usage, "embeddings": [[0.1]]}
+            )
         elif self.path == "/v1/completions":
             choice = {"index": 0, "text": "so it is", "finish_reason": "stop"}
-            self._send({"id": "1", "object": "text_completion", "created": 1, "model": "tiny", "choices": [choice]})
+            self._send(
+                {"id": "1", "object": "text_completion", "created": 1, "model": "tiny", "choices": [choice]}
+            )
         else:
             self._send({})
 
@@ -136,7 +140,12 @@ class _Handler(BaseHTTPRequestHandler):
                 send(_line({**frame, "message": {"role": "assistant", "content": word}, "done": False}))
                 time.sleep(self.owner.delay)
             last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
-            counts = {"total_duration": 1, "prompt_eval_count": 3, "eval_count": len(words), "eval_duration": 1}
+            counts = {
+                "total_duration": 1,
+                "prompt_eval_count": 3,
+                "eval_count": len(words),
+                "eval_duration": 1,
+            }
             send(_line({**frame, **last, **counts}))
 
     def _generate(self, body: dict[str, Any]) -> None:

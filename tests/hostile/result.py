@@ -32,7 +32,7 @@ class Result:
         if not held:
             self.lost.append(lost)
             if len(self.lost) <= _SHOWN:
-                print(f"    lost: {lost}"[:1000], file=sys.stderr, flush=True)  # noqa: T201
+                print(f"    lost: {lost}"[:1000], file=sys.stderr, flush=True)
         return bool(held)
 
     def note(self, text: str) -> None:
@@ -40,7 +40,9 @@ class Result:
 
     def dump(self) -> dict[str, Any]:
         """Return the result as JSON values; equal losses are listed once, with their number."""
-        lost = [f"{text} ({times} times)" if times > 1 else text for text, times in Counter(self.lost).items()]
+        lost = [
+            f"{text} ({times} times)" if times > 1 else text for text, times in Counter(self.lost).items()
+        ]
         return {
             "tried": self.tried,
             "survived": self.survived,

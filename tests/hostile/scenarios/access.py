@@ -71,7 +71,9 @@ def run(run: Run) -> None:
     for path in TRICKS:
         status, text = send(backend, "GET", path, {}, False)
         open_ = status == 200 and not path.startswith("/api/docs/assets")
-        result.check(not open_ and "default_provider" not in text and "root:" not in text, f"{path}: {status}")
+        result.check(
+            not open_ and "default_provider" not in text and "root:" not in text, f"{path}: {status}"
+        )
     own = run.backend(provider)
     for method, path, has_body in [*routes(own), *HIDDEN]:
         for headers in _some(run, _of_other_sites(path)):
@@ -107,7 +109,9 @@ def _refused(
     if public and method == "GET" and path.startswith(PUBLIC):
         expected = {200}
     shown = {name: value for name, value in headers.items() if KEY not in value or name == "Cookie"}
-    result.check(status in expected, f"{'key' if backend.key else 'no key'}: {method} {path} {shown}: {status}")
+    result.check(
+        status in expected, f"{'key' if backend.key else 'no key'}: {method} {path} {shown}: {status}"
+    )
 
 
 def send(backend: Backend, method: str, path: str, headers: Headers, has_body: bool) -> tuple[int, str]:
@@ -141,10 +145,17 @@ def _must_not_listen(result: Result, run: Run, host: str) -> None:
 
 def _bodies_before_the_checks(result: Result, backend: Backend, what: str, megabytes: int) -> None:
     """A body must not be on the disk, nor be read to its end, for one who may not send it."""
-    for path in ("/api/chat", "/v1/chat/completions", "/api/conversations/import", "/api/providers/ollama/create"):
+    for path in (
+        "/api/chat",
+        "/v1/chat/completions",
+        "/api/conversations/import",
+        "/api/providers/ollama/create",
+    ):
         for framing in ("length", "chunked"):
             before = spooled(backend.pid)
-            most = max((spooled(backend.pid) - before for _ in _upload(backend, path, framing, megabytes)), default=0)
+            most = max(
+                (spooled(backend.pid) - before for _ in _upload(backend, path, framing, megabytes)), default=0
+            )
             result.check(
                 most < 2_000_000,
                 f"{what}: a refused body ({framing}) of POST {path} was on the disk with {most // 1_000_000} MB",
@@ -174,4 +185,6 @@ def _files_are_private(result: Result, backend: Backend, what: str) -> None:
     for path in [backend.data, *backend.data.rglob("*")]:
         mode = stat.S_IMODE(os.lstat(path).st_mode)
         name = Path(path).relative_to(backend.data.parent)
-        result.check(not mode & 0o077, f"{what}: {str(name).replace(backend.data.name, 'data')} has mode {mode:04o}")
+        result.check(
+            not mode & 0o077, f"{what}: {str(name).replace(backend.data.name, 'data')} has mode {mode:04o}"
+        )

@@ -38,7 +38,9 @@ def run(run: Run) -> None:
         if not has_body or (method, path) in FREE:
             continue
         if (method, path) not in BODIES:
-            run.result.check(False, f"no valid body is known for {method} {path}: add it to tests/hostile/bodies.py")
+            run.result.check(
+                False, f"no valid body is known for {method} {path}: add it to tests/hostile/bodies.py"
+            )
             continue
         where = filled(path, conversation if "conversations" in path else "groq")
         for _ in range(run.pick(12, 150)):
@@ -92,7 +94,9 @@ def _replace(rng: random.Random, body: Any) -> None:
     holder, key = rng.choice(places)
     way = rng.randrange(8)
     if way == 0 and isinstance(holder, dict):
-        holder[rng.choice(["unknown", "", "__proto__", "\u0000", "x" * 5000, "\ud800"])] = copy.deepcopy(rng.choice(_ODD))
+        holder[rng.choice(["unknown", "", "__proto__", "\u0000", "x" * 5000, "\ud800"])] = copy.deepcopy(
+            rng.choice(_ODD)
+        )
     elif way == 1:
         holder[key] = [holder[key]]
     elif way == 2:
@@ -139,7 +143,9 @@ def _number(rng: random.Random, raw: bytes) -> bytes:
 
 
 def _encode(rng: random.Random, raw: bytes) -> bytes:
-    return rng.choice([raw.decode("utf-8", "replace").encode("utf-16"), b"\xef\xbb\xbf" + raw, raw + b"\x00", raw + raw])
+    return rng.choice(
+        [raw.decode("utf-8", "replace").encode("utf-16"), b"\xef\xbb\xbf" + raw, raw + b"\x00", raw + raw]
+    )
 
 
 _BYTES: list[Callable[[random.Random, bytes], bytes]] = [_twice, _cut, _flip, _deepen, _number, _encode]

@@ -46,7 +46,9 @@ def _attack(run: Run, name: str, close: object, gunicorn: int) -> None:
         chat = ask(backend, "/api/chat", {"message": "Hi"})
         run.result.check(chat.status == 200, f"{name}: a chat that is not stored: {chat.describe()}")
         stored = ask(backend, "/api/chat", {"message": "Hi", "conversation_id": id, "stream": True})
-        run.result.check(stored.ended_once and stored.error_type in {"", *_TYPED}, f"{name}: {stored.describe()}")
+        run.result.check(
+            stored.ended_once and stored.error_type in {"", *_TYPED}, f"{name}: {stored.describe()}"
+        )
         run.result.check(backend.is_healthy(), f"{name}: the health does not answer")
     _check_recovery(run, backend, name, id, pull)
     run.result.check(not backend.traceback, f"{name}: a traceback: {backend.traceback}")
@@ -78,7 +80,9 @@ def _check_recovery(run: Run, backend: Backend, name: str, id: str, pull: str) -
     run.result.check(works, f"{name}: afterwards: {_change(backend, 'after')}")
     path = f"/api/providers/ollama/pulls/{pull}"
     over = wait_until(lambda: backend.get(path).get("status") == "done", 30, 0.3)
-    run.result.check(over, f"{name}: the pull is {backend.get(path).get('status')}: {backend.get(path).get('error')}")
+    run.result.check(
+        over, f"{name}: the pull is {backend.get(path).get('status')}: {backend.get(path).get('error')}"
+    )
     rows = backend.get(f"/api/conversations/{id}").get("messages", [])
     run.result.check([row["content"] for row in rows[:1]] == ["kept"], f"{name}: lost what was stored before")
     later = ask(backend, "/api/providers/ollama/pull", {"model": "later"}, timeout=30)

@@ -20,7 +20,9 @@ def run(run: Run) -> None:
     for path in sorted(model.data.iterdir()):
         if path.is_dir() or path.name.endswith(_NEVER):
             continue
-        for how in run.pick([run.rng.choice(["junk", "half"])], ["junk", "half", "empty", "flipped", "folder"]):
+        for how in run.pick(
+            [run.rng.choice(["junk", "half"])], ["junk", "half", "empty", "flipped", "folder"]
+        ):
             _damage(run, model, path.name, how)
 
 

@@ -23,10 +23,12 @@ def run(run: Run) -> None:
     texts: dict[str, str] = {}
     provider.answer = lambda message: texts.get(message, "{}")
     attacks = _attacks(fetched.url)
-    for number, (name, (_, text)) in enumerate(attacks.items()):
+    for number, (_, text) in enumerate(attacks.values()):
         texts[f"attack {number}"] = text
     ask(backend, "/api/chat", {"message": "Hi", "format": {"type": "object"}})
-    schemas = [(name, f"attack {number}", schema) for number, (name, (schema, _)) in enumerate(attacks.items())]
+    schemas = [
+        (name, f"attack {number}", schema) for number, (name, (schema, _)) in enumerate(attacks.items())
+    ]
     if run.quick:
         schemas = run.rng.sample(schemas, 24)
     for first in range(0, len(schemas), 6):
@@ -41,7 +43,9 @@ def _attack(run: Run, backend: Backend, schemas: list[tuple[str, str, Any]]) -> 
     """Send some schemas at once; a server that is frozen then is started again, for those that follow."""
     before = backend.usage()["MB"]
     with watching(backend) as watch:
-        answers = together([functools.partial(_ask, backend, message, schema) for _, message, schema in schemas])
+        answers = together(
+            [functools.partial(_ask, backend, message, schema) for _, message, schema in schemas]
+        )
     for (name, _, _), answer in zip(schemas, answers, strict=True):
         refused = answer.status == 400 and answer.error_type in {"invalid_request", "upstream_rejected"}
         run.result.check(answer.status == 200 or refused, f"{name}: {answer.describe()}")
@@ -53,7 +57,9 @@ def _attack(run: Run, backend: Backend, schemas: list[tuple[str, str, Any]]) -> 
 
 
 def _ask(backend: Backend, message: str, schema: Any) -> Answer:
-    body = f'{{"message": "{message}", "format": {schema if isinstance(schema, str) else json.dumps(schema)}}}'
+    body = (
+        f'{{"message": "{message}", "format": {schema if isinstance(schema, str) else json.dumps(schema)}}}'
+    )
     headers = {"Content-Type": "application/json"}
     return ask(backend, "/api/chat", data=body.encode(), headers=headers, timeout=_SECONDS)
 
@@ -77,7 +83,8 @@ def _attacks(url: str) -> dict[str, tuple[Any, str]]:
         "an atomic bomb": "(" * 3000 + "a" + ")" * 3000, "an astral class": "[\ud83d\ude00-\udbff]",
     }  # fmt: skip
     found: dict[str, tuple[Any, str]] = {
-        f"pattern {name}": ({"type": "string", "pattern": pattern}, _ALMOST) for name, pattern in patterns.items()
+        f"pattern {name}": ({"type": "string", "pattern": pattern}, _ALMOST)
+        for name, pattern in patterns.items()
     }
     evil = "^(a+)+$"
     names = json.dumps({"a" * 40 + "!": 1})

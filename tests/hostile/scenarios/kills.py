@@ -118,7 +118,9 @@ def run(run: Run) -> None:
         backend.kill()
         clients.stop()
         backend.start()
-        if not run.result.check(backend.wait_for_health(), f"kill {number}: does not start: {backend.log[-300:]}"):
+        if not run.result.check(
+            backend.wait_for_health(), f"kill {number}: does not start: {backend.log[-300:]}"
+        ):
             return
         _check_kept(run, backend, clients, number)
     provider.delay = 0
@@ -153,13 +155,17 @@ def _check_kept(run: Run, backend: Backend, clients: Clients, number: int) -> No
 def _check_conversations(run: Run, backend: Backend, clients: Clients) -> None:
     for id, count in clients.imported.items():
         found = backend.get(f"/api/conversations/{id}?limit=1000")
-        run.result.check(len(found.get("messages", [])) == count, f"an import has lost messages: {found}"[:300])
+        run.result.check(
+            len(found.get("messages", [])) == count, f"an import has lost messages: {found}"[:300]
+        )
     for id, said in clients.said.items():
         found = backend.get(f"/api/conversations/{id}?limit=1000").get("messages")
         run.result.check(found is not None, f"conversation {id} is gone")
         rows = [(row["role"], row["content"].strip(), row["status"]) for row in found or []]
         for message in said:
-            place = rows.index(("user", message, "complete")) if ("user", message, "complete") in rows else None
+            place = (
+                rows.index(("user", message, "complete")) if ("user", message, "complete") in rows else None
+            )
             answer = None if place is None else rows[place + 1]
             run.result.check(answer == ("assistant", echo(message), "complete"), f"{message}: {rows}"[:300])
     stuck = {id for id in clients.said if not _is_free(backend, id)}
@@ -177,17 +183,19 @@ def _is_free(backend: Backend, id: str) -> bool:
 
 
 def _check_pulls(run: Run, backend: Backend, clients: Clients) -> None:
-    clients._registry.faults.bytes_per_second = 0  # noqa: SLF001
+    clients._registry.faults.bytes_per_second = 0
 
     def unfinished() -> list[dict[str, Any]]:
         found = backend.get(PULLS)["pulls"]
         return [pull for pull in found if pull["status"] not in {"done", "failed", "cancelled"}]
 
     wait_until(lambda: not unfinished(), run.pick(30, 90), 0.3)
-    installed = {model["name"]: model["digest"] for model in backend.get("/api/providers/ollama/models")["models"]}
+    installed = {
+        model["name"]: model["digest"] for model in backend.get("/api/providers/ollama/models")["models"]
+    }
     states = {pull["id"]: pull for pull in backend.get(PULLS)["pulls"]}
     for id, name in clients.pulls.items():
         status = states[id]["status"]
         run.result.check(status == "done", f"the pull of {name} is {status}: {states[id]['error']}")
-        digest = installed.get(clients._registry.name(name))  # noqa: SLF001
+        digest = installed.get(clients._registry.name(name))
         run.result.check(digest == f"sha256:{clients.digests[name]}", f"{name} has the digest {digest}")

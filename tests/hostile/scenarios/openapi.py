@@ -18,7 +18,9 @@ def run(run: Run) -> None:
     except ImportError as exc:
         raise Skipped("schemathesis is not installed") from exc
     provider = run.provider()
-    backend = run.backend(provider, BACKEND_FIRST_BYTE_TIMEOUT="5", BACKEND_LIST_TIMEOUT="2", BACKEND_PULL_TIMEOUT="2")
+    backend = run.backend(
+        provider, BACKEND_FIRST_BYTE_TIMEOUT="5", BACKEND_LIST_TIMEOUT="2", BACKEND_PULL_TIMEOUT="2"
+    )
     schema = schemathesis.openapi.from_url(f"{backend.url}/api/openapi.json")
     checks = _checks()
     deadline = time.monotonic() + run.pick(35, 110)
@@ -54,7 +56,9 @@ def run(run: Run) -> None:
             )(seed(run.rng.randrange(10**6))(test))
             _run_test(test)
         if "/settings" in operation.path:  # what it set must not stop the others
-            backend.call("PUT", "/api/settings", {"timeouts": {"first_byte": 5, "list": 2, "pull": 2, "idle": 5}})
+            backend.call(
+                "PUT", "/api/settings", {"timeouts": {"first_byte": 5, "list": 2, "pull": 2, "idle": 5}}
+            )
     if late:
         run.result.note(f"{late} requests were left out for lack of time")
     run.result.check(backend.is_healthy(), "the health does not answer at the end")

@@ -32,7 +32,9 @@ def run(run: Run) -> None:
 
     wait_until(is_quiet, 60, 0.5)
     for name, more in _MORE.items():
-        run.result.check(after[name] <= quiet[name] + more, f"{name}: {quiet[name]} before, {after[name]} after")
+        run.result.check(
+            after[name] <= quiet[name] + more, f"{name}: {quiet[name]} before, {after[name]} after"
+        )
     run.result.check(not watch.unanswered, f"the health did not answer within 5 s, {watch.unanswered} times")
     figures = ", ".join(f"{name} {quiet[name]} to {after[name]}" for name in _MORE)
     run.result.note(f"{count} rounds; {figures}; slowest health {watch.worst:.1f} s")
@@ -76,7 +78,12 @@ def _round(run: Run, backend: Backend, name: str) -> None:
     answer = ask(backend, "/v1/chat/completions", {"model": "tiny", "messages": messages, "stream": True})
     run.result.check(answer.terminal == ["done"], f"/v1: {answer.describe()}")
     _leave_early(backend)
-    for path in ("/api/providers/ollama/models", "/api/conversations?q=one", "/api/usage", f"/api/conversations/{id}"):
+    for path in (
+        "/api/providers/ollama/models",
+        "/api/conversations?q=one",
+        "/api/usage",
+        f"/api/conversations/{id}",
+    ):
         answer = ask(backend, path, method="GET")
         run.result.check(answer.status == 200, f"{path}: {answer.describe()}")
     bad = ask(backend, "/api/chat", {"message": 1})

@@ -112,5 +112,7 @@ def _check_kept(
         20,
         0.2,
     )
-    run.result.check(over, f"{what}: a pull does not go on: {backend.get('/api/providers/ollama/pulls')}"[:300])
+    run.result.check(
+        over, f"{what}: a pull does not go on: {backend.get('/api/providers/ollama/pulls')}"[:300]
+    )
     backend.kill()

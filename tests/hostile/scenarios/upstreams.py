@@ -77,11 +77,18 @@ def _attack(run: Run, backend: Backend, name: str) -> bool:
         if isinstance(pull, dict) and "id" in pull:
             _cancel(run, backend, name, pull["id"])
     for (method, path, body), answer in zip(REQUESTS, answers, strict=True):
-        what = f"{name}: {method} {path}{' stream' if body and body.get('stream') else ''}: {answer.describe()}"
+        what = (
+            f"{name}: {method} {path}{' stream' if body and body.get('stream') else ''}: {answer.describe()}"
+        )
         held = answer.ended_once and not answer.broken and answer.error_type != "internal_error"
         run.result.check(held and answer.seconds < (_LOOK if method == "GET" else _SECONDS), what)
-    run.result.check(watch.peak - before < _MEMORY, f"{name}: the memory grew from {before} to {watch.peak} MB")
-    return run.result.check(backend.is_healthy(10), f"{name}: the health does not answer any more") and backend.running
+    run.result.check(
+        watch.peak - before < _MEMORY, f"{name}: the memory grew from {before} to {watch.peak} MB"
+    )
+    return (
+        run.result.check(backend.is_healthy(10), f"{name}: the health does not answer any more")
+        and backend.running
+    )
 
 
 def _cancel(run: Run, backend: Backend, name: str, id: str) -> None:
@@ -123,8 +130,16 @@ def _good_stream() -> bytes:
 
 def _native_stream() -> bytes:
     frame = {"model": "tiny", "created_at": "2026-01-01T00:00:00Z"}
-    lines = [{"message": {"role": "assistant", "content": word}, "done": False} for word in ("one ", "two ", "three ")]
-    last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", "eval_count": 3}
+    lines = [
+        {"message": {"role": "assistant", "content": word}, "done": False}
+        for word in ("one ", "two ", "three ")
+    ]
+    last = {
+        "message": {"role": "assistant", "content": ""},
+        "done": True,
+        "done_reason": "stop",
+        "eval_count": 3,
+    }
     return b"".join(json.dumps({**frame, **line}).encode() + b"\n" for line in [*lines, last])
 
 
