@@ -58,7 +58,7 @@ def _damage(run: Run, model: Backend, name: str, how: str) -> None:
     kept = how in {"folder", "empty"} or any(
         found.read_bytes() == raw for found in data.rglob("*") if found.is_file()
     )
-    if not name.endswith("-wal") and not how == "flipped":
+    if not name.endswith("-wal") and how != "flipped":
         run.result.check(kept, f"{what}: the damaged file is nowhere any more")
     backend.kill()
     shutil.rmtree(data, ignore_errors=True)
