@@ -17,13 +17,11 @@ def run(run: Run) -> None:
     model = run.backend(provider)
     _use(model)
     model.stop()
-    for path in sorted(model.data.iterdir()):
-        if path.is_dir() or path.name.endswith(_NEVER):
-            continue
-        for how in run.pick(
-            [run.rng.choice(["junk", "half"])], ["junk", "half", "empty", "flipped", "folder"]
-        ):
-            _damage(run, model, path.name, how)
+    files = [path for path in model.data.iterdir() if path.is_file() and not path.name.endswith(_NEVER)]
+    ways = ["junk", "half", "empty", "flipped", "folder"]
+    attacks = [(path.name, how) for path in sorted(files) for how in ways]
+    for name, how in run.rng.sample(attacks, run.pick(6, len(attacks))):
+        _damage(run, model, name, how)
 
 
 def _use(backend: Backend) -> None:

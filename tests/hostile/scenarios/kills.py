@@ -104,7 +104,7 @@ def run(run: Run) -> None:
     provider.delay = 0.02
     registry: Registry = run.enter(Registry())
     registry.faults.bytes_per_second = 1_500_000
-    kills = run.pick(5, 30)
+    kills = run.pick(3, 30)
     digests = {f"library/m{n}:1": _add(run, registry, f"library/m{n}:1") for n in range(kills)}
     engine = run.enter(EngineProcess(run.folder / "models"))
     backend = run.backend(engine)

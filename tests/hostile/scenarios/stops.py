@@ -21,8 +21,8 @@ _TARGETS = [{"provider": "ollama", "model": "tiny"}] * 2
 
 def run(run: Run) -> None:
     provider = run.provider()
-    for number in range(run.pick(3, 16)):
-        _stop_once(run, provider, number, gunicorn=2 if number % 3 == 2 else 0)
+    for number in range(run.pick(2, 15)):
+        _stop_once(run, provider, number, gunicorn=2 if number % 3 == 1 else 0)
 
 
 def _stop_once(run: Run, provider: Provider, number: int, *, gunicorn: int) -> None:
