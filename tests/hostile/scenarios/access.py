@@ -46,6 +46,12 @@ OTHER_SITES: list[Headers] = [
     {"Origin": "http://localhost.evil.example"},
     {"Origin": "http://localhost:1"},
 ]
+PROXIES: list[Headers] = [  # a proxy brings anyone: without a key they are refused
+    {"X-Forwarded-For": "203.0.113.9"},
+    {"Forwarded": "for=203.0.113.9"},
+    {"X-Real-IP": "127.0.0.1"},
+    {"Via": "1.1 proxy"},
+]
 OTHER_PAGES: list[Headers] = [  # a link may lead to the public pages from anywhere
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
@@ -76,7 +82,7 @@ def run(run: Run) -> None:
         )
     own = run.backend(provider)
     for method, path, has_body in [*routes(own), *HIDDEN]:
-        for headers in _some(run, _of_other_sites(path)):
+        for headers in _some(run, [*_of_other_sites(path), *PROXIES]):
             _refused(result, own, method, path, has_body, headers)
     for unsafe in run.pick(["0.0.0.0"], ["0.0.0.0", "::"]):
         _must_not_listen(result, run, unsafe)
