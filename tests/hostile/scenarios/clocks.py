@@ -28,7 +28,9 @@ def run(run: Run) -> None:
     for jump in run.pick(["+1d"], ["+1d", "-1d", "+40d"]):
         provider.delay = 0.05
         _die_in_the_future(run, backend, move, jump)
-    run.result.check(not backend.traceback, f"a traceback: {backend.traceback}")
+    # libfaketime itself lets a very short sleep fail with "Invalid argument".
+    traceback = backend.traceback
+    run.result.check(not traceback or "Errno 22" in traceback, f"a traceback: {traceback}")
 
 
 def _jump(run: Run, backend: Backend, move: Callable[[str], None], jump: str) -> None:
