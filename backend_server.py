@@ -6,19 +6,18 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import NoReturn
 
 import click
-from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from app import create_app, logs
-from app.config import Config, ConfigError
+from app.config import Config
 from app.container import Services
 from app.errors import ServiceError
 from app.server import serve
 from app.services.ollama import Launcher
+from app.stopping import limit_stop
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,62 +35,39 @@ from app.services.ollama import Launcher
 @click.option("--enable", multiple=True, metavar="ID", help="Enable a provider for this run.")
 def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
     """Serve the backend in front of local language models."""
+    for how in (signal.SIGTERM, signal.SIGINT):  # until the server handles them
+        signal.signal(how, lambda *_: sys.exit(0))
     config = _config(host, port, enable)
     logs.configure(config)
     listener = _listen(config)
-    app = _app(config)
+    app = create_app(config)
     services: Services = app.extensions["services"]
     for id in config.enable:
         _check_provider(services, id)
     provider = services.providers.get("ollama")
-    launcher = Launcher(services.session, provider, config.data_dir / "ollama.log")
-    for how in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(how, lambda *_: _stop(services))
-    try:
+    log_file = config.data_dir / "ollama.log"
+    launcher = Launcher(services.session, provider, log_file, ollama, services.readiness)
+    limit_stop()
+    with ExitStack() as at_end:
+        at_end.callback(services.close)
+        at_end.callback(launcher.stop)  # called first: the answers that need Ollama are over then
         # In a thread: a slow server at Ollama's address must not delay the first requests.
         threading.Thread(
-            target=_prepare, args=(services, launcher, ollama, listener), name="start", daemon=True
+            target=_prepare, args=(services, launcher, listener), name="start", daemon=True
         ).start()
-        serve(app, config, listener)
-    finally:
-        launcher.stop()
-        services.close()
-
-
-def _stop(services: Services) -> NoReturn:
-    # First end the requests that wait for a pull: the server waits for its requests when it shuts down.
-    services.jobs.stopping.set()
-    sys.exit(0)
+        serve(app, config, listener, services.stop, at_end.close)
 
 
 def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:
-    try:
-        config = Config.from_env()
-    except ConfigError as exc:
-        raise click.ClickException(str(exc)) from exc
+    config = Config.from_env()
     config = replace(
         config,
         host=host or config.host,
         port=config.port if port is None else port,
         enable=config.enable + enable,
     )
-    if not config.is_loopback and not config.api_key:
-        raise click.ClickException(
-            f"Refusing to listen on {config.host} without a key: anyone who reaches this machine "
-            "could use its models.\nSet BACKEND_API_KEY to a long random text, or listen on 127.0.0.1."
-        )
+    config.check_exposure()
     return config
-
-
-def _app(config: Config) -> Flask:
-    try:
-        return create_app(config)
-    except (OSError, ValueError, SQLAlchemyError) as exc:
-        raise click.ClickException(
-            f"Cannot use the data folder {config.data_dir}, the database or {config.providers_file}: "
-            f"{type(exc).__name__}.\nSee BACKEND_DATA_DIR, BACKEND_DATABASE_URL and BACKEND_PROVIDERS_FILE "
-            "in docs/configuration.md."
-        ) from exc
 
 
 def _listen(config: Config) -> socket.socket:
@@ -116,9 +92,9 @@ def _check_provider(services: Services, id: str) -> None:
         raise click.ClickException(f"{exc.message} The providers are: {known}") from exc
 
 
-def _prepare(services: Services, launcher: Launcher, mode: str, listener: socket.socket) -> None:
+def _prepare(services: Services, launcher: Launcher, listener: socket.socket) -> None:
     """Find or start an Ollama, print which one and what to type next, and load the chat client's modules."""
-    launcher.start(mode)
+    launcher.start()
     services.jobs.start()
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.config.ConfigError: when the environment holds an invalid setting
+    :raises app.config.StartFailed: when a setting, the data folder or the database cannot be used
     """
     # Imported here and not above: the engine's processes import this package too, and do not need Flask.
     from app import factory

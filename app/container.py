@@ -9,7 +9,7 @@ from __future__ import annotations
 from app.config import Config
 from app.services.catalog import Offers, ProviderCheck
 from app.services.chat import Attempts, ChatService, CompareService, ContextWindows, ModelChoice, Stops
-from app.services.conversations import ConversationChat, ConversationStore, Heartbeats
+from app.services.conversations import ConversationChat, ConversationStore, Heartbeats, Imports
 from app.services.gateway import EmbeddingService, GatewayModels, GatewayService
 from app.services.jobs import Chores, Jobs, PullWorker
 from app.services.models import (
@@ -31,7 +31,10 @@ from app.services.pulls import IdempotencyService, Occasions, PlanService, PullF
 from app.services.settings import SettingsStore
 from app.services.updates import DailyUpdate, RegistryAnswers, UpdateService
 from app.services.usage import UsageLog
+from app.stopping import stopping
 from app.storage.database import Database
+from app.storage.folder import prepare, warn_if_open
+from app.upstream.readiness import Readiness
 from app.upstream.session import UpstreamSession
 
 
@@ -40,6 +43,10 @@ class Services:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._is_stopping = False
+        prepare(config.data_dir)
+        if config.env_file:
+            warn_if_open(config.env_file)
         self.database = Database(config.database_url, config.data_dir)
         self.database.migrate()
         self._make_connections()
@@ -50,13 +57,23 @@ class Services:
         self._make_gateway()
         self._assign_work()
 
+    def stop(self) -> None:
+        """Let everything that is under way end, because the process is being stopped; does not wait for it.
+
+        A signal's handler may call this, again and again.
+        """
+        if not self._is_stopping:  # setting an event takes a lock, which an interrupted call would hold
+            self._is_stopping = True
+            stopping.set()
+            self.jobs.stopping.set()
+
     def close(self) -> None:
         """Stop the workers, write the rows that are still in memory, and close all connections."""
+        self.usage.close()  # first: the other steps may wait
         self.jobs.stop()
         self.feeds.close()
         self.stops.close()
         self.heartbeats.close()
-        self.usage.close()
         self.clients.close()
         self.session.close()
         self.database.close()
@@ -67,10 +84,11 @@ class Services:
         self.providers = ProviderStore(
             config.providers_file, folder / "providers.json", config.enable, config.environ
         )
-        self.clients = OpenAIClients()
+        self.readiness = Readiness()
+        self.clients = OpenAIClients(config.max_answer, self.readiness)
         self.circuits = Circuits()
-        self.session = UpstreamSession()
-        self.ollamas = OllamaServers(self.session, self.providers, self.settings)
+        self.session = UpstreamSession(config.max_answer)
+        self.ollamas = OllamaServers(self.session, self.providers, self.settings, self.readiness)
         self.offers = Offers(self.ollamas, self.clients, self.settings)
         self.provider_check = ProviderCheck(self.providers, self.offers)
         self.folders = ModelFolders(config.environ)
@@ -133,6 +151,7 @@ class Services:
 
     def _make_chats(self) -> None:
         self.conversations = ConversationStore(self.database)
+        self.imports = Imports(self.database)
         self.heartbeats = Heartbeats(self.conversations)
         self.stops = Stops(self.database)
         windows = ContextWindows(self.ollamas, self.settings)
@@ -178,6 +197,7 @@ class Services:
             self.idempotency,
             self.pull_store,
             self.usage,
+            self.imports,
             self.versions,
             daily,
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask
+from collections.abc import Callable
+from typing import cast
+
+from flask import Blueprint, Flask, Response
 from flask_cors import CORS
 from swagger_ui_bundle import swagger_ui_path
 
@@ -25,8 +28,9 @@ from app.api import (
 )
 from app.api.base import Api, add_request_hooks
 from app.cli import COMMANDS
-from app.config import Config
+from app.config import Config, StartFailed
 from app.container import Services
+from app.errors import ServiceError
 from app.version import __version__
 
 # The API docs show the resources in this order.
@@ -47,6 +51,8 @@ _RESOURCES = (
     health,
 )
 
+_DOCS_PAGE = "api-docs.openapi_swagger_ui"  # flask-smorest's endpoint
+
 _SPEC = {
     "info": {
         "description": "The models of Ollama, and chats with them and with OpenAI-compatible providers. "
@@ -60,11 +66,11 @@ _SPEC = {
 def create_app(config: Config | None = None) -> Flask:
     """Return the WSGI application.
 
-    :raises app.config.ConfigError: when the environment holds an invalid setting
+    :raises StartFailed: when a setting, the data folder or the database cannot be used
     """
     config = config or Config.from_env()
     app = Flask("app", static_folder=None)
-    app.extensions["services"] = Services(config)
+    app.extensions["services"] = _make_services(config)
     add_request_hooks(app)  # before protect(): a refused request has an id, too
     _allow_origins(app, config)
     security.protect(app, config)
@@ -73,6 +79,20 @@ def create_app(config: Config | None = None) -> Flask:
     for command in COMMANDS:
         app.cli.add_command(command)
     return app
+
+
+def _make_services(config: Config) -> Services:
+    try:
+        return Services(config)
+    except ServiceError as exc:
+        reason = f"{exc.message}\n{exc.hint}"
+    except (OSError, ValueError) as exc:
+        said = getattr(exc, "strerror", None) or type(exc).__name__
+        reason = (
+            f"A file cannot be used: {said}.\nSee BACKEND_DATA_DIR "
+            f"and BACKEND_PROVIDERS_FILE ({config.providers_file}) in docs/configuration.md."
+        )
+    raise StartFailed(f"{reason}\nThe data folder is {config.data_dir.absolute()}.")
 
 
 def _allow_origins(app: Flask, config: Config) -> None:
@@ -108,3 +128,5 @@ def _add_resources(app: Flask) -> None:
     api = Api(app)
     for resource in _RESOURCES:
         api.register_blueprint(resource.blp)
+    docs = cast("Callable[[], str]", app.view_functions[_DOCS_PAGE])
+    app.view_functions[_DOCS_PAGE] = lambda: security.with_own_scripts(Response(docs(), mimetype="text/html"))

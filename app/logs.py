@@ -8,6 +8,8 @@ import sys
 
 from app.config import Config
 
+log = logging.getLogger(__name__)
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -24,5 +26,7 @@ def configure(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=config.log_level, handlers=[handler])
-    for library in ("huey", "httpx2", "alembic"):  # our own lines tell the same, with more detail
+    for library in ("httpx2", "alembic"):  # our own lines tell the same, with more detail
         logging.getLogger(library).setLevel(logging.WARNING)
+    if config.has_short_key:
+        log.warning("BACKEND_API_KEY is short enough to be guessed: use 20 random characters or more.")

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import hmac
 import ipaddress
+import re
 import socket
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from app.body_limits import accepted_by
+from app.body_limits import BODY_LIMIT, accepted_by
 from app.config import Config, is_loopback
 from app.errors import ServiceError
 
+ANSWER_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""The headers of every answer: a browser does not guess its type, run it, or show it in another page."""
+
 _PUBLIC = ("/api/health", "/api/docs", "/api/openapi.json")
+
+
+# The headers that proxies add. Browsers and curl do not send them, and the pages of other sites may not.
+_FROM_A_PROXY = {
+    f"HTTP_{name.upper().replace('-', '_')}"
+    for name in (
+        "Forwarded",
+        "Via",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        *(
+            f"X-Forwarded-{what}"
+            for what in ("For", "Host", "Port", "Prefix", "Proto", "Scheme", "Server", "Ssl")
+        ),
+    )
+}
 
 
 class HostNotAllowed(ServiceError):
@@ -30,6 +60,13 @@ class PeerNotAllowed(ServiceError):
 
     status = HTTPStatus.FORBIDDEN
     error_type = "peer_not_allowed"
+
+
+class KeyRequired(ServiceError):
+    """The request came through a proxy, so from anywhere, and the server has no key."""
+
+    status = HTTPStatus.FORBIDDEN
+    error_type = "key_required"
 
 
 class OriginNotAllowed(ServiceError):
@@ -67,12 +104,57 @@ def protect(app: Flask, config: Config) -> None:
     app.before_request(check)
 
 
+def examine(app: Flask, environ: dict[str, Any]) -> Response | int:
+    """Check a request before its body is read, as the app would before its view.
+
+    :param environ: the WSGI environment; its CONTENT_LENGTH is what the body has at least
+    :return: the answer that refuses the request; or the largest body, in bytes, that its view accepts
+    """
+    with app.request_context(environ):
+        try:
+            answer = app.preprocess_request()
+        except Exception as exc:  # noqa: BLE001  # the app's handlers log it
+            answer = app.handle_user_exception(exc)
+        if answer is None and request.routing_exception is not None:
+            answer = app.handle_user_exception(request.routing_exception)
+        if answer is None:
+            return request.max_content_length or BODY_LIMIT
+        return app.process_response(app.make_response(answer))
+
+
+def with_own_scripts(page: Response) -> Response:
+    """Let a browser run the scripts of the API docs: files of this server, and what is in *page* itself."""
+    inline = re.findall(r"<script>(.*?)</script>", page.get_data(as_text=True), re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
+    page.headers["Content-Security-Policy"] = "; ".join(
+        [
+            "default-src 'none'",
+            " ".join(["script-src 'self'", *(f"'sha256-{digest}'" for digest in digests)]),
+            "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its elements
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+    return page
+
+
 def _check_peer(config: Config) -> None:
     """Refuse clients on other machines when there is no key.
 
-    ``backend_server.py`` refuses to listen for them; gunicorn and other WSGI servers do not.
+    ``backend_server.py`` refuses to listen for them; gunicorn and other WSGI servers do not. A proxy on this
+    machine speaks for all whom it serves.
     """
-    if not config.api_key and request.remote_addr and not is_loopback(request.remote_addr):
+    if config.api_key:
+        return
+    if not _FROM_A_PROXY.isdisjoint(request.environ):
+        raise KeyRequired(
+            "This server has no key, so it serves no proxy: whoever reaches the proxy could use it.",
+            hint="Start it with BACKEND_API_KEY set to a long random text: see docs/deployment.md.",
+        )
+    if request.remote_addr and not is_loopback(request.remote_addr):
         raise PeerNotAllowed(
             "This server has no key, so it serves its own machine only.",
             hint="Start it with BACKEND_API_KEY set to a long random text.",
@@ -106,15 +188,28 @@ def _is_served(host: str, config: Config) -> bool:
 
 
 def _check_origin(config: Config) -> None:
+    """Refuse the requests of other sites' pages.
+
+    A browser names the origin of the page in all requests but plain GETs, and tells of these at least whether
+    the page is of another site. A link to a public page is harmless: the other page does not see that page.
+    """
     origin = request.headers.get("Origin")
-    if origin is None or origin in config.allowed_origins:
+    if origin in config.allowed_origins:
         return
-    if origin in {f"http://{request.host}", f"https://{request.host}"}:  # https: behind a proxy with TLS
+    is_own = origin in {None, f"http://{request.host}", f"https://{request.host}"}  # https: a proxy with TLS
+    if is_own and (request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"} or _is_link()):
         return
     raise OriginNotAllowed(
         "Pages of other sites may not use this server.",
-        hint=f"Allow the page's origin with BACKEND_ALLOWED_ORIGINS={origin[:100]}",
+        hint=f"Allow the page's origin with BACKEND_ALLOWED_ORIGINS={(origin or 'http://...')[:100]}",
     )
+
+
+def _is_link() -> bool:
+    """Tell whether the request opens a public page in its own window."""
+    sent = request.headers
+    is_opened = sent.get("Sec-Fetch-Mode") == "navigate" and sent.get("Sec-Fetch-Dest") == "document"
+    return is_opened and request.method == "GET" and (request.path == "/" or request.path.startswith(_PUBLIC))
 
 
 def _check_key(config: Config) -> None:
@@ -131,13 +226,13 @@ def _check_key(config: Config) -> None:
 
 
 def _check_body(config: Config) -> None:
-    """Refuse a body that is not JSON, and set the limit of its size.
+    """Refuse a body that is not JSON, or too large; set the limit for a body whose size is not known yet.
 
     Browsers let a page of any site send a form without a preflight; they do not let it send JSON.
     """
     accepted = accepted_by(current_app.view_functions.get(request.endpoint or ""))
     is_upload = bool(accepted.file_type) and request.mimetype == accepted.file_type
-    request.max_content_length = config.max_upload if is_upload else accepted.limit  # checked when it is read
+    limit = request.max_content_length = config.max_upload if is_upload else accepted.limit
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
     expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload
     if has_body and expects_json and not request.is_json:
@@ -145,6 +240,8 @@ def _check_body(config: Config) -> None:
             "The body must be JSON, and its Content-Type must be application/json.",
             hint="Send the header `Content-Type: application/json`.",
         )
+    if (request.content_length or 0) > limit:
+        raise RequestEntityTooLarge
 
 
 def _hostname(url: str) -> str:

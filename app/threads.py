@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -17,6 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
+
+from app.forks import in_each_fork, start_thread
+from app.outages import Outage
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,10 @@ class Threads:
     def __init__(self, name: str) -> None:
         self._name = name
         self._idle: list[SimpleQueue[_Work]] = []
-        if hasattr(os, "register_at_fork"):  # a fork copies the list, but not the threads
-            os.register_at_fork(after_in_child=self._idle.clear)
+        in_each_fork(self._forget)
+
+    def _forget(self) -> None:
+        self._idle.clear()
 
     def run(self, work: _Work) -> None:
         """Start *work* in a thread; it must not raise."""
@@ -67,8 +71,10 @@ class Threads:
 class Recurring:
     """Does *work* every *interval* seconds, in its own thread.
 
-    :meth:`start` begins it for good; a :meth:`busy` block, only for the time of the block. An exception of
-    the work is logged, and the work is tried again after the interval.
+    :meth:`start` begins it for good; a :meth:`busy` block, only for the time of the block. When the work
+    raises an exception, it is tried again after the interval; the first exception of an outage is logged.
+
+    A process that is forked begins without blocks, and without the thread.
 
     :param name: the name of the thread, also in the log
     """
@@ -77,12 +83,26 @@ class Recurring:
         self._name = name
         self._interval = interval
         self._work = work
+        self._outage = Outage(name)
+        self._closed = threading.Event()
+        self._reset()
+        in_each_fork(self._reset)
+
+    def _reset(self) -> None:
         self._blocks = 0
         self._due = 0.0  # when to do the work next, if a block is open then
         self._lock = threading.Lock()
         self._is_busy = threading.Event()
-        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def failure(self) -> str:
+        """A sentence that says why the work, which should be done now, is not done; empty if it is."""
+        if not self._blocks or self._closed.is_set():
+            return ""
+        if not _is_alive(self._thread):
+            return f"Background work does not run ({self._name}): restart the server."
+        return self._outage.reason
 
     def start(self) -> None:
         """Do the work at once, and then after each interval."""
@@ -117,16 +137,17 @@ class Recurring:
             if self._blocks == 1:
                 self._due = due
                 self._is_busy.set()
-            if self._thread is None and not self._closed.is_set():
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+            if not _is_alive(self._thread) and not self._closed.is_set():
+                self._thread = start_thread(self._name, self._run)
 
     def _run(self) -> None:
         while self._wait():
             try:
                 self._work()
-            except Exception:  # the thread's outermost edge: the thread must not end
-                log.exception("%s failed; the next try is in %g seconds", self._name, self._interval)
+            except Exception as exc:  # noqa: BLE001 - the thread's outermost edge: the thread must not end
+                self._outage.begin(exc)
+            else:
+                self._outage.end()
             self._due = time.monotonic() + self._interval
 
     def _wait(self) -> bool:
@@ -155,7 +176,7 @@ class WriteBehind(Generic[_Item]):
     """Writes items in its own thread: :meth:`put` neither waits nor fails.
 
     While writing fails, items wait. When *limit* items wait, further ones are lost, and counted in
-    :attr:`lost`.
+    :attr:`lost`. A process that is forked begins without items: its parent writes them.
 
     :param name: the name of the thread
     :param write: writes a batch, all of it or nothing
@@ -179,12 +200,22 @@ class WriteBehind(Generic[_Item]):
         self._passing = passing
         self._messages = (failing, losing)
         self._limit = limit
+        self._closing = False
+        self._reset()
+        in_each_fork(self._reset)
+
+    def _reset(self) -> None:
         self._waiting: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._writer: threading.Thread | None = None
-        self._closing = False
         self._failing = False
+        self._is_stuck = False  # whether the last batch has to be written again
         self.lost = 0
+
+    @property
+    def failure(self) -> str:
+        """A sentence that says why items wait; empty if none has to."""
+        return f"Background work fails ({self._name}): {self._messages[0]}." if self._is_stuck else ""
 
     def put(self, item: _Item) -> None:
         """Queue *item* for writing."""
@@ -193,9 +224,8 @@ class WriteBehind(Generic[_Item]):
                 self.lost += 1
                 return
             self._waiting.append(item)
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._writer.start()
+            if not _is_alive(self._writer):
+                self._writer = start_thread(self._name, self._run)
                 atexit.register(self.close)  # under gunicorn, nothing calls close()
             if len(self._waiting) in {1, _BATCH}:
                 self._changed.notify()
@@ -224,7 +254,9 @@ class WriteBehind(Generic[_Item]):
                 closing = self._closing
             if not batch:
                 return
-            if left := self._write(batch):
+            left = self._write(batch)
+            self._is_stuck = bool(left)
+            if left:
                 with self._changed:
                     self._waiting.extendleft(reversed(left))
                 if closing:
@@ -254,5 +286,10 @@ class WriteBehind(Generic[_Item]):
 
     def _give_up(self, exc: Exception) -> None:
         if not self._failing:  # one line for a whole outage
-            log.warning("%s: %s", self._messages[0], type(exc).__name__, exc_info=exc)
+            unknown = None if isinstance(exc, self._passing) else exc
+            log.warning("%s: %s", self._messages[0], type(exc).__name__, exc_info=unknown)
         self._failing = True
+
+
+def _is_alive(thread: threading.Thread | None) -> bool:
+    return thread is not None and thread.is_alive()

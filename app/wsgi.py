@@ -1,10 +1,29 @@
-"""The application for another WSGI server: ``gunicorn -k gthread app.wsgi:app``."""
+"""The application for another WSGI server: ``gunicorn -k gthread app.wsgi:app``.
+
+gunicorn imports this module in each worker, after it has installed its handlers of signals. With
+``--preload`` its master imports it, which does not serve, and forks the processes that do.
+"""
 
 from __future__ import annotations
 
-from app import create_app, logs
-from app.config import Config
+import logging
+import sys
 
-_config = Config.from_env()
-logs.configure(_config)
-app = create_app(_config)
+from app import create_app, logs
+from app.config import Config, StartFailed
+from app.processes import at_the_root, look_after_pulls, stop_at_signals
+
+_CANNOT_LOAD = 4  # gunicorn's exit code for an app that does not load; with others it would try without end
+
+try:
+    _config = Config.from_env()
+    _config.check_exposure()
+    logs.configure(_config)
+    app = create_app(_config)
+except StartFailed as exc:
+    logging.critical("%s", " ".join(exc.message.split()))  # noqa: LOG015 - no logger may be set up yet
+    sys.exit(_CANNOT_LOAD)
+
+stop_at_signals(app.extensions["services"])
+look_after_pulls(app.extensions["services"])
+app.wsgi_app = at_the_root(app.wsgi_app)  # type: ignore[assignment,method-assign]

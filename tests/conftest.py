@@ -19,6 +19,7 @@ from werkzeug import Request, Response
 
 from app import create_app
 from app.config import Config, Timeouts
+from app.format_checker import pool
 from app.storage.database import Database
 from tests.certificates import Tls, make_tls
 from tests.postgres import database_url
@@ -27,6 +28,7 @@ from tests.wire import recording
 # No test may depend on the speed of the machine: no deadline to run or to generate an example.
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("suite")
+pool._pool.limit = 60
 
 # A shell lets what it starts in the background ignore Ctrl-C, and programs hand that on to those they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -56,6 +56,10 @@ class Connection:
     def end(self) -> None:
         self.send(b"0\r\n\r\n")
 
+    def set_timeout(self, seconds: float) -> None:
+        """Let sending and receiving fail after *seconds*."""
+        self._sock.settimeout(seconds)
+
     def wait_for_close(self) -> None:
         """Wait until the client closes the connection."""
         with contextlib.suppress(ConnectionError):

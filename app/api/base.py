@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import time
 import uuid
@@ -11,22 +12,26 @@ from http import HTTPStatus
 from typing import Any
 
 import flask_smorest
-from flask import Flask, Request, Response, g, jsonify, request
-from marshmallow import ValidationError
+from flask import Flask, Request, Response, current_app, g, jsonify, request
+from marshmallow import ValidationError, missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from app.errors import ServiceError, error_body, server_failed
+from app.body_limits import Accepted, accepted_by
+from app.errors import ServerStopping, ServiceError, error_body, server_failed
+from app.large_json import MAX_DEPTH, SMALL, TooMuch, check_depth, loads
 from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
+from app.security import ANSWER_HEADERS
+from app.stopping import stopping
 
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LONGEST = 200  # characters of a path in the log or in an answer
 _NO_JSON = "The body is not valid JSON."
-# Python's parser accepts NaN, infinite numbers and lone surrogates, which are not JSON or cannot be written
-# as JSON again. A match only means that the body may hold one; then the parsed value is checked.
-_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+_MOST_FAULTS = 20  # that an error names
+_LONGEST_NAME = 100  # characters of a field's name in an error
 
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 
@@ -38,16 +43,19 @@ class Parser(FlaskParser):
 
     def load_json(self, req: Request, schema: Any) -> Any:
         """Return the JSON value of the body; a body without one is invalid input."""
+        data = req.get_data(cache=True)
+        if not data or not req.is_json:
+            return missing
         try:
-            value = super().load_json(req, schema)
-            if _SUSPECT.search(req.get_data(cache=True)):
-                json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        except (ValueError, RecursionError) as exc:
-            message = "The body holds an incomplete character." if isinstance(exc, UnicodeError) else _NO_JSON
-            self.handle_error(
-                ValidationError({"json": [message]}), req, schema, error_status_code=None, error_headers=None
-            )
-        return value
+            return _parse(data, _accepted().containers)
+        except TooMuch as exc:
+            message = str(exc)
+        except UnicodeEncodeError:
+            message = "The body holds an incomplete character."
+        except (ValueError, RecursionError):
+            message = _NO_JSON
+        faults = ValidationError({"json": [message]})
+        return self.handle_error(faults, req, schema, error_status_code=None, error_headers=None)
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -69,24 +77,75 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
 
 def add_request_hooks(app: Flask) -> None:
-    """Give each request an id and a log line."""
+    """Give each request an id and a log line; refuse it when this process is being stopped."""
     app.before_request(_begin)
     app.after_request(_end)
+
+
+def _accepted() -> Accepted:
+    """Return the bodies that the current view accepts."""
+    return accepted_by(current_app.view_functions.get(request.endpoint or ""))
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("the number is too large")
+    return number
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
+
+
+# Python's parser makes infinite numbers of large ones, and accepts NaN and Infinity.
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+def _parse(data: bytes, containers: int) -> Any:
+    """Return the JSON value of a body.
+
+    :param containers: the most lists and objects
+    :raises ValueError: when it is not JSON
+    :raises UnicodeEncodeError: when it holds half a surrogate pair, which cannot be written as UTF-8 again
+    :raises TooMuch: when it has too many values or levels
+    """
+    text = data.decode()
+    if len(data) > SMALL:
+        value = loads(text, containers=containers, parse_float=_finite, parse_constant=_refuse)
+    else:
+        value = _DECODER.decode(text)
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            check_depth(value)
+    if b"\\ud" in data or b"\\uD" in data:  # an escaped surrogate, perhaps without its other half
+        for part in _ENCODER.iterencode(value):
+            part.encode()
+    return value
 
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     g.started = time.monotonic()
+    if stopping.is_set():
+        raise ServerStopping
 
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    for name, value in ANSWER_HEADERS.items():
+        response.headers.setdefault(name, value)
     milliseconds = (time.monotonic() - g.started) * 1000
-    path = request.path.encode("unicode_escape").decode("ascii")  # a line break would forge a log line
-    log.info("%s %s %s %d %.1f ms", g.request_id, request.method, path, response.status_code, milliseconds)
+    method, path = _short(request.method), _short(request.path)
+    path = path.encode("unicode_escape").decode("ascii")  # a line break would forge a log line
+    log.info("%s %s %s %d %.1f ms", g.request_id, method, path, response.status_code, milliseconds)
     return response
+
+
+def _short(text: str) -> str:
+    """Return *text* from a client without its end if it is very long."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def answer_service_error(error: ServiceError) -> Response:
@@ -136,6 +195,7 @@ def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
         fields = ["The body must be a JSON object."]
     elif fields == ["Invalid JSON body."]:
         fields = [_NO_JSON]
+    fields = _first_faults(fields, _MOST_FAULTS)[0]
     return error_body(
         "; ".join(_sentences(fields, "")),
         "invalid_request",
@@ -143,6 +203,20 @@ def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
         hint="The fields of each request are described at /api/docs.",
         details=fields if isinstance(fields, dict) else {"body": fields},
     )
+
+
+def _first_faults(faults: Any, most: int) -> tuple[Any, int]:
+    """Return the first of *faults*, *most* at most, and their number; names of fields are cut."""
+    if not isinstance(faults, dict):
+        return faults[:most], len(faults[:most])
+    found: dict[str, Any] = {}
+    count = 0
+    for key, inner in faults.items():
+        if count >= most:
+            break
+        found[str(key)[:_LONGEST_NAME]], more = _first_faults(inner, most - count)
+        count += more
+    return found, count
 
 
 def _sentences(faults: Any, path: str) -> list[str]:
@@ -160,10 +234,10 @@ def _explain(error: HTTPException) -> tuple[str, str]:
     """Return a message and a hint for an HTTP error."""
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        return f"{request.method} is not allowed for {request.path}.", f"Allowed: {allowed}"
+        return f"{_short(request.method)} is not allowed for {_short(request.path)}.", f"Allowed: {allowed}"
     if isinstance(error, RequestEntityTooLarge):
         limit = request.max_content_length
         return "The body is too large.", f"At most {limit} bytes are accepted here."
     if error.code == HTTPStatus.NOT_FOUND:
-        return f"There is nothing at {request.path}.", "The API is described at /api/docs."
+        return f"There is nothing at {_short(request.path)}.", "The API is described at /api/docs."
     return error.description or "The request cannot be served.", ""

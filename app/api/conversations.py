@@ -13,6 +13,7 @@ from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.conversations import (
+    MAX_IMPORTED,
     ConversationFieldsSchema,
     ConversationListSchema,
     ConversationQuerySchema,
@@ -48,7 +49,7 @@ def list_conversations(query: dict[str, Any]) -> Listing:
 
 
 @blp.post("/import")
-@accepts(CHAT_BODY_LIMIT)
+@accepts(CHAT_BODY_LIMIT, containers=5 * MAX_IMPORTED)
 @blp.arguments(ImportSchema)
 @blp.response(201, ImportResultSchema)
 def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def import_conversations(body: dict[str, Any]) -> dict[str, Any]:
     The body is one exported conversation, a list of them, or an object with such a list as `conversations`.
     The conversations get new ids. When one of them is invalid, none is imported.
     """
-    imported = services.conversations.import_(body["conversations"])
+    imported = services.imports.save(body["conversations"])
     return {"conversations": imported, "total": len(imported)}
 
 

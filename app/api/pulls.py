@@ -100,8 +100,9 @@ def get_pull(id: str) -> PullValues:
 def watch_pull(headers: dict[str, Any], id: str) -> Response:
     """Watch a pull, from its beginning or after a certain event
 
-    The stream has `progress` events, then exactly one `done`, `error` or `cancelled`. Each event has an id.
-    To continue a stream, send the last id in the header `Last-Event-ID`: no event is lost or repeated.
+    The stream has `progress` events, then exactly one `done`, `error` or `cancelled`. Each event of the pull
+    has an id. An `error` without an id ends only the stream, such as when the server stops. To continue a
+    stream, send the last id in the header `Last-Event-ID`: no event is lost or repeated.
     """
     return event_stream(services.pulls.watch(id, headers["last_event_id"], g.request_id))
 

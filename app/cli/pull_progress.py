@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app.errors import ServiceError
 from app.services.pulls import PullService
 
 Json = dict[str, Any]
@@ -28,7 +29,7 @@ def human_size(count: float) -> str:
 def follow_pull(pulls: PullService, id: str, *, as_json: bool) -> None:
     """Show the progress of a pull until it ends.
 
-    :raises ServiceError: the error that made the pull fail
+    :raises ServiceError: the error that made the pull fail, or why it cannot be watched any more
     """
     events = _events(pulls, id)
     try:
@@ -46,9 +47,13 @@ def follow_pull(pulls: PullService, id: str, *, as_json: bool) -> None:
 
 
 def _events(pulls: PullService, id: str) -> Iterator[tuple[str, Json]]:
-    for batch in pulls.watch(id, 0, ""):
-        for name, data, _ in batch:
-            yield name, data
+    try:
+        for batch in pulls.watch(id, 0, ""):
+            for name, data, _ in batch:
+                yield name, data
+    except ServiceError as exc:  # the pull cannot be watched any more; it may go on
+        yield "error", exc.body("")
+        raise
 
 
 def _show_bar(events: Iterator[tuple[str, Json]]) -> None:

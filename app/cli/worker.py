@@ -9,6 +9,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.extensions import services
+from app.stopping import limit_stop
 
 
 @click.command("worker")
@@ -17,6 +18,7 @@ def worker() -> None:
     """Run pulls and updates without a server; with a shared database and Redis, on any machine."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    limit_stop()
     services.jobs.start()
     click.echo("The worker runs. Ctrl-C stops it; its unfinished pulls go back to the queue.")
     try:
@@ -24,4 +26,5 @@ def worker() -> None:
     except KeyboardInterrupt:
         click.echo()
     finally:
+        services.stop()
         services.close()

@@ -4,6 +4,7 @@ It is a program of its own (``python -m app.engine``). The backend does not impo
 ``app.gguf``, ``app.manifest`` and ``app.model_name``. Its rooms import only from the rooms below them::
 
     __main__   flags, start, end
+    serving    waitress: threads for each kind of request
     factory    the Flask application: checks of origin and host, error answers, blueprints
     routes/    /api/* in native, chat and embed, /v1/* in openai_api
     runners/   scheduler            which models are loaded, and until when

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("app.engine")
 
-THREADS = 64
 _MAX_PORT = 65535
-_MAX_BODY_BYTES = 1 << 40  # weights are uploaded; waitress writes large bodies to the disk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +69,8 @@ def _default_models() -> Path:
 def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
     from app.engine.models.seed import seed  # here, so that --help is fast
     from app.engine.models.store import ModelStore
+    from app.engine.pulls.leftovers import INTERVAL
+    from app.threads import Recurring
 
     try:
         store = ModelStore(flags.models.expanduser().resolve())
@@ -83,6 +83,7 @@ def _serve(flags: argparse.Namespace, keep_alive: float) -> int:
     except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or "no such address or port"
         return _fail(f"Cannot listen on {flags.host}:{flags.port}: {why}.")
+    Recurring("removal of unfinished files", INTERVAL, services.pulls.remove_leftovers).start()
     _stop_on_signals([services.pulls.stop, services.scheduler.stop])
     if flags.exit_with_parent:
         threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()
@@ -111,20 +112,10 @@ def _services(store: ModelStore, max_loaded: int, keep_alive: float) -> Services
 
 
 def _listen(services: Services, host: str, port: int) -> Any:
-    from waitress.server import create_server
-
     from app.engine.factory import create_app
+    from app.engine.serving import listen
 
-    return create_server(
-        create_app(services, loopback=_is_loopback(host)),
-        host=host,
-        port=port,
-        threads=THREADS,
-        ident=None,
-        channel_request_lookahead=1,  # else waitress notices no disconnect while a request runs
-        max_request_body_size=_MAX_BODY_BYTES,
-        connection_limit=1000,
-    )
+    return listen(create_app(services, loopback=_is_loopback(host)), host, port)
 
 
 def _url(server: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.engine.routes import wire
 from app.engine.routes.chat import chat_routes
@@ -130,6 +130,14 @@ def _configure_errors(app: Flask) -> None:
     def client_left(_: ClientLeftError) -> Response:
         return wire.empty_response(_CLIENT_CLOSED)
 
+    @app.errorhandler(OSError)
+    def disk_failed(exc: OSError) -> Response:
+        return wire.json_response({"error": wire.disk_failed(exc)}, 500)
+
+    @app.errorhandler(HTTPException)
+    def refused(exc: HTTPException) -> Response:
+        return wire.json_response({"error": exc.description or exc.name}, exc.code or 500)
+
     @app.errorhandler(500)
     def fault(_: Exception) -> Response:  # Flask has logged the traceback
-        return wire.json_response({"error": "internal error"}, 500)
+        return wire.json_response({"error": wire.FAULT}, 500)

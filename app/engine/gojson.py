@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ _HTML_PATTERN = re.compile("[<>&\u2028\u2029]")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|[+-]?0")
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_MAX_DEPTH = 250  # Go allows 10,000, which Python's own encoder and llama.cpp do not reach
+_TOO_DEEP = "exceeded max depth"
+_INT64 = 1 << 63
+_MAX_DIGITS = 308  # more do not fit a float64
+_HALF = re.compile("[\ud800-\udfff]")  # half of a character: Python joins the halves of a pair
+_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _GO_KINDS = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -59,15 +66,51 @@ def loads(body: bytes) -> Any:
     """
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
-        return json.JSONDecoder(parse_constant=_reject_constant).raw_decode(text)[0]
+        value = _DECODER.raw_decode(text)[0]
     except json.JSONDecodeError as exc:
         raise BadBodyError(_go_message(exc)) from exc
     except RecursionError as exc:
-        raise BadBodyError("exceeded max depth") from exc
+        raise BadBodyError(_TOO_DEEP) from exc
+    if text.count("[") + text.count("{") > _MAX_DEPTH or _HALF_ESCAPED.search(text):
+        return _checked(value, 1)
+    return value
+
+
+def _checked(value: Any, depth: int) -> Any:
+    """Return *value* with U+FFFD for each half of a character, as Go's decoder does; check its depth."""
+    if depth > _MAX_DEPTH:
+        raise BadBodyError(_TOO_DEEP)
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_checked(entry, depth + 1) for entry in value]
+    if isinstance(value, dict):
+        return {_HALF.sub("\ufffd", key): _checked(entry, depth + 1) for key, entry in value.items()}
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise _too_large(text)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _too_large(text)
+    return value
+
+
+def _too_large(text: str) -> BadBodyError:
+    return BadBodyError(f"json: cannot unmarshal number {text[:40]} into Go value of type float64")
 
 
 def _reject_constant(name: str) -> None:
     raise BadBodyError(f"invalid character '{name[0]}' looking for beginning of value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_int=_integer, parse_float=_float)
 
 
 def _go_message(exc: json.JSONDecodeError) -> str:
@@ -97,13 +140,22 @@ def decode(body: bytes, struct: str, fields: dict[str, Field]) -> Object:
         raise BadBodyError(f"json: cannot unmarshal {kind_of(value)} into Go value of type "
                            f"{package}.{struct}")  # fmt: skip
     found = {key: entry for key, entry in value.items() if entry is not None}
+    check(found, struct, fields)
+    return found
+
+
+def check(value: Object, struct: str, fields: dict[str, Field]) -> None:
+    """Check the *fields* of an object; null counts as absent.
+
+    :param struct: the path of the Go struct, as Go names it in its error
+    :raises BadBodyError: with Go's message
+    """
     for key, field in fields.items():
-        if key in found and not _is_kind(found[key], field.kind):
+        if (entry := value.get(key)) is not None and not _is_kind(entry, field.kind):
             raise BadBodyError(
-                f"json: cannot unmarshal {kind_of(found[key])} into Go struct field "
+                f"json: cannot unmarshal {kind_of(entry)} into Go struct field "
                 f"{struct}.{key} of type {field.type or field.kind}"
             )
-    return found
 
 
 def kind_of(value: object) -> str:
@@ -114,6 +166,8 @@ def kind_of(value: object) -> str:
 def _is_kind(value: object, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "bool"
+    if kind == "int" and isinstance(value, int):
+        return -_INT64 <= value < _INT64
     return isinstance(value, _PYTHON_TYPES[kind])
 
 

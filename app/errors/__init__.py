@@ -28,7 +28,8 @@
     │   └── ProviderBuiltIn     409 provider_built_in
     ├── IdempotencyKeyReused    422 idempotency_key_reused
     ├── DiskFull                507 disk_full                  server.py
-    ├── StorageFailed           500 storage_failed
+    ├── StorageFailed           503 storage_failed (507 when a disk is full)
+    ├── ServerBusy              503 server_busy
     ├── ServerStopping          503 server_stopping
     └── UpstreamError           500 upstream_error             upstream.py
         ├── InvalidUpstreamKey  401 invalid_api_key
@@ -86,6 +87,7 @@ from app.errors.requests import (
 )
 from app.errors.server import (
     DiskFull,
+    ServerBusy,
     ServerStopping,
     StorageFailed,
 )
@@ -140,6 +142,7 @@ __all__ = [
     "PullWaits",
     "RateLimited",
     "RegistryNotAllowed",
+    "ServerBusy",
     "ServerStopping",
     "ServiceError",
     "StorageFailed",

@@ -16,7 +16,7 @@ class ServiceError(Exception):
     :param retry_after: seconds after which the client should try again
     """
 
-    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    status: HTTPStatus = HTTPStatus.INTERNAL_SERVER_ERROR
     error_type: ClassVar[str] = "internal_error"
 
     def __init__(

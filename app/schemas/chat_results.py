@@ -56,7 +56,7 @@ class ChatResult(TypedDict, total=False):
     thinking: str
     thinking_exhausted: bool
     tool_calls: list[ToolCall]
-    format_valid: bool
+    format_valid: bool | None
     format_error: str
     logprobs: list[dict[str, Any]]
     notice: str
@@ -131,7 +131,13 @@ class ChatResponseSchema(UpstreamSchema):
         metadata={"description": "Whether thinking used all tokens, so that none was left for an answer"}
     )
     tool_calls = fields.List(fields.Nested(AnsweredCallSchema))
-    format_valid = fields.Bool(metadata={"description": "Whether the answer follows `format`"})
+    format_valid = fields.Bool(
+        allow_none=True,
+        metadata={
+            "description": "Whether the answer follows `format`; null if that could not be checked: `notice` "
+            "says why"
+        },
+    )
     format_error = fields.Str(metadata={"description": "How the answer breaks `format`, if it does"})
     logprobs = fields.List(
         fields.Dict(keys=fields.Str()),

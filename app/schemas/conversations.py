@@ -15,7 +15,7 @@ from app.schemas.messages import KeptMessageSchema
 ROLES = ("user", "assistant", "system", "tool")
 STATUSES = ("complete", "pending", "failed", "cut", "stopped")
 
-MAX_IMPORTED = 100_000  # messages; an import keeps all other requests from writing to the database
+MAX_IMPORTED = 100_000  # messages
 _MAX_DEPTH = 32  # of nested lists and objects
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from app.errors import StorageFailed
+from app.storage.damaged import set_aside
+from app.storage.folder import PRIVATE
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +66,8 @@ class JsonFile:
         :raises StorageFailed: when the file cannot be read or written
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock", timeout=_LOCK_LIMIT):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock", timeout=_LOCK_LIMIT, mode=PRIVATE):
                 data = json.loads(json.dumps(self.read()))
                 change(data)
                 self._keep_damaged()
@@ -96,10 +98,7 @@ class JsonFile:
 
     def _keep_damaged(self) -> None:
         if self.damage:
-            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
-            kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-            self.path.rename(kept)
-            log.error("The damaged file was set aside as %s", kept)
+            set_aside(self.path)
 
     def _write(self, data: Json) -> None:
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
@@ -116,10 +115,17 @@ class JsonFile:
 
 
 def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
-    reason = exc.strerror if isinstance(exc, OSError) else None
+    if isinstance(exc, Timeout):
+        reason, said, retry_after = "locked", "another process keeps it locked", 5
+    elif exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        reason, said, retry_after = "full", "the disk is full", None
+    else:
+        reason, said, retry_after = "failed", exc.strerror or "the disk fails", 60
     return StorageFailed(
-        f"{path.name} in the data folder cannot be used: {reason or 'another process keeps it locked'}.",
+        f"{path.name} in the data folder cannot be used: {said}.",
         hint="Check the folder's owner, permissions and free space, or set another one: BACKEND_DATA_DIR",
+        details={"reason": reason},
+        retry_after=retry_after,
     )
 
 

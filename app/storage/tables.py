@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -45,6 +45,20 @@ class UtcTime(TypeDecorator[datetime]):
 def utc_now() -> datetime:
     """Return the current time in UTC, with its time zone."""
     return datetime.now(timezone.utc)
+
+
+def is_fresh(at: Any, age: timedelta) -> Any:
+    """Tell whether the time *at* is at most *age* old; as SQL, when *at* is a column.
+
+    A time in the future is fresh only as far as the clocks of two machines may differ: when the clock is set
+    back, what was written before must not count as fresh until the old time is reached again.
+    """
+    now = utc_now()
+    return (at >= now - age) & (at <= now + min(age, CLOCK_TOLERANCE))
+
+
+CLOCK_TOLERANCE = timedelta(seconds=10)
+"""How far the clocks of machines that share a database may differ."""
 
 
 class Base(DeclarativeBase):
@@ -176,6 +190,25 @@ class Conversation(Base):
     model: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    import_id: Mapped[str | None] = mapped_column(String(32))  # hides it until its import is complete
+
+    __table_args__ = (
+        Index(
+            "hidden_conversations",
+            "import_id",
+            sqlite_where=text("import_id is not null"),
+            postgresql_where=text("import_id is not null"),
+        ),
+    )
+
+
+class ConversationImport(Base):
+    """An import of conversations that is under way."""
+
+    __tablename__ = "conversation_imports"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ConversationMessage(Base):

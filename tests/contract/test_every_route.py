@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -147,6 +149,94 @@ def test_every_route_refuses_a_foreign_origin(app: Flask, client: FlaskClient, o
 
         assert _assert_error_body(response, 403)["error_type"] == "origin_not_allowed"
         assert "Access-Control-Allow-Origin" not in response.headers
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "x"])
+def test_every_route_refuses_what_a_page_of_another_site_loads(
+    app: Flask, client: FlaskClient, site: str
+) -> None:
+    loaded = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}
+    for method, path in _routes(app):
+        response = client.open(path, method=method, headers=loaded)
+
+        assert _assert_error_body(response, 403)["error_type"] == "origin_not_allowed"
+
+
+def test_link_on_another_site_opens_public_pages_only(app: Flask, client: FlaskClient) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    for method, path in _routes(app):
+        with client.open(path, method=method, headers=link) as response:
+            is_open = method == "GET" and path in PUBLIC | {"/"}
+            assert (response.status_code == 403) is not is_open, path
+        framed = client.open(path, method=method, headers={**link, "Sec-Fetch-Dest": "iframe"})
+        assert framed.status_code == 403
+
+
+def test_pages_of_this_server_and_of_allowed_origins_are_served(config: Config) -> None:
+    origin = "http://localhost:3000"
+    client = create_app(replace(config, allowed_origins=(origin,))).test_client()
+
+    accepted: tuple[dict[str, str], ...] = (
+        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
+        {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-site", "Origin": origin},
+        {"Sec-Fetch-Site": "cross-site", "Origin": origin},
+    )
+    for headers in accepted:
+        assert client.get("/api/settings", headers=headers).status_code == 200
+    own = {"Host": "localhost", "Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"}
+    assert client.get("/api/settings", headers=own).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "via"],
+)
+def test_every_route_refuses_a_proxy_when_there_is_no_key(
+    app: Flask, client: FlaskClient, config: Config, name: str
+) -> None:
+    for method, path in _routes(app):
+        response = client.open(path, method=method, headers={name: "127.0.0.1"})
+
+        assert _assert_error_body(response, 403)["error_type"] == "key_required"
+
+    with_key = create_app(replace(config, api_key=KEY)).test_client()
+    sent = {name: "203.0.113.5", "X-API-Key": KEY}
+    assert with_key.get("/api/settings", headers=sent).status_code == 200
+
+
+def test_no_answer_can_be_framed_or_run(app: Flask, client: FlaskClient) -> None:
+    for method, path in _routes(app):
+        with client.open(path, method=method) as response:
+            headers = response.headers
+
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "frame-ancestors 'none'" in policy
+        assert ("script-src" in policy) is (path == "/api/docs")
+
+
+def test_policy_of_the_docs_allows_their_inline_script_and_no_other(client: FlaskClient) -> None:
+    response = client.get("/api/docs")
+
+    scripts = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}';" in response.headers["Content-Security-Policy"]
+    assert not re.search(r"\son\w+=", response.text)  # no other inline script
+
+
+def test_long_path_and_method_are_cut_in_the_log_and_in_the_answer(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    answers = [client.get("/" + "a" * 20_000), client.open("/api/chat", method="A" * 20_000)]
+
+    assert all(len(record.getMessage()) < 400 for record in caplog.records)
+    assert all(len(answer.data) < 600 for answer in answers)
 
 
 def test_every_route_with_a_body_wants_json(app: Flask, client: FlaskClient) -> None:
@@ -377,7 +467,7 @@ def test_secrets_are_not_logged(
 
 
 def test_every_slug_is_documented() -> None:
-    from app import security  # noqa: F401  # it defines some of the errors
+    from app import security, server  # noqa: F401  # they define some of the errors
 
     documented = (ROOT / "docs" / "errors.md").read_text()
 

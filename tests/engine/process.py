@@ -27,6 +27,7 @@ class EngineProcess:
         *,
         arguments: Sequence[str] = (),
         env: dict[str, str] | None = None,
+        files: int | None = None,
     ) -> None:
         self.models_dir = models_dir
         self.url = ""
@@ -35,6 +36,8 @@ class EngineProcess:
             sys.executable, "-m", "app.engine", "--port", str(port), "--models", str(models_dir),
             "--exit-with-parent", *arguments,
         ]  # fmt: skip
+        if files is not None:  # the most open files of the process
+            self._command = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *self._command]
         self._env = {**os.environ, **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import requests
 
+from tests.engine.process import wait_until
+from tests.free_port import free_port
 from tests.postgres import database_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,3 +78,32 @@ def stream_events(response: requests.Response) -> Any:
             name = line[7:].decode()
         elif line.startswith(b"data: "):
             yield name, json.loads(line[6:])
+
+
+class GunicornProcess(BackendProcess):
+    """The backend under gunicorn, with two processes; has the methods of :class:`BackendProcess`."""
+
+    def __init__(self, data_dir: Path, ollama_url: str, flags: tuple[str, ...] = (), **env: str) -> None:
+        super().__init__(data_dir, ollama_url, **env)
+        self.url = f"http://127.0.0.1:{free_port()}"
+        workers = ["-k", "gthread", "-w", "2", "--threads", "16", *flags]
+        address = self.url.removeprefix("http://")
+        self._command = [sys.executable, "-m", "gunicorn", *workers, "-b", address, "app.wsgi:app"]
+
+    def __enter__(self) -> GunicornProcess:
+        with self.log_path.open("w") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        try:
+            wait_until(self._is_up, 60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _is_up(self) -> bool:
+        try:
+            return self.get("/api/health", timeout=5).ok
+        except (requests.ConnectionError, requests.Timeout):
+            return False

@@ -381,3 +381,24 @@ def test_server_that_stops_tells_who_waits_and_the_pull_goes_on(
 
     assert answers[0].status_code == 503
     assert answers[0].json()["error_type"] == "server_stopping"
+
+
+def test_watcher_is_told_that_the_server_stops_and_misses_nothing(
+    tmp_path: Path, engine: EngineProcess, registry: Registry
+) -> None:
+    seen: list[tuple[int, str, dict[str, Any]]] = []
+    with BackendProcess(tmp_path / "data", engine.url, ("--enable", "ollama")) as first:
+        id = _start(first, registry)["id"]
+        watching = threading.Thread(target=lambda: seen.extend(_events(first, id)))
+        watching.start()
+        _wait_for(first, id, 20)
+    watching.join(20)
+    *told, (number, name, data) = seen
+
+    with BackendProcess(tmp_path / "data", engine.url, ("--enable", "ollama")) as second:
+        rest = list(_events(second, id, after=number))
+
+    assert (number, name, data["error_type"]) == (told[-1][0], "error", "server_stopping")
+    assert data["request_id"]
+    _assert_honest([*told, *rest])
+    assert rest[-1][1] == "done"

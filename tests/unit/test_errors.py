@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import errors
-from app.errors import Conflict, PullWaits, ServiceError, kept, restored
+from app.errors import Conflict, PullWaits, ServiceError, StorageFailed, kept, restored
 
 
 def test_error_that_was_kept_is_restored_whole() -> None:
@@ -17,6 +17,12 @@ def test_error_that_was_kept_is_restored_whole() -> None:
         "details": {"a": 1, "retry_after": 3},
         "request_id": "r",
     }
+
+
+def test_error_of_a_full_disk_is_restored_with_its_status() -> None:
+    error = restored(kept(StorageFailed("The disk is full.", details={"reason": "full"})))
+
+    assert (type(error), error.status) == (StorageFailed, 507)
 
 
 def test_error_that_a_newer_release_has_kept_is_restored_with_its_text() -> None:

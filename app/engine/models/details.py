@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from app import gguf
+from app.engine import gojson
+from app.engine.models.store import MAX_TEXT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,10 +54,11 @@ def parameters_of(store: ModelStore, manifest: Manifest) -> Object:
 def messages_of(store: ModelStore, manifest: Manifest) -> list[Object]:
     """Read the MESSAGE lines of the Modelfile, which come before each conversation."""
     try:
-        messages = json.loads(store.read_text(manifest.layer("messages")) or "[]")
+        messages = gojson.loads((store.read_text(manifest.layer("messages")) or "[]").encode())
     except (OSError, ValueError):
         return []
-    return messages if isinstance(messages, list) else []
+    entries = messages if isinstance(messages, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("content"), str)]
 
 
 def _json_object(path: Path) -> Object:
@@ -67,7 +70,9 @@ def _json_object(path: Path) -> Object:
 
 @lru_cache(maxsize=256)
 def _read_json(path: Path) -> Object:  # cached: a blob never changes, because its name is its digest
-    value = json.loads(path.read_text("utf-8"))
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError("the blob is too large for JSON")
+    value = gojson.loads(path.read_bytes())
     return value if isinstance(value, dict) else {}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections import Counter
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
-_MAX_TEXT = 16 << 20  # no template or licence is longer
+_PARTIAL = re.compile(r"sha256-[0-9a-f]{64}-partial")
+MAX_TEXT = 16 << 20  # no template or licence is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,15 @@ class ModelStore:
         path = self.blob_path(digest)
         return path.with_name(path.name + "-partial")
 
+    def partial_paths(self) -> list[Path]:
+        """List the partial files, also those of which only the lock or Ollama's notes are left."""
+        found = (_PARTIAL.match(path.name) for path in self._blobs.iterdir())
+        return sorted({self._blobs / match[0] for match in found if match})
+
+    def temporary_paths(self) -> list[Path]:
+        """List the files that are uploaded or written just now, and those that a kill has left."""
+        return [*self._blobs.glob("upload-*"), *self.root.rglob(".new-*")]
+
     def has_blob(self, layer: Layer) -> bool:
         """Tell whether the blob of *layer* is complete: it has the size that the manifest says."""
         path = self.blob_path(layer.digest)
@@ -71,7 +82,7 @@ class ModelStore:
 
     def read_text(self, layer: Layer | None) -> str:
         """Read a small text layer; empty for None, and for a layer over 16 MiB."""
-        if layer is None or layer.size > _MAX_TEXT:
+        if layer is None or layer.size > MAX_TEXT:
             return ""
         return self.blob_path(layer.digest).read_text("utf-8", "replace")
 
@@ -197,6 +208,14 @@ class ModelStore:
     @staticmethod
     def _load(name: ModelName, path: Path) -> Model:
         return Model(name, Manifest.parse(path.read_bytes()), path.stat().st_mtime_ns)
+
+
+def disk_trouble(exc: OSError, what: object = "the models folder") -> str:
+    """Return what is wrong with the disk, in the words of Go (``no space left on device``).
+
+    :param what: the file or folder, where *exc* does not know it
+    """
+    return f"{exc.filename or what}: {(exc.strerror or 'the disk failed').lower()}"
 
 
 def file_digest(path: Path) -> str:

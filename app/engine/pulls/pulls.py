@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from app.engine.models.store import file_digest
+from app.engine.models.store import disk_trouble, file_digest
+from app.engine.pulls.leftovers import remove_leftovers
 from app.engine.pulls.transfer import CancelledError, PullError, Transfer
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class Pulls:
             for transfer in self._transfers.values():
                 transfer.cancel()
 
+    def remove_leftovers(self) -> None:
+        """Remove what former pulls have left on the disk; see :mod:`app.engine.pulls.leftovers`."""
+        with self._lock:
+            kept = [path for transfer in self._transfers.values() for path in transfer.partials]
+        remove_leftovers(self._store, kept)
+
     def _join(self, name: ModelName, *, insecure: bool) -> Transfer:
         key = (name.key, insecure)
         with self._lock:
@@ -88,9 +95,9 @@ class Pulls:
             transfer.end(str(exc))
         except OSError as exc:
             log.warning("pull of %s: %s", name, exc)
-            transfer.end(f"{exc.filename or 'models folder'}: {(exc.strerror or '').lower()}")
+            transfer.end(disk_trouble(exc))
         except BaseException:
-            transfer.end("internal error")
+            transfer.end("the engine has a fault in this pull; its log tells more")
             raise
         finally:
             source.close()
@@ -102,6 +109,7 @@ class Pulls:
     def _pull(self, source: Registry, name: ModelName, transfer: Transfer) -> None:
         transfer.say({"status": "pulling manifest"})
         manifest = source.manifest()
+        transfer.partials = [self._store.partial_path(layer.digest) for layer in _distinct(manifest)]
         self._check_space(manifest)
         fetched = [layer for layer in _distinct(manifest) if self._bring(source, layer, transfer)]
         transfer.say({"status": "verifying sha256 digest"})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from app.engine.gojson import Object
 
@@ -26,6 +27,7 @@ class Transfer:
 
     def __init__(self) -> None:
         self.lines: list[Object] = []
+        self.partials: list[Path] = []  # the files that it writes, one after the other
         self.progress: Object = {}
         self.error: str | None = None
         self.ended = False

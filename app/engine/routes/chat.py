@@ -29,6 +29,10 @@ _SHARED = {
     "model": Field("string"),
     "stream": Field("bool", "*bool"),
     "options": Field("object", "map[string]interface {}"),
+    "truncate": Field("bool", "*bool"),
+    "shift": Field("bool", "*bool"),
+    "logprobs": Field("bool"),
+    "top_logprobs": Field("int"),
 }
 _CHAT = _SHARED | {
     "messages": Field("array", "[]api.Message"),
@@ -38,9 +42,15 @@ _GENERATE = _SHARED | {
     "prompt": Field("string"),
     "system": Field("string"),
     "suffix": Field("string"),
+    "template": Field("string"),
+    "raw": Field("bool"),
+    "context": Field("array", "[]int"),
     "images": Field("array", "[]api.ImageData"),
 }
 
+
+_MOST_LOGPROBS = 20
+_LARGEST_WINDOW = (1 << 31) - 1  # a larger one does not fit llama.cpp's type
 
 # Ollama passes its runner's error on as a text (``chat_native_images_unsupported``).
 _NO_IMAGES = (
@@ -60,6 +70,7 @@ def chat_routes(services: Services) -> Blueprint:
             raise ApiError(400, "model is required")
         messages = body.get("messages") or []
         conversation.check_messages(messages)
+        conversation.check_tools(body.get("tools") or [])
         return _reply(services, body, messages, _message)
 
     @blp.post("/api/generate")
@@ -71,6 +82,7 @@ def chat_routes(services: Services) -> Blueprint:
                 messages.append({"role": "system", "content": system})
             user = {"role": "user", "content": prompt, "images": body.get("images")}
             messages.append(user)
+            conversation.check_messages(messages)
         return _reply(services, body, messages, _response)
 
     return blp
@@ -88,6 +100,9 @@ def _response(part: Object) -> Object:
 def _reply(services: Services, body: Object, messages: list[Any], shape: Any) -> Response:
     """Answer, load or unload, as *body* asks; *shape* turns a part of the answer into the route's fields."""
     keep_alive = keep_alive_of(body)
+    conversation.check_thinking(body.get("think"))
+    if not 0 <= (body.get("top_logprobs") or 0) <= _MOST_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {_MOST_LOGPROBS}")
     model = wire.find_model(services.store, body.get("model", ""))
     stamp = {"model": body["model"], "created_at": gojson.now()}
     idle = {**shape({"content": ""}), "done": True}
@@ -176,7 +191,7 @@ def lease(services: Services, model: Model, keep_alive: float | None, options: O
     return services.scheduler.lease(
         model,
         keep_alive=keep_alive,
-        num_ctx=int(num_ctx) if num_ctx else None,
+        num_ctx=min(int(num_ctx), _LARGEST_WINDOW) if num_ctx else None,
         gone=wire.client_gone(),
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import TYPE_CHECKING, Any
 
 from app.engine import gojson
+from app.engine.gojson import BadBodyError, Field
 from app.engine.models import details
 from app.engine.routes.wire import ApiError
 
@@ -33,11 +33,19 @@ _OPTIONS = {
     "num_ctx": ("", "integer"),  # not sent: the window is set when the model is loaded
 }
 _DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
-_TYPES: dict[str, tuple[type, ...]] = {
-    "integer": (int, float),
-    "float32": (int, float),
-    "array": (list,),
+_MESSAGE = {
+    **{key: Field("string") for key in ("role", "content", "thinking", "tool_name", "tool_call_id")},
+    "images": Field("array", "[]api.ImageData"),
+    "tool_calls": Field("array", "[]api.ToolCall"),
 }
+_CALL = {"id": Field("string"), "function": Field("object", "api.ToolCallFunction")}
+_TOOL = {"type": Field("string"), "function": Field("object", "api.ToolFunction")}
+_FUNCTION = {
+    "name": Field("string"),
+    "description": Field("string"),
+    "parameters": Field("object", "api.ToolFunctionParameters"),
+}
+_INT64 = 1 << 63
 _IMAGE_MARKS = {b"\xff\xd8": "jpeg", b"RIFF": "webp"}
 
 
@@ -48,8 +56,27 @@ def check_options(options: Object) -> None:
     """
     for key, value in options.items():
         _, kind = _OPTIONS.get(key, ("", ""))
-        if kind and (isinstance(value, bool) or not isinstance(value, _TYPES[kind])):
-            raise ApiError(500, f'option "{key}" must be of type {kind}')
+        if not kind or _fits(value, kind):
+            continue
+        of_type = "an array of strings" if kind == "array" and isinstance(value, list) else f"type {kind}"
+        raise ApiError(500, f'option "{key}" must be of {of_type}')
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "array":
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return kind != "integer" or -_INT64 <= value < _INT64
+
+
+def usable(parameters: Object) -> Object:
+    """Return the *parameters* of a model without those of a wrong type, which a registry may have sent."""
+    return {
+        key: value
+        for key, value in parameters.items()
+        if key not in _OPTIONS or _fits(value, _OPTIONS[key][1])
+    }
 
 
 def check_messages(messages: list[Any]) -> None:
@@ -58,21 +85,40 @@ def check_messages(messages: list[Any]) -> None:
     :raises ApiError: 400, with Go's message
     """
     for message in messages:
-        _check_object(message, "ChatRequest.messages", "api.Message")
-        for key in ("role", "content"):
-            if not isinstance(message.get(key) or "", str):
-                raise _wrong_type(message[key], f"Message.messages.{key}", "string")
-        for key, kind in (("images", "[]api.ImageData"), ("tool_calls", "[]api.ToolCall")):
-            if not isinstance(message.get(key) or [], list):
-                raise _wrong_type(message[key], f"Message.messages.{key}", kind)
+        _check(message, "ChatRequest.messages", "api.Message", "Message.messages", _MESSAGE)
+        for image in message.get("images") or []:
+            if not isinstance(image, str):
+                raise _wrong_type(image, "Message.messages.images", "api.ImageData")
         for call in message.get("tool_calls") or []:
-            _check_object(call, "Message.messages.tool_calls", "api.ToolCall")
-            _check_object(call.get("function") or {}, "ToolCall.function", "api.ToolCallFunction")
+            _check(call, "Message.messages.tool_calls", "api.ToolCall", "ToolCall", _CALL)
+            check_object(call.get("function") or {}, "ToolCall.function", {"name": Field("string")})
 
 
-def _check_object(value: Any, where: str, kind: str) -> None:
+def check_tools(tools: list[Any]) -> None:
+    """Check that the fields of the tools have the types of Ollama's Go structs.
+
+    :raises ApiError: 400, with Go's message
+    """
+    for tool in tools:
+        _check(tool, "ChatRequest.tools", "api.Tool", "Tool.tools", _TOOL)
+        check_object(tool.get("function") or {}, "ToolFunction.tools.function", _FUNCTION)
+
+
+def _check(value: Any, where: str, kind: str, struct: str, fields: dict[str, Field]) -> None:
     if not isinstance(value, dict):
         raise _wrong_type(value, where, kind)
+    check_object(value, struct, fields)
+
+
+def check_object(value: Object, struct: str, fields: dict[str, Field]) -> None:
+    """Check an object inside a body, as :func:`app.engine.gojson.check` does.
+
+    :raises ApiError: 400, with Go's message
+    """
+    try:
+        gojson.check(value, struct, fields)
+    except BadBodyError as exc:
+        raise ApiError(400, str(exc)) from exc
 
 
 def _wrong_type(value: Any, where: str, kind: str) -> ApiError:
@@ -80,9 +126,18 @@ def _wrong_type(value: Any, where: str, kind: str) -> ApiError:
     return ApiError(400, f"json: cannot unmarshal {found} into Go struct field {where} of type {kind}")
 
 
+def check_thinking(value: Any) -> None:
+    """Check ``think``.
+
+    :raises ApiError: 400, with Ollama's message
+    """
+    if not isinstance(value, (bool, str, type(None))):
+        raise ApiError(400, 'think must be a boolean or string ("high", "medium", "low", true, or false)')
+
+
 def sampling(parameters: Object, options: Object) -> Object:
     """Return the sampling fields for the runner: *options* go before *parameters*, then Ollama's defaults."""
-    found = translated(_DEFAULTS | parameters | options, tuple(_OPTIONS))
+    found = translated(_DEFAULTS | usable(parameters) | options, tuple(_OPTIONS))
     if found.get("max_tokens", 0) <= 0:  # -1: no limit
         found.pop("max_tokens", None)
     return found
@@ -152,7 +207,7 @@ def _content(text: str, images: list[Any]) -> Any:
 def _image_kind(encoded: str) -> str:
     try:
         start = base64.b64decode(encoded[:16], validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:  # also for a text that is not ASCII
         raise ApiError(400, "illegal base64 data at input byte 0") from exc
     return next((kind for mark, kind in _IMAGE_MARKS.items() if start.startswith(mark)), "png")
 
@@ -173,8 +228,8 @@ def native_call(index: int, call: Object) -> Object:
     """Translate a tool call of the runner: its arguments, a JSON text, become an object."""
     function = call.get("function") or {}
     try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except ValueError:
+        arguments = gojson.loads((function.get("arguments") or "{}").encode("utf-8", "replace"))
+    except BadBodyError:
         arguments = {}
     return {
         "id": call.get("id", ""),

@@ -13,7 +13,7 @@ from app.engine import VERSION, gojson
 from app.engine.gojson import Field
 from app.engine.models import create, details
 from app.engine.pulls.transfer import PullError
-from app.engine.routes import wire
+from app.engine.routes import conversation, wire
 from app.engine.routes.wire import ApiError
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def _add_arriving(blp: Blueprint, services: Services) -> None:
             create.check_files(body.get("files") or {})
         except create.CreateError as exc:
             raise ApiError(400, str(exc)) from exc
+        conversation.check_messages(body.get("messages") or [])
+        conversation.check_options(body.get("parameters") or {})
         origin = wire.parse_name(body["from"]) if body.get("from") else None
         known = services.store.find(origin) if origin else None
         pulled: Iterator[Object] = iter(())
@@ -170,6 +172,8 @@ def _until_error(lines: Iterator[Object]) -> Iterator[Object]:
         yield from lines
     except (PullError, create.CreateError) as exc:
         yield {"error": str(exc)}
+    except OSError as exc:
+        yield {"error": wire.disk_failed(exc)}
 
 
 def _blob_exists(store: ModelStore, digest: str) -> bool:

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from app.engine import gojson
 from app.engine.gojson import BadBodyError
@@ -99,9 +99,13 @@ def _add_errors(blp: Blueprint) -> None:
     def runner_died(_: RunnerDiedError) -> Response:
         return _error(500, DIED)
 
+    @blp.errorhandler(OSError)
+    def disk_failed(exc: OSError) -> Response:
+        return _error(500, wire.disk_failed(exc))
+
     @blp.errorhandler(500)
     def fault(_: Exception) -> Response:  # Flask has logged the traceback
-        return _error(500, "internal error")
+        return _error(500, wire.FAULT)
 
     @blp.errorhandler(BadBodyError)
     def bad_body(exc: BadBodyError) -> Response:  # Ollama's web framework answers these, with a charset
@@ -118,7 +122,7 @@ def _error_body(status: int, message: str) -> Object:
 
 
 def _read_body(check: Callable[[bytes], Object]) -> Object:
-    raw = request.get_data(cache=False)
+    raw = wire.raw_body()
     if not raw:
         raise BadBodyError("EOF")
     return check(raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from flask import Response, request
 
 from app.engine import gojson
 from app.engine.gojson import BadBodyError, Field, Object
+from app.engine.models.store import disk_trouble
 from app.model_name import ModelName
 
 if TYPE_CHECKING:
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
     from app.engine.runners.relay import Departures
     from app.engine.runners.scheduler import Scheduler
 
+log = logging.getLogger(__name__)
+
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
+FAULT = "the engine has a fault in this request; its log tells more"
+_MAX_JSON = 100_000_000  # bytes of a body, which may hold images
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,29 @@ def ndjson(lines: Iterable[Object]) -> Response:
     return Response((gojson.line(entry) for entry in lines), content_type=NDJSON)
 
 
+def disk_failed(exc: OSError) -> str:
+    """Log a failure of the disk, and return the message for the client."""
+    message = disk_trouble(exc)
+    log.warning("%s", message)
+    return message
+
+
+def raw_body() -> bytes:
+    """Return the request's body.
+
+    :raises ApiError: 413, when it is too long to be JSON
+    """
+    if (request.content_length or 0) > _MAX_JSON:
+        raise ApiError(413, f"the request body is longer than {_MAX_JSON} bytes")
+    return request.get_data(cache=False)
+
+
 def read_body(struct: str, fields: dict[str, Field]) -> Object:
     """Decode the request's body as the Go *struct*.
 
     :raises ApiError: 400, with Go's message
     """
-    raw = request.get_data(cache=False)
+    raw = raw_body()
     if not raw:
         raise ApiError(400, "missing request body")
     try:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from app.errors import (
     InvalidUpstreamKey,
     InvalidUpstreamResponse,
+    ServerStopping,
     ServiceError,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -37,6 +38,8 @@ class ProviderCheck:
         started = time.monotonic()
         try:
             outcome = _found(provider, offers)
+        except ServerStopping:  # says nothing about the provider
+            raise
         except ServiceError as exc:
             outcome = {"status": _status(exc, offers), "message": exc.message}
             if exc.hint:

@@ -10,7 +10,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, cast
 
-from app.errors import ChatStopped, ServiceError, server_failed
+from app.errors import ChatStopped, ServerStopping, ServiceError, server_failed
 from app.schemas.chat import ChatBody
 from app.services.chat.attempts import Event
 from app.services.chat.service import ChatService
@@ -44,6 +44,7 @@ class CompareService:
         empty list in each silent tick. Closing the generator stops all answers.
 
         :raises ChatStopped: when the answers are stopped, and `stream` is false
+        :raises ServerStopping: when this process is being stopped, and `stream` is false
         """
         targets: list[Json] = body["targets"]
         question = {name: value for name, value in body.items() if name != "targets"}
@@ -65,10 +66,12 @@ class CompareService:
                     yield batch if body["stream"] else []
         finally:
             over.set()
-        if all(results):
+        error: ServiceError = ChatStopped("The answers were stopped.")
+        if any(result.get("error_type") == ServerStopping.error_type for result in results):
+            error = ServerStopping()
+        elif all(results):
             yield [("done", {"results": results, "request_id": request_id})]
             return
-        error = ChatStopped("The answers were stopped.")
         if not body["stream"]:
             raise error
         yield [("error", error.body(request_id))]

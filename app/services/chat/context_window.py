@@ -19,6 +19,7 @@ CHARS_PER_TOKEN = 3.0
 """For ASCII text: English has about four, code and numbers fewer. Any other character counts as a token."""
 _PER_MESSAGE = 8  # tokens of the template around each message
 _PER_IMAGE = 1000
+_PART = 500_000  # characters
 
 _FRESH = 30.0  # seconds for which a known window is used without asking Ollama again
 _MOST = 1000  # models in the cache; clients can invent any number of names
@@ -114,7 +115,7 @@ def _truncated(messages: list[Message], seen: int | None, window: int | None) ->
     Ollama drops the oldest messages without telling. Each word is at least one token: a model that read fewer
     tokens (*seen*) than there are words did not read all of them.
     """
-    words = sum(len(message["content"].split()) for message in messages)
+    words = sum(count_words(message["content"]) for message in messages)
     if seen is not None and words > seen:
         return True
     if window is None or seen is None:
@@ -134,10 +135,20 @@ def estimate(message: Message) -> int:
     return _PER_MESSAGE + math.ceil(ascii_characters / CHARS_PER_TOKEN) + others + images * _PER_IMAGE
 
 
+def count_words(text: str) -> int:
+    """Return ``len(text.split())``, part by part: a long text would keep other threads waiting."""
+    words = 0
+    for at in range(0, len(text), _PART):
+        words += len(text[at : at + _PART].split())
+        if at and not text[at - 1].isspace() and not text[at].isspace():
+            words -= 1  # a word that is in both parts
+    return words
+
+
 def measure(response: str, usage: ToldUsage | None) -> Usage:
     """Return the tokens that the provider counted, or else an estimate, with `estimated` set."""
     if usage is None:
-        estimate = int(len(response.split()) * 1.3)
+        estimate = int(count_words(response) * 1.3)
         return {
             "prompt_tokens": None,
             "completion_tokens": estimate,

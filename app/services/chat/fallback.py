@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.errors import (
     ChatStopped,
     RateLimited,
+    ServerStopping,
     ServiceError,
     UpstreamBusy,
     UpstreamIncomplete,
@@ -19,9 +20,9 @@ FALLBACK_AFTER = (UpstreamUnavailable, UpstreamBusy, UpstreamTimeout, UpstreamIn
 def joined(first: ServiceError | None, second: ServiceError, request_id: str) -> ServiceError:
     """Return the error for the client: the first one, with the fallback's in its details.
 
-    When the user stopped the fallback's answer, the client gets only that error.
+    When the user or the end of this server stopped the fallback's answer, the client gets only that error.
     """
-    if first is None or isinstance(second, ChatStopped):
+    if first is None or isinstance(second, ChatStopped | ServerStopping):
         return second
     first.details = {**first.details, "fallback_error": second.body(request_id)}
     return first

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TypedDict, cast
 
+from app.format_checker import Format, check_answer
 from app.schemas.chat_results import ChatResult
-from app.services.chat.answer_format import check_format
 from app.services.chat.attempts import Attempt
 from app.services.chat.context_window import context, measure
 from app.services.chat.dialects.answers import Timing
@@ -42,9 +42,9 @@ def result(attempt: Attempt, window: int | None) -> ChatResult:
     }
     if answer.tool_calls:
         found["tool_calls"] = answer.tool_calls
-    elif wanted := body.get("format"):
-        found |= check_format(wanted, text)
     told = cast("ChatResult", found)
+    if (wanted := body.get("format")) and not answer.tool_calls:
+        _add_verdict(attempt, told, wanted)
     _add_thinking(attempt, told)
     _add_logprobs(attempt, told)
     _explain(attempt, told)
@@ -96,6 +96,16 @@ def remarks(attempt: Attempt) -> Remarks:
         found["fallback_used"] = True
         found["first_error"] = attempt.first_error.body(attempt.request_id)
     return found
+
+
+def _add_verdict(attempt: Attempt, found: ChatResult, wanted: Format) -> None:
+    """Tell whether the answer follows `format`; the answer stays as it is, also if that cannot be checked."""
+    verdict = check_answer(wanted, found["response"])
+    found["format_valid"] = verdict.is_valid
+    if verdict.is_valid is False:
+        found["format_error"] = verdict.reason
+    elif verdict.is_valid is None:
+        attempt.notices.append(f"The answer could not be checked against `format`. {verdict.reason}")
 
 
 def _add_thinking(attempt: Attempt, found: ChatResult) -> None:

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import ChatNotRunning
+from app.errors import ChatNotRunning, StorageFailed
 from app.storage.database import ChatStop, Database, utc_now
 from app.threads import Recurring
 
@@ -111,9 +110,9 @@ class Stops:
         try:
             self._fulfil(running)
             self._is_away = False
-        except SQLAlchemyError as exc:  # the next look may succeed
+        except StorageFailed as exc:  # the next look may succeed
             if not self._is_away:
-                log.warning("wishes to stop answers cannot be read: %s", type(exc).__name__)
+                log.warning("wishes to stop answers cannot be read: %s", exc.message)
             self._is_away = True
 
     def _fulfil(self, running: list[str]) -> None:

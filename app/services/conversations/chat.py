@@ -7,9 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from app.errors import ServiceError, UpstreamRejected, kept
+from app.errors import ServiceError, StorageFailed, UpstreamRejected, kept
 from app.schemas.chat import ChatBody
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
@@ -160,7 +158,7 @@ class ConversationChat:
                 provider=provider,
                 model=model,
             )
-        except SQLAlchemyError:
+        except StorageFailed:
             log.exception("an answer of the conversation %s could not be kept", ticket.conversation_id)
             if batch:
                 said = f"{batch[-1][1].get('notice', '')} The answer could not be saved in the conversation."

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import cast
 
-from app.services.conversations.rows import ExportedConversation, KeptMessage, WholeConversation
+from app.services.conversations.rows import ExportedConversation, KeptMessage, ShownMessage, Summary
 
 _FIELDS = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
 _NOTES = {
@@ -17,14 +17,11 @@ _NOTES = {
 }
 
 
-def exported(conversation: WholeConversation) -> ExportedConversation:
+def exported(conversation: Summary, messages: list[ShownMessage]) -> ExportedConversation:
     """Return a conversation in the format of exports, which has no ids."""
-    messages = [
-        {name: value for name, value in message.items() if name != "seq"}
-        for message in conversation["messages"]
-    ]
+    turns = [{name: value for name, value in message.items() if name != "seq"} for message in messages]
     values = {name: value for name, value in conversation.items() if name in _FIELDS}
-    return cast("ExportedConversation", {"version": 1, **values, "messages": messages})
+    return cast("ExportedConversation", {"version": 1, **values, "messages": turns})
 
 
 def as_markdown(conversation: ExportedConversation) -> str:
@@ -61,4 +58,5 @@ def _section(message: KeptMessage) -> list[str]:
 
 
 def _quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines())
+    # Three replacements and no list of lines: a text may have millions of them.
+    return "> " + text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").replace("\n", "\n> ")

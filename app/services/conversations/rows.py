@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, cast
 
 from sqlalchemy import func, select
-from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app.errors import ConversationNotFound
@@ -90,6 +89,7 @@ the machines that share a database must agree to a few seconds.
 """
 
 MAX_TITLE = 60  # characters of a title that is made from a message
+_TITLE_FROM = 1000  # characters of the message, which may be long
 
 
 def summary(conversation: Conversation, count: int) -> Summary:
@@ -140,7 +140,7 @@ def get(session: Session, id: str, *, lock: bool = False) -> Conversation:
     :raises ConversationNotFound: when no conversation has that id
     """
     conversation = session.get(Conversation, id, with_for_update=lock or None)
-    if conversation is None:
+    if conversation is None or conversation.import_id is not None:
         raise not_found(id)
     return conversation
 
@@ -162,28 +162,28 @@ def counts(session: Session, ids: list[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def insert(session: Session, whole: ExportedConversation) -> Summary:
-    """Save an exported conversation under a new id; an answer that was unfinished then becomes `cut`."""
-    names = ("title", "system_prompt", "provider", "model", "created_at", "updated_at")
-    values: Columns = {name: value for name in names if (value := whole.get(name)) is not None}
-    texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    title = whole.get("title") or title_of(whole["messages"])
-    conversation = Conversation(**{**values, **stored_values(texts), "title": title, "id": uuid.uuid4().hex})
-    session.add(conversation)
-    session.flush()
-    messages = [
-        {
-            **message,
-            **stored_content(message["content"], message["data"]),
-            "conversation_id": conversation.id,
-            "seq": seq,
-            "status": "cut" if message["status"] == "pending" else message["status"],
-        }
-        for seq, message in enumerate(whole["messages"], 1)
-    ]
-    if messages:
-        session.execute(sql_insert(ConversationMessage), messages)
-    return summary(conversation, len(whole["messages"]))
+def imported(whole: ExportedConversation) -> Columns:
+    """Return the row of an exported conversation, under a new id."""
+    now = utc_now()
+    names = ("title", "system_prompt", "provider", "model")
+    return {
+        "id": uuid.uuid4().hex,
+        **stored_values({name: cast("str | None", whole.get(name)) for name in names}),
+        "title": storable(whole.get("title") or "") or title_of(whole["messages"]),
+        "created_at": whole.get("created_at") or now,
+        "updated_at": whole.get("updated_at") or now,
+    }
+
+
+def imported_message(conversation_id: str, seq: int, message: KeptMessage) -> Columns:
+    """Return the row of an exported message; an answer that was unfinished then becomes `cut`."""
+    return {
+        **message,
+        **stored_content(message["content"], message["data"]),
+        "conversation_id": conversation_id,
+        "seq": seq,
+        "status": "cut" if message["status"] == "pending" else message["status"],
+    }
 
 
 def stored_values(values: Mapping[str, str | None]) -> Columns:
@@ -201,8 +201,9 @@ def stored_content(content: str, data: Mapping[str, object]) -> Columns:
 def title_of(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return a title: the first line of the user's first message with text, shortened at a space."""
     said = (m.get("content") for m in messages if m["role"] == "user")
-    lines = (line for text in said if isinstance(text, str) for line in text.splitlines() if line.strip())
-    title = storable(" ".join(next(lines, "").split()))
+    text = next((text for text in said if isinstance(text, str) and text.strip()), "")
+    lines = text.lstrip()[:_TITLE_FROM].splitlines()
+    title = storable(" ".join("".join(lines[:1]).split()))
     if len(title) <= MAX_TITLE:
         return title
     cut = title[:MAX_TITLE]

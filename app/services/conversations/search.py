@@ -33,6 +33,7 @@ _WORD = re.compile(r"[^\W_]+")
 # Thai to Khmer, kana, Chinese, Hangul: scripts without spaces between words. The indexes take a run of such
 # letters for one word.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_SEARCHED = 100_000  # characters of a message, as in the indexes
 _BEFORE, _AFTER = 60, 120  # characters of a snippet before and after the start of its first match
 
 _FTS5_MESSAGES = (
@@ -52,6 +53,10 @@ _GIN_TITLES = (
     "to_tsvector('simple', translate(conversations.title, '@./_<>&=+:-', '           ')) "
     "@@ websearch_to_tsquery('simple', :query)"
 )
+
+
+# A long text would keep other threads waiting while it is compared and cut.
+_CONTENT = func.substr(ConversationMessage.content, 1, _SEARCHED)
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,7 @@ class Search:
         by_letters = not self.words or any(_UNSPACED.search(term) for term in self.terms)
         if by_letters or (dialect == "sqlite" and not _has_fts5(session)):
             fold = func.casefold if dialect == "sqlite" else func.lower
-            columns = ConversationMessage.content, Conversation.title
-            return self._contained(columns[0], fold), self._contained(columns[1], fold)
+            return self._contained(_CONTENT, fold), self._contained(Conversation.title, fold)
         query = " ".join(f'"{" ".join(words)}"' for words in self.words)
         is_sqlite = dialect == "sqlite"
         messages = _FTS5_MESSAGES if is_sqlite else _GIN_MESSAGES
@@ -89,13 +93,15 @@ class Search:
         return _condition(messages, query), _condition(titles, query)
 
     def snippet(self, found: str) -> list[SnippetPart]:
-        """Return the part of *found* around its first match, split into matching and other pieces."""
-        matches = self._matches(found)
-        first = matches[0].start() if matches else 0
+        """Return the part of *found* around its first match, split into matching and other pieces.
+
+        :param found: the searched part of a message, or a title
+        """
+        pattern, first = self._first(found)
         start, end = _edge(found, first - _BEFORE), _edge(found, first + _AFTER)
         parts = [("… " if start else "", False)]
         position = start
-        for match in matches:
+        for match in pattern.finditer(found, first):
             if match.start() >= end:
                 break
             parts += [(found[position : match.start()], False), (match[0], True)]
@@ -112,16 +118,18 @@ class Search:
         escaped = [_WILDCARD.sub(r"/\g<0>", term) for term in self.terms]
         return and_(*(fold(column).like(fold(f"%{term}%"), escape="/") for term in escaped))
 
-    def _matches(self, found: str) -> list[re.Match[str]]:
-        """Return the matches of the terms as whole words; if there are none, as any run of letters."""
+    def _first(self, found: str) -> tuple[re.Pattern[str], int]:
+        """Return the pattern of the terms, and where it matches first; 0 if nowhere.
+
+        The terms are whole words; if these are not in *found*, they are any run of letters.
+        """
         whole = ["[\\W_]+".join(words) for words in self.words]
         patterns = [rf"(?<![^\W_])(?:{'|'.join(whole)})(?![^\W_])"] if whole else []
         patterns.append("|".join(map(re.escape, self.terms)))
-        for pattern in patterns:
-            matches = [*re.finditer(pattern, found, re.IGNORECASE)]
-            if matches:
-                return matches
-        return []
+        for pattern in (re.compile(pattern, re.IGNORECASE) for pattern in patterns):
+            if match := pattern.search(found):
+                return pattern, match.start()
+        return re.compile("(?!)"), 0
 
 
 def _condition(sql: str, query: str) -> ColumnElement[bool]:
@@ -161,6 +169,6 @@ def snippets(session: Session, search: Search, ids: list[str]) -> dict[str, Matc
         .where(ConversationMessage.conversation_id.in_(ids), matches)
         .group_by(ConversationMessage.conversation_id)
     )
-    columns = (ConversationMessage.conversation_id, ConversationMessage.seq, ConversationMessage.content)
+    columns = (ConversationMessage.conversation_id, ConversationMessage.seq, _CONTENT)
     rows = session.execute(select(*columns).where(ConversationMessage.id.in_(newest)))
     return {id: {"seq": seq, "snippet": search.snippet(content)} for id, seq, content in rows}

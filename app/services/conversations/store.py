@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypedDict, cast
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, Text, delete, func, or_, select, update
+from sqlalchemy import cast as cast_sql
 from sqlalchemy.orm import Session
 
-from app.errors import ConversationBusy
+from app.errors import ConversationBusy, StorageFailed
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
 from app.services.conversations import rows
@@ -40,7 +41,10 @@ class Listing(TypedDict):
 HEARTBEAT = 5.0
 """Seconds between two heartbeats of a running answer."""
 
-_ALL = 2**31 - 1
+LARGEST_PAGE = 8_000_000
+"""Characters of the messages of a page: writing a larger answer would keep other threads waiting."""
+
+_VISIBLE = Conversation.import_id.is_(None)  # its import, if it comes from one, is complete
 
 
 @dataclass
@@ -92,7 +96,7 @@ class ConversationStore:
         return {"conversations": shown, "total": total or 0}
 
     def get(self, id: str, *, limit: int, before: int | None = None) -> rows.WholeConversation:
-        """Return a conversation with its last *limit* messages.
+        """Return a conversation with its last *limit* messages, or fewer if they exceed LARGEST_PAGE.
 
         :param before: return only messages before the one with this number
         :raises ConversationNotFound: when no conversation has that id
@@ -102,8 +106,9 @@ class ConversationStore:
             wanted = [ConversationMessage.conversation_id == id]
             if before is not None:
                 wanted.append(ConversationMessage.seq < before)
-            query = select(ConversationMessage).where(*wanted)
-            newest = session.scalars(query.order_by(ConversationMessage.seq.desc()).limit(limit)).all()
+            fitting = _page(session, wanted, limit) if limit else 0
+            query = select(ConversationMessage).where(*wanted).order_by(ConversationMessage.seq.desc())
+            newest = session.scalars(query.limit(fitting)).all()
             messages = [rows.shown(message) for message in reversed(newest)]
             has_more = bool(messages) and messages[0]["seq"] > 1
             count = rows.counts(session, [id]).get(id, 0)
@@ -120,18 +125,19 @@ class ConversationStore:
     def delete(self, id: str) -> None:
         """Delete a conversation with its messages, even during an answer."""
         with self._database.session() as session:
-            gone = session.execute(delete(Conversation).where(Conversation.id == id))
+            gone = session.execute(delete(Conversation).where(Conversation.id == id, _VISIBLE))
             if not gone.rowcount:  # type: ignore[attr-defined]
                 raise rows.not_found(id)
 
     def export(self, id: str) -> rows.ExportedConversation:
-        """Return a conversation with all its messages, in the format of :meth:`import_`."""
-        return exported(self.get(id, limit=_ALL))
-
-    def import_(self, conversations: list[rows.ExportedConversation]) -> list[rows.Summary]:
-        """Save exported *conversations* under new ids: all of them, or on an error none."""
+        """Return a conversation with all its messages, in the format that can be imported."""
         with self._database.session() as session:
-            return [rows.insert(session, conversation) for conversation in conversations]
+            conversation = rows.get(session, id)
+            query = select(ConversationMessage).where(ConversationMessage.conversation_id == id)
+            found = session.scalars(query.order_by(ConversationMessage.seq)).all()
+            return exported(
+                rows.summary(conversation, len(found)), [rows.shown(message) for message in found]
+            )
 
     def turns(self, id: str) -> list[rows.Turn]:
         """Return all messages in order, for :func:`~app.services.conversations.fitting.fit`."""
@@ -178,8 +184,8 @@ class ConversationStore:
         try:
             with self._database.session() as session:
                 session.execute(_of(ticket).values(**values))
-        except SQLAlchemyError as exc:  # the answer goes on; the next heartbeat may succeed
-            log.warning("an answer could not say that it is being made: %s", type(exc).__name__)
+        except StorageFailed as exc:  # the answer goes on; the next heartbeat may succeed
+            log.warning("an answer could not say that it is being made: %s", exc.message)
 
     def finish(
         self,
@@ -216,7 +222,7 @@ class ConversationStore:
 
 def _lock(session: Session, id: str) -> None:
     """Make other writers to the conversation wait: beginning with an update does that in both databases."""
-    used = update(Conversation).where(Conversation.id == id).values(updated_at=utc_now())
+    used = update(Conversation).where(Conversation.id == id, _VISIBLE).values(updated_at=utc_now())
     if not session.execute(used).rowcount:  # type: ignore[attr-defined]
         raise rows.not_found(id)
 
@@ -239,6 +245,14 @@ def _end_stale(session: Session, id: str) -> None:
             )
 
 
+def _page(session: Session, wanted: list[ColumnElement[bool]], limit: int) -> int:
+    """Return how many of the newest *wanted* messages a page has: one at least, *limit* at most."""
+    size = func.length(ConversationMessage.content) + func.length(cast_sql(ConversationMessage.data, Text))
+    newest = select(size).where(*wanted).order_by(ConversationMessage.seq.desc()).limit(limit)
+    sizes: Sequence[int] = session.scalars(newest).all()
+    return max(1, sum(total <= LARGEST_PAGE for total in accumulate(sizes)))
+
+
 def _of(ticket: Ticket) -> Any:
     """Return an UPDATE of the answer's row, which changes nothing if the row has another owner."""
     return update(ConversationMessage).where(
@@ -250,10 +264,10 @@ def _of(ticket: Ticket) -> Any:
 
 def _chosen(session: Session, search: Search | None) -> list[ColumnElement[bool]]:
     if search is None:
-        return []
+        return [_VISIBLE]
     messages, titles = search.match(session)
     with_message = select(ConversationMessage.conversation_id).where(messages)
-    return [or_(Conversation.id.in_(with_message), titles)]
+    return [_VISIBLE, or_(Conversation.id.in_(with_message), titles)]
 
 
 def _extra(message: Message) -> rows.Columns:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from app.errors import ServiceError
+from app.errors import ServerStopping, ServiceError
 from app.schemas.openai_v1 import OpenAIModel, OpenAIModelList
 from app.schemas.providers import ProviderModel
 from app.services.catalog import Offers
@@ -81,10 +81,10 @@ def _each(
         error = future.exception() if future.done() and not future.cancelled() else TimeoutError()
         if error is None:
             found.append(future.result())
-        elif isinstance(error, ServiceError | TimeoutError):
+        elif isinstance(error, ServiceError | TimeoutError) and not isinstance(error, ServerStopping):
             log.info("the models of %s are left out: %s", id, error)
-        else:
-            raise error
+        else:  # a fault of this program, at its outermost edge: the other providers are listed nevertheless
+            log.error("the models of %s are left out", id, exc_info=error)
     return found
 
 

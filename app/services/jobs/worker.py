@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.errors import PullNotFound, ServiceError
+from app.services.conversations import Imports
 from app.services.models import ModelUses, VersionService
 from app.services.ollama import OllamaServers, RegistryService
 from app.services.pulls import IdempotencyService, PullRun, PullStore, may_run, new_owner
@@ -81,6 +82,7 @@ class Chores:
     keys: IdempotencyService
     pulls: PullStore
     calls: UsageLog
+    imports: Imports
     versions: VersionService
     updates: DailyUpdate
 
@@ -90,6 +92,7 @@ class Chores:
         self.uses.since()  # its first call, in any process, stores the time from which uses are recorded
         self.keys.prune()
         self.pulls.prune(settings["pulls"]["keep_days"])
+        self.imports.clean()
         with _or_later():
             self.versions.settle()
             self.updates.tick()

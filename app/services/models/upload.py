@@ -14,6 +14,7 @@ from typing import IO, Protocol
 from app import gguf
 from app.errors import DiskFull, InvalidUpload
 from app.services.ollama import OllamaServers
+from app.storage.folder import UPLOAD_PREFIX
 
 _CHUNK = 1 << 20  # bytes
 _MAGIC = b"GGUF"
@@ -58,9 +59,9 @@ class UploadService:
                 hint="Convert the model to GGUF first, or send the file itself as the body.",
                 details={"reason": "not_gguf"},
             )
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._check_room(size or 0)
-        with tempfile.TemporaryFile(dir=self._folder) as file:
+        with tempfile.TemporaryFile(dir=self._folder, prefix=UPLOAD_PREFIX) as file:
             actual = self._receive(start, upload, file)
             _check(file.tell(), size, actual, digest)
             _check_complete(file)

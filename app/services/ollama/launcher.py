@@ -12,18 +12,18 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
-
 from app.config import Timeouts, is_loopback
 from app.errors import ServiceError, UpstreamUnavailable
 from app.services.ollama.service import OllamaService
 from app.services.providers import Provider
+from app.storage.folder import make_private
+from app.upstream.readiness import START_LIMIT, Readiness
+from app.upstream.session import UpstreamSession
 
 log = logging.getLogger(__name__)
 
 _TIMEOUTS = Timeouts(connect=1, list=2)  # only for the version, which a server answers at once
-_START_LIMIT = 30.0  # seconds
-_STOP_LIMIT = 10.0
+_STOP_LIMIT = 2.5  # seconds
 _POLL = 0.05
 
 
@@ -33,30 +33,37 @@ class Launcher:
     :param session: the connections; the caller closes it
     :param provider: its ``base_url`` is the server's address
     :param log_file: receives the output of the server that is started
+    :param mode: ``auto`` starts Ollama if it is installed, else the embedded engine; ``embedded`` starts the
+        engine; ``external`` starts nothing
+    :param readiness: lets requests to the address wait, from now on and while a server is being started
     """
 
-    def __init__(self, session: requests.Session, provider: Provider, log_file: Path) -> None:
+    def __init__(
+        self, session: UpstreamSession, provider: Provider, log_file: Path, mode: str, readiness: Readiness
+    ) -> None:
         self._ollama = OllamaService(session, provider, _TIMEOUTS)
         self._url = provider.native_url
         self._log_file = log_file
+        self._mode = mode
+        self._readiness = readiness
+        address = urlsplit(self._url)
+        self._host, self._port = address.hostname or "", address.port or 80
+        if mode != "external" and is_loopback(self._host):
+            readiness.starting(self._url)
         self._what = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()
         self._stopping = False
-        self._settled = threading.Event()
 
-    def start(self, mode: str) -> None:
-        """Start a server in the background, if none answers at the address.
-
-        :param mode: ``auto`` starts Ollama if it is installed, else the embedded engine; ``embedded``
-            starts the engine; ``external`` starts nothing
-        """
-        address = urlsplit(self._url)
-        host, port = address.hostname or "", address.port or 80
-        if mode == "external" or not is_loopback(host) or self._answers():
-            self._settled.set()
+    def start(self) -> None:
+        """Start a server in the background, if none answers at the address and the mode says so."""
+        if not self._readiness.supervises(self._url):
             return
-        program = shutil.which("ollama") if mode == "auto" else None
+        if self._answers():
+            self._readiness.given_up()
+            return
+        host, port = self._host, self._port
+        program = shutil.which("ollama") if self._mode == "auto" else None
         if program:
             self._what, command = "`ollama serve`", [program, "serve"]
         else:
@@ -70,7 +77,7 @@ class Launcher:
 
     def describe(self) -> str:
         """Wait until the server answers; return a line that says what was found or started."""
-        self._settled.wait(_START_LIMIT)
+        self._readiness.is_ready.wait(START_LIMIT)
         try:
             version = self._ollama.version()
         except UpstreamUnavailable:
@@ -94,6 +101,7 @@ class Launcher:
         try:
             process.wait(_STOP_LIMIT)
         except subprocess.TimeoutExpired:
+            log.warning("%s does not stop; it is killed", self._what)
             process.kill()
             process.wait()
 
@@ -102,22 +110,26 @@ class Launcher:
 
         A server that dies before its first answer is not started again: it would die for ever.
         """
-        while process := self._spawn(command, environment):
-            while not self._answers():
-                if process.poll() is not None:
-                    self._settled.set()
-                    return
-                time.sleep(_POLL)
-            self._settled.set()
-            process.wait()
-            if not self._stopping:
-                log.error("%s died; starting it again. Its log: %s", self._what, self._log_file)
+        try:
+            while process := self._spawn(command, environment):
+                while not self._answers():
+                    if process.poll() is not None:
+                        return
+                    time.sleep(_POLL)
+                self._readiness.started()
+                process.wait()
+                self._readiness.starting(self._url)
+                if not self._stopping:
+                    log.error("%s died; starting it again. Its log: %s", self._what, self._log_file)
+        finally:
+            self._readiness.given_up()
 
     def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
         """Start *command*; return None when this program is stopping."""
         with self._starting:
             if self._stopping:
                 return None
+            make_private(self._log_file)
             with self._log_file.open("ab") as output:
                 self._process = subprocess.Popen(  # the command is made here  # noqa: S603
                     command,

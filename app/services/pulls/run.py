@@ -12,9 +12,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from app.errors import InvalidModelName, PullFailed, ServiceError, UpstreamTimeout, kept, server_failed
+from app.errors import (
+    InvalidModelName,
+    PullFailed,
+    ServerStopping,
+    ServiceError,
+    StorageFailed,
+    UpstreamIncomplete,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    kept,
+    server_failed,
+)
 from app.schemas.pulls import PullPart
 from app.services.ollama import OllamaService, RegistryService, check_name
 from app.services.pulls.progress import LEAD, LIMITED_WINDOW, WINDOW, Progress, Throttle
@@ -83,11 +92,13 @@ class PullRun:
             log.info("pull of %s: %s", self.pull.model, status)
             if status != "lost":
                 self._settle(status)
+        except (
+            StorageFailed
+        ) as exc:  # the pull looks abandoned: a worker takes it up when the database is back
+            log.warning("pull of %s is left to be taken up again: %s", self.pull.model, exc.message)
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
             self._settle("failed", kept(exc))
-        except SQLAlchemyError:  # the pull looks abandoned: a worker takes it up when the database is back
-            log.exception("pull of %s cannot be kept; it is left to be taken up again", self.pull.model)
         except Exception:  # the job's outermost edge: clients that wait for the pull must learn of its end
             log.exception("pull of %s failed", self.pull.model)
             self.store.settle(self.pull.id, self.owner, "failed", None, kept(server_failed()))
@@ -119,6 +130,10 @@ class PullRun:
                 self._attempt()
             except _TooFast:
                 self._rest()
+            except ServerStopping:
+                raise _Stopped("queued") from None
+            except StorageFailed:  # no fault of the pull
+                raise
             except ServiceError as exc:
                 failures = 0 if self.progress.completed > before else failures + 1
                 if self._is_final(exc):
@@ -186,8 +201,10 @@ class PullRun:
     def _is_final(self, exc: ServiceError) -> bool:
         """Tell whether another attempt cannot succeed, or no new byte came for too long."""
         said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
-        if isinstance(exc, InvalidModelName) or _FINAL.search(said):
+        if isinstance(exc, InvalidModelName) or _FINAL.search(said) or "max_line_bytes" in exc.details:
             return True
+        if isinstance(exc, UpstreamUnavailable | UpstreamIncomplete) and self.ollama.is_supervised:
+            return time.monotonic() - self._grew > GIVE_UP_AFTER  # the server died, and is started again
         return not self.progress.layers or time.monotonic() - self._grew > GIVE_UP_AFTER
 
 

@@ -14,8 +14,10 @@ from app.errors import (
     PullFinished,
     PullWaits,
     ServerStopping,
+    ServiceError,
     UpstreamTimeout,
     restored,
+    server_failed,
 )
 from app.schemas.pulls import PullResult, PullSummary, PullValues
 from app.services.ollama import key_of
@@ -24,7 +26,7 @@ from app.services.pulls.plan import PlanService
 from app.services.pulls.schedule import is_open
 from app.services.pulls.store import PullStore, is_finished, summary
 from app.services.settings import SettingsStore
-from app.storage.tables import KeptVersion, Pull
+from app.storage.tables import KeptVersion, Pull, PullEvent
 from app.upstream.reading import TICK
 
 Event = tuple[str, dict[str, Any], int]
@@ -131,22 +133,26 @@ class PullService:
         :raises UpstreamTimeout: after *timeout* seconds; the pull goes on
         :raises PullWaits: when the pull may not run at this time of the day
         :raises ServerStopping: when this process ends first; the next process goes on with the pull
-        :raises ServiceError: the error that made the pull fail
+        :raises ServiceError: the error that made the pull fail, or that of a database that fails for too long
         """
         deadline = time.monotonic() + timeout
-        self._check_window(self._store.get(id))
+        waiting = self._store.get(id)
+        self._check_window(waiting)
         with self._feeds.watch(id) as feed:
-            while not feed.after(_NEVER, TICK)[1]:
+            while (pull := feed.after(_NEVER, TICK)[1]) is None:
                 yield []
-                if self._stopping.is_set():
-                    raise ServerStopping(
-                        "The server is stopping.",
-                        hint="The pull goes on when the server is started again. Ask again then.",
-                        details={"id": id},
-                    )
+                self._check_stopping(id)
                 if time.monotonic() > deadline:
-                    raise self._too_long(id, timeout)
-        yield [("done", {**self.result(id)})]
+                    raise _too_long(waiting, timeout)
+        yield [("done", {**_result(pull)})]
+
+    def _check_stopping(self, id: str) -> None:
+        if self._stopping.is_set():
+            raise ServerStopping(
+                "The server is stopping.",
+                hint="The pull goes on when the server is started again. Ask again then.",
+                details={"id": id},
+            )
 
     def _check_window(self, pull: Pull) -> None:
         if pull.status == "queued" and not may_run(pull, self._settings):
@@ -155,14 +161,6 @@ class PullService:
                 hint='Ask again with "now": true, or change `pulls.window` with PUT /api/settings.',
                 details={"model": pull.model, "id": pull.id},
             )
-
-    def _too_long(self, id: str, timeout: float) -> UpstreamTimeout:
-        model = self._store.get(id).model
-        return UpstreamTimeout(
-            f"The pull of '{model}' takes longer than {timeout:g} seconds. It goes on in the background.",
-            hint=f"Follow it: GET /api/providers/ollama/pulls/{id}",
-            details={"model": model, "id": id},
-        )
 
     def get(self, id: str) -> PullValues:
         """Return a pull, with its log."""
@@ -187,54 +185,85 @@ class PullService:
         """
         pull = self._store.get(id)
         if not is_finished(pull):
-            raise PullActive(
-                f"The pull of '{pull.model}' is {pull.status}.",
-                hint=f"Cancel it first: POST /api/providers/ollama/pulls/{id}/cancel",
-                details={"id": id, "status": pull.status},
-            )
+            raise _active(pull, f"Cancel it first: POST /api/providers/ollama/pulls/{id}/cancel")
         self._store.delete(id)
 
     def watch(self, id: str, after: int, request_id: str) -> Generator[list[Event], None, None]:
         """Yield the events of a pull after the one numbered *after*, until it is over.
 
         Yields an empty list in each silent tick. The last event is `done` with the result, `error` with the
-        error body, or `cancelled`. When the server stops, the events end without one of these.
+        error body, or `cancelled`.
+
+        :raises ServerStopping: when this process ends first; the client can go on watching at the next one
+        :raises PullNotFound: when the pull does not exist, or is deleted meanwhile
+        :raises ServiceError: when the database fails for too long; the pull goes on
         """
         with self._feeds.watch(id) as feed:
+            if after > feed.newest:  # no event of this pull has that number: the client has seen none of them
+                after = 0
             while True:
-                events, is_over = feed.after(after, TICK)
+                events, pull = feed.after(after, TICK)
                 if events:
                     after = events[-1].seq
-                    yield [self._event(id, e.name, e.data, e.seq, request_id) for e in events]
-                elif not is_over:
+                    yield [_event(e, pull, request_id) for e in events]
+                elif pull is None:
                     yield []
-                if is_over or self._stopping.is_set():
-                    return  # when the server stops, there is no last event, so that the client reconnects
+                if pull is not None:
+                    return
+                self._check_stopping(id)
 
-    def _event(self, id: str, name: str, data: dict[str, Any], seq: int, request_id: str) -> Event:
-        """Return an event for the client, with the result or the error from the pull's row."""
-        if name == "done":
-            data = {**data, **self.result(id)}
-        elif name == "error":
-            data = restored(self._store.get(id).error or {}).body(request_id)
-        return name, data, seq
+
+def _event(event: PullEvent, pull: Pull | None, request_id: str) -> Event:
+    """Return an event for the client; the last one has the result or the error from the row of the *pull*."""
+    data: dict[str, Any] = event.data
+    if event.name == "done" and pull is not None:
+        data = {**data, **_result(pull)}
+    elif event.name == "error" and pull is not None:
+        data = _error(pull).body(request_id)
+    return event.name, data, event.seq
+
+
+def _error(pull: Pull) -> ServiceError:
+    return restored(pull.error) if pull.error else server_failed()
+
+
+def _too_long(pull: Pull, timeout: float) -> UpstreamTimeout:
+    return UpstreamTimeout(
+        f"The pull of '{pull.model}' takes longer than {timeout:g} seconds. It goes on in the background.",
+        hint=f"Follow it: GET /api/providers/ollama/pulls/{pull.id}",
+        details={"model": pull.model, "id": pull.id},
+    )
 
 
 def _result(pull: Pull) -> PullResult:
-    if pull.status == "failed" and pull.error:
-        raise restored(pull.error)
+    """Return the result of a pull that is done.
+
+    :raises ServiceError: when the pull is not done: its error, or why there is no result
+    """
+    if pull.status == "failed":
+        raise _error(pull)
     if pull.status == "cancelled":
         raise PullCancelled(
             f"The pull of '{pull.model}' was cancelled.",
             hint="Pull it again; Ollama has kept the downloaded bytes.",
             details={"model": pull.model, "id": pull.id},
         )
+    if pull.status != "done":
+        raise _active(pull, f"Follow it: GET /api/providers/ollama/pulls/{pull.id}")
     return {
         "success": True,
         "message": f"Model '{pull.model}' pulled successfully",
         "model": pull.model,
         "status_log": pull.status_log,
     }
+
+
+def _active(pull: Pull, hint: str) -> PullActive:
+    return PullActive(
+        f"The pull of '{pull.model}' is {pull.status}.",
+        hint=hint,
+        details={"id": pull.id, "status": pull.status},
+    )
 
 
 def may_run(pull: Pull, settings: SettingsStore) -> bool:

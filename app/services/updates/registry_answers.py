@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
-from app.errors import ModelNotInRegistry, ServiceError
+from app.errors import ModelNotInRegistry, ServerStopping, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
 from app.services.ollama import ManifestSummary, RegistryService, check_registry, is_plain, parse_listed
@@ -97,6 +97,8 @@ class RegistryAnswers:
             return Answer(now, self._registry.manifest(name, insecure=is_plain(name)))
         except ModelNotInRegistry:
             return Answer(now, status="local", reason=_LOCAL)
+        except ServerStopping:
+            raise
         except ServiceError as exc:
             return Answer(now, status="unknown", reason=exc.message)
 

@@ -7,16 +7,14 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import delete, insert
-from sqlalchemy.exc import InterfaceError, OperationalError
 
+from app.errors import StorageFailed
 from app.schemas.usage import UsageReport
 from app.services.usage import report as usage_report
 from app.services.usage.last_uses import LastUses, ModelUsed
 from app.storage.database import Database
 from app.storage.tables import CallRow
 from app.threads import WriteBehind
-
-_AWAY = (OperationalError, InterfaceError)  # the database is busy or does not answer: a later try may succeed
 
 
 def _now() -> datetime:
@@ -63,7 +61,7 @@ class UsageLog:
         self._queue = WriteBehind[CallRecord | ModelUsed](
             "usage",
             self._write,
-            passing=_AWAY,
+            passing=(StorageFailed,),
             failing="calls cannot be counted for now",
             losing="%d calls could not be counted, and the last uses of their models could not be kept",
             limit=limit,

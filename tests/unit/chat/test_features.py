@@ -212,12 +212,14 @@ def test_tool_results_go_back_in_each_ones_words(client: FlaskClient, ollama: HT
     [
         ('{"n": 1}', SCHEMA, True, ""),
         ('{"n": "x"}', SCHEMA, False, "$.n"),
-        ("{}", SCHEMA, False, "'n' is a required property"),
+        ("{}", SCHEMA, False, '"n" is a required property'),
         ("no json", SCHEMA, False, "not JSON"),
         ("[1]", "json", True, ""),
         ("{", "json", False, "not JSON"),
-        ("1", {"$ref": "#/$defs/nope"}, False, "does not hold"),
-        ("1", {"$ref": "#"}, False, "without end"),
+        ("NaN", "json", False, "not JSON"),
+        ("1", {"$ref": "#/$defs/nope"}, None, "does not hold"),
+        ("1" * 5000, "json", None, "too many digits"),
+        ("[" * 100_000, SCHEMA, None, "nested too deeply"),
     ],
 )
 def test_format_is_sent_and_the_answer_checked(
@@ -228,8 +230,10 @@ def test_format_is_sent_and_the_answer_checked(
     answer = client.post(CHAT, json={"message": "?", "model": "x", "format": wanted}).json
 
     assert answer is not None
+    assert answer["response"] == text
     assert answer["format_valid"] is is_valid
-    assert said in answer.get("format_error", "")
+    assert ("format_error" in answer) == (is_valid is False)
+    assert said in answer.get("format_error", "") + answer.get("notice", "")
     sent = _sent(ollama, COMPLETIONS)["response_format"]
     assert sent["type"] == ("json_object" if wanted == "json" else "json_schema")
     assert wanted == "json" or sent["json_schema"]["schema"] == wanted
@@ -540,6 +544,13 @@ def test_logprobs_that_are_not_told_are_noticed(client: FlaskClient, ollama: HTT
     assert "logprobs" in answer["notice"]
 
 
+def nested_schema(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"not": schema}
+    return schema
+
+
 def _turn(**more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": "a", **more}]}
 
@@ -568,6 +579,11 @@ BAD = [
     ({"message": "a", "format": {"properties": 5}}, "format"),
     ({"message": "a", "format": {"$ref": "https://example.com/schema"}}, "format"),
     ({"message": "a", "format": {"pattern": "("}}, "format"),
+    ({"message": "a", "format": {"enum": ["a" * 1000] * 101}}, "format"),
+    ({"message": "a", "format": {"b" * 100_001: 1}}, "format"),
+    ({"message": "a", "format": {"minimum": 10**4000, "enum": [10**4000] * 80}}, "format"),
+    ({"message": "a", "format": {"type": [{"a": n} for n in range(10_000)]}}, "format"),
+    ({"message": "a", "format": nested_schema(64)}, "format"),
     ({"message": "a", "think": "a bit"}, "think"),
     ({"message": "a", "think": 1}, "think"),
     ({"message": "a", "logprobs": 1}, "logprobs"),

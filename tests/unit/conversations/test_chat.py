@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pytest_httpserver import HTTPServer
-from sqlalchemy.exc import OperationalError
 from werkzeug import Request, Response
 
+from app.errors import StorageFailed
 from app.services.conversations.store import ConversationStore
 from tests.conftest import events, replay
 from tests.raw_server import Connection, raw_server
@@ -303,7 +303,7 @@ def test_answer_that_cannot_be_kept_is_given_all_the_same(
     id = _create(client, model="x")
 
     def fail(*_: object, **__: object) -> None:
-        raise OperationalError("update", {}, Exception("the disk is gone"))
+        raise StorageFailed("The disk is gone.")
 
     monkeypatch.setattr(ConversationStore, "finish", fail)
 

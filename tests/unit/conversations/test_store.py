@@ -16,9 +16,10 @@ from sqlalchemy import text, update
 from app.errors import ConversationBusy, ConversationNotFound
 from app.services.conversations import heartbeats
 from app.services.conversations.heartbeats import Heartbeats
+from app.services.conversations.imports import Imports
 from app.services.conversations.rows import STALE_AFTER, title_of
 from app.services.conversations.search import Search
-from app.services.conversations.store import ConversationStore, Ticket
+from app.services.conversations.store import LARGEST_PAGE, ConversationStore, Ticket
 from app.storage.database import Database
 from app.storage.tables import ConversationMessage, utc_now
 from tests.engine.process import wait_until
@@ -31,6 +32,11 @@ Json = dict[str, Any]
 @pytest.fixture
 def store(database: Database) -> ConversationStore:
     return ConversationStore(database)
+
+
+@pytest.fixture
+def imports(database: Database) -> Imports:
+    return Imports(database)
 
 
 def said(content: str, **more: Any) -> list[Json]:
@@ -287,6 +293,8 @@ def test_conversations_are_listed_from_the_last_used(store: ConversationStore) -
         (said("word " * 30), "word " * 11 + "word…"),
         (said("x" * 100), "x" * 59 + "…"),
         (said(" \n "), ""),
+        (said("\n" * 1_000_000 + "Late"), "Late"),
+        ([*said(" "), *said("Second")], "Second"),
         ([{"role": "system", "content": "No"}, *said("Yes")], "Yes"),
         ([], ""),
     ],
@@ -434,6 +442,39 @@ def test_search_without_fts5_looks_at_every_text(database: Database, store: Conv
     assert {"text": "sk", "match": True} in page[0]["match"]["snippet"]
 
 
+@pytest.mark.parametrize("query", ["needle", "针线", "++"])
+def test_search_looks_at_the_first_part_of_a_long_text(store: ConversationStore, query: str) -> None:
+    near = talk(store, "x " * 49_000 + f" {query} " + "x " * 10_000)
+    talk(store, "x " * 50_000 + f" {query}")
+
+    assert found(store, query) == [near]
+
+
+def test_page_of_large_messages_is_shorter(store: ConversationStore) -> None:
+    id = talk(store, "a" * LARGEST_PAGE, "b" * LARGEST_PAGE)
+    answer(store, ask(store, id, "c"), "d")
+
+    last = store.get(id, limit=10)
+    before = store.get(id, limit=10, before=2)
+
+    assert [message["content"] for message in last["messages"]] == ["c", "d"]
+    assert last["has_more"]
+    assert last["message_count"] == 4
+    assert [message["seq"] for message in before["messages"]] == [1]  # one message at least
+    assert [message["seq"] for message in store.get(id, limit=10, before=3)["messages"]] == [2]
+    assert store.get(id, limit=0)["messages"] == []
+    assert len(store.export(id)["messages"]) == 4
+
+
+def test_page_counts_images_too(store: ConversationStore) -> None:
+    id = store.create()["id"]
+    for _ in range(2):
+        image = "data:image/png;base64," + "a" * LARGEST_PAGE
+        answer(store, store.begin(id, said("?", images=[image]), "ollama", "m"), "Yes.")
+
+    assert [message["seq"] for message in store.get(id, limit=10)["messages"]] == [4]
+
+
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="PostgreSQL's")
 def test_search_uses_the_index_of_postgresql(database: Database, store: ConversationStore) -> None:
     with database.session() as session:
@@ -457,7 +498,7 @@ def test_message_longer_than_an_index_takes_is_kept_and_found_by_its_beginning(
     assert found(store, "299999") == []
 
 
-def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
+def test_export_can_be_imported_as_it_was(store: ConversationStore, imports: Imports) -> None:
     id = store.create(title="Sky", system_prompt="Be brief.", provider="ollama", model="a:1")["id"]
     failed = {"error": "It broke.", "error_type": "upstream_error"}
     answer(
@@ -469,7 +510,7 @@ def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
     )
     exported = store.export(id)
 
-    (imported,) = store.import_([exported])
+    (imported,) = imports.save([exported])
 
     assert imported["id"] != id
     assert store.export(imported["id"]) == exported
@@ -477,23 +518,13 @@ def test_export_can_be_imported_as_it_was(store: ConversationStore) -> None:
 
 
 def test_import_of_an_answer_that_was_being_made_is_cut_and_keeps_no_conversation_busy(
-    store: ConversationStore,
+    store: ConversationStore, imports: Imports
 ) -> None:
     id = store.create()["id"]
     ask(store, id, "Why?")
 
-    (imported,) = store.import_([store.export(id)])
+    (imported,) = imports.save([store.export(id)])
 
     assert store.turns(imported["id"])[1]["status"] == "cut"
     assert imported["title"] == "Why?"
     ask(store, imported["id"], "Again?")
-
-
-def test_import_keeps_nothing_when_one_cannot_be_kept(store: ConversationStore) -> None:
-    good = store.export(talk(store, "Why?"))
-    bad = {**good, "messages": [{"role": "user"}]}
-
-    with pytest.raises(KeyError):
-        store.import_([good, bad])
-
-    assert store.all(limit=10, offset=0)["total"] == 1

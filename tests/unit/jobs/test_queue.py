@@ -10,8 +10,10 @@ from queue import SimpleQueue
 
 import pytest
 
+from app.errors import StorageFailed
 from app.services.jobs import queue
 from app.services.jobs.queue import Jobs
+from tests.engine.process import wait_until
 
 LIMIT = 10  # seconds
 
@@ -91,4 +93,76 @@ def test_stopped_jobs_start_no_workers(jobs: Jobs) -> None:
 
     jobs.start()
 
-    assert jobs._workers is None
+    assert jobs._workers == []
+
+
+def test_pulls_run_after_one_failed(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(queue, "_RECOVERY_INTERVAL", 0.01)
+    waiting = ["a"]
+    faults: list[Exception] = [StorageFailed("The disk is full.")] * 5
+    said: list[list[str]] = []
+
+    def run(_: str) -> None:
+        said.append(jobs.failures)
+        if faults:
+            raise faults.pop()
+        waiting.clear()
+
+    jobs.assign(run, lambda: waiting, lambda: None)
+
+    jobs.start()
+
+    wait_until(lambda: not waiting and not jobs.failures, LIMIT)
+    assert said[:2] == [[], ["Background work fails (pulls): The disk is full."]]
+    assert caplog.text.count("The disk is full.") == 1
+
+
+def test_failure_ends_when_no_pull_waits_any_more(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_RECOVERY_INTERVAL", 0.01)
+    waiting = ["a"]
+
+    def fail(_: str) -> None:
+        raise StorageFailed("The providers cannot be read.")
+
+    jobs.assign(fail, lambda: waiting, lambda: None)
+    jobs.start()
+    wait_until(lambda: jobs.failures, LIMIT)
+
+    waiting.clear()  # the user cancelled it
+
+    wait_until(lambda: not jobs.failures, LIMIT)
+
+
+def test_worker_that_ended_is_started_again(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_RECOVERY_INTERVAL", 0.01)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    ran: SimpleQueue[str] = SimpleQueue()
+
+    def run(id: str) -> None:
+        if id == "last":
+            raise SystemExit
+        ran.put(id)
+
+    jobs.assign(run, list, lambda: None)
+    jobs.start()
+    workers = list(jobs._workers)
+    for _ in workers:
+        jobs._due.put("last")
+    for worker in workers:
+        worker.join(LIMIT)
+
+    wait_until(lambda: not jobs.failures, LIMIT)
+    jobs._due.put("a")
+
+    assert ran.get(timeout=LIMIT) == "a"
+
+
+def test_queue_of_older_versions_is_deleted(tmp_path: Path) -> None:
+    for name in ("queue.db", "queue.db-wal", "queue.db-shm"):
+        (tmp_path / name).touch()
+
+    Jobs("", tmp_path, 1).stop()
+
+    assert list(tmp_path.iterdir()) == []

@@ -189,7 +189,7 @@ def test_unreadable_changes_are_an_error_and_not_called_damaged(client: FlaskCli
 
     response = client.get("/api/providers")
 
-    assert response.status_code == 500
+    assert response.status_code == 503
     assert response.json is not None
     assert response.json["error_type"] == "storage_failed"
     assert (config.data_dir / "providers.json").is_dir()

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import requests
 import responses
 from flask.testing import FlaskClient
 
@@ -23,6 +22,8 @@ from app.services.pulls.progress import Progress
 from app.services.pulls.run import PullRun
 from app.services.pulls.store import PullStore
 from app.storage.database import Database
+from app.upstream import reading
+from app.upstream.session import UpstreamSession
 from tests.raw_server import Connection, raw_server
 
 BASE = "http://ollama.test"
@@ -49,7 +50,7 @@ def _progress() -> Progress:
 
 
 def _run(store: PullStore, id: str, *, may_run: bool = True) -> None:
-    session = requests.Session()
+    session = UpstreamSession()
     provider = Provider("ollama", name="Ollama", kind="ollama", base_url=f"{BASE}/v1")
     PullRun(
         store,
@@ -120,6 +121,22 @@ def test_pull_that_fails_without_a_new_byte_is_given_up(
     assert pull.attempts > 1
 
 
+def test_pull_goes_back_to_the_queue_when_the_process_ends_during_a_read(
+    store: PullStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    monkeypatch.setattr(reading, "stopping", stopping)
+    id = _claimed(store)
+    with responses.RequestsMock() as wire:
+        wire.get(MANIFEST, status=500)
+        wire.post(f"{BASE}/api/pull", json.dumps(LAYER) + "\n")
+
+        _run(store, id)
+
+    assert store.get(id).status == "queued"
+
+
 def test_pull_whose_sizes_no_database_holds_ends(store: PullStore) -> None:
     huge = {**LAYER, "total": 10**30, "completed": 10**29}
     lines = [huge, {"status": "success"}]
@@ -144,7 +161,7 @@ def test_pull_whose_sizes_no_database_holds_ends(store: PullStore) -> None:
     ],
 )
 def test_manifest_that_is_nonsense_is_an_invalid_response(manifest: bytes) -> None:
-    with responses.RequestsMock() as wire, requests.Session() as session:
+    with responses.RequestsMock() as wire, UpstreamSession() as session:
         wire.get(MANIFEST, manifest)
 
         with pytest.raises(InvalidUpstreamResponse):

@@ -6,10 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import DBAPIError
 
 from app import threads
-from app.services.usage import log as usage
 from app.threads import WriteBehind
 
 
@@ -17,7 +15,6 @@ from app.threads import WriteBehind
 def failed_writes(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Is released by each write that fails; a missing table counts as a database that is away."""
     monkeypatch.setattr(threads, "_PAUSE", 0.01)
-    monkeypatch.setattr(usage, "_AWAY", (DBAPIError,))  # whatever a missing table is called
     failed = threading.Semaphore(0)
     give_up = WriteBehind._give_up
 

@@ -1,0 +1,51 @@
+"""Serve the app with Waitress, set up for many streams: each has a thread and a connection until it ends.
+
+:mod:`.listener` accepts connections and limits their number. :mod:`.connection` is one client: what it must
+do in which time. :mod:`.request` reads its requests: a large body only after :mod:`app.security` has seen the
+head. :mod:`.head` refuses heads that two servers could read in two ways. :mod:`.refusals` are the answers of
+the server itself. :mod:`.dispatcher` starts and ends the threads. :mod:`.files` allows enough open files.
+:mod:`.running` runs the server until the process is being stopped.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+
+from flask import Flask
+from waitress.adjustments import Adjustments
+
+from app.config import Config
+from app.server.dispatcher import GrowingDispatcher
+from app.server.files import allow_files
+from app.server.listener import Listener
+from app.server.running import run
+
+__all__ = ["make_listener", "serve"]
+
+_LARGEST_HEAD = 32_768  # bytes
+
+
+def serve(
+    app: Flask, config: Config, sock: socket.socket, stop: Callable[[], None], close: Callable[[], None]
+) -> None:
+    """Serve *app* on the listening *sock* until the process is being stopped; see :func:`.running.run`."""
+    run(make_listener(app, config, sock), stop, close)
+
+
+def make_listener(app: Flask, config: Config, sock: socket.socket) -> Listener:
+    """Return the server of *app* on *sock*; its clients wait until it runs."""
+    adjustments = Adjustments(
+        sockets=[sock],
+        connection_limit=allow_files(config.connections, config.threads),
+        asyncore_use_poll=True,  # select() cannot wait for file descriptors above 1023
+        recv_bytes=65_536,
+        max_request_header_size=_LARGEST_HEAD,
+        max_request_body_size=sys.maxsize,  # the limits of the views apply
+        channel_request_lookahead=1,  # reads on during a request, so that a view learns that its client left
+        clear_untrusted_proxy_headers=False,  # app.security wants to see them; nothing believes them
+        server_name="unknown.invalid",  # the host of a request that names none
+        ident=None,
+    )
+    return Listener(app, config, sock, adjustments, GrowingDispatcher(config.threads))

@@ -1,0 +1,34 @@
+"""Whether this process is being stopped.
+
+A signal stops the process, so there is one event for the whole process, not one for each app. Each wait for
+an upstream looks at it, and each new request does. So every answer under way ends within one tick, with the
+error :class:`~app.errors.ServerStopping`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+
+log = logging.getLogger(__name__)
+
+stopping = threading.Event()
+"""Is set when the process is being stopped; it stays set."""
+
+LIMIT = 9.0
+"""Seconds in which the process ends, once it is being stopped."""
+
+
+def limit_stop() -> None:
+    """Let the process end :data:`LIMIT` seconds after :data:`stopping` is set, whatever still runs then."""
+    # Started now and not by the signal: a signal's handler must not take locks, and starting a thread does.
+    threading.Thread(target=_end_in_time, name="stop limit", daemon=True).start()
+
+
+def _end_in_time() -> None:
+    stopping.wait()
+    time.sleep(LIMIT)
+    log.warning("something still runs %g seconds after the stop began; the process ends without it", LIMIT)
+    os._exit(0)
