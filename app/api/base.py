@@ -36,6 +36,10 @@ _LONGEST_NAME = 100  # characters of a field's name in an error
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 
 
+CAN_STREAM: dict[str, Any] = {"200": {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+"""For ``@blp.doc``: a success can be a stream of events."""
+
+
 class Parser(FlaskParser):
     """Parses arguments; invalid input is 400, not webargs's 422."""
 

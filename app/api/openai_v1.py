@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g
 
-from app.api.base import Blueprint
+from app.api.base import CAN_STREAM, Blueprint
 from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.openai_errors import PREFIX
@@ -33,7 +33,10 @@ class OpenAIBlueprint(Blueprint):
     def _prepare_response_doc(self, doc: Json, doc_info: Json, **kwargs: Any) -> Json:
         doc = super()._prepare_response_doc(doc, doc_info, **kwargs)
         content = {"application/json": {"schema": OpenAIErrorSchema}}
-        doc["responses"]["default"] = {"description": "The error in OpenAI's form", "content": content}
+        error = {"description": "The error in OpenAI's form", "content": content}
+        responses = doc["responses"]
+        failures = [status for status in responses if status == "default" or int(status) >= 400]
+        responses.update(dict.fromkeys([*failures, "default"], error))
         return doc
 
 
@@ -52,6 +55,7 @@ blp = OpenAIBlueprint(
     example={"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
 )
 @blp.response(200, OpenAIAnswerSchema)
+@blp.doc(responses=CAN_STREAM)
 def create_chat_completion(body: OpenAIRequest) -> Response:
     """Answer a conversation
 
@@ -66,6 +70,7 @@ def create_chat_completion(body: OpenAIRequest) -> Response:
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(OpenAICompletionSchema(), example={"model": "llama3.2", "prompt": "Once upon a time"})
 @blp.response(200, OpenAIAnswerSchema)
+@blp.doc(responses=CAN_STREAM)
 def create_completion(body: OpenAIRequest) -> Response:
     """Continue a text
 

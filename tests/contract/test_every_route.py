@@ -110,9 +110,26 @@ def test_routes_for_openai_clients_document_their_own_error(client: FlaskClient)
 
     for path, operations in spec["paths"].items():
         for operation in (inner for method, inner in operations.items() if method != "parameters"):
-            error = operation["responses"]["default"]
-            schema = error.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref")
-            assert (schema == "#/components/schemas/OpenAIError") is path.startswith("/v1"), path
+            for status, answer in operation["responses"].items():
+                if not status.startswith("2"):
+                    schema = (
+                        answer.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref")
+                    )
+                    assert (schema == "#/components/schemas/OpenAIError") is path.startswith("/v1"), path
+
+
+def test_routes_that_can_stream_document_it(client: FlaskClient) -> None:
+    spec = client.get("/api/openapi.json").json
+    assert spec is not None
+
+    def streams(path: str, method: str) -> bool:
+        answers = spec["paths"][path][method]["responses"]
+        return "text/event-stream" in answers["200"]["content"]
+
+    for path in ("/api/chat", "/api/chat/compare", "/v1/chat/completions", "/v1/completions"):
+        assert streams(path, "post"), path
+    assert streams("/api/providers/ollama/pull", "post")
+    assert streams("/api/providers/ollama/pulls/{id}/events", "get")
 
 
 def test_docs_come_from_this_machine_alone(client: FlaskClient) -> None:
