@@ -22,6 +22,8 @@ from marshmallow import ValidationError, validate
 
 ROOT = Path(__file__).resolve().parent.parent
 _IN_CHECKOUT = (ROOT / "providers.json").exists()
+MAX_ANSWER = 100_000_000
+"""The default of :attr:`Config.max_answer`: a stream of 250,000 tokens, at 400 bytes for each."""
 _DATA_DIR = ROOT / "instance" if _IN_CHECKOUT else Path.home() / ".ollama-backend"
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # the ends of the names of variables that hold one
 
@@ -71,6 +73,7 @@ class Config:
     max_pulls: int = 2
     max_upload: int = 50_000_000_000
     max_bodies: int = 51_000_000_000
+    max_answer: int = MAX_ANSWER
     threads: int = 600
     connections: int = 1600
     head_timeout: float = 15
@@ -171,6 +174,7 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
             max_bodies=env.int(
                 "MAX_BODIES", max_upload + _FOR_OTHER_BODIES, validate=validate.Range(min=max_upload)
             ),
+            max_answer=env.int("MAX_ANSWER", default.max_answer, validate=validate.Range(min=1)),
             threads=threads,
             connections=env.int("CONNECTIONS", threads + _IDLE, validate=validate.Range(16, 65536)),
             head_timeout=env.float("HEAD_TIMEOUT", default.head_timeout, validate=_SECONDS),

@@ -85,9 +85,9 @@ class Services:
             config.providers_file, folder / "providers.json", config.enable, config.environ
         )
         self.readiness = Readiness()
-        self.clients = OpenAIClients(self.readiness)
+        self.clients = OpenAIClients(config.max_answer, self.readiness)
         self.circuits = Circuits()
-        self.session = UpstreamSession()
+        self.session = UpstreamSession(config.max_answer)
         self.ollamas = OllamaServers(self.session, self.providers, self.settings, self.readiness)
         self.offers = Offers(self.ollamas, self.clients, self.settings)
         self.provider_check = ProviderCheck(self.providers, self.offers)

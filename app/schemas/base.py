@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, fields
+from marshmallow import EXCLUDE, Schema, fields, pre_load
 
 
 class RequestSchema(Schema):
@@ -23,6 +23,14 @@ class UpstreamSchema(Schema):
 
     class Meta:
         unknown = EXCLUDE
+
+    @pre_load
+    def _null_is_absent(self, data: Any, **_: Any) -> Any:
+        """Leave out null values, unless null is a value of the field: programs in Go write either."""
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        nullable = {name for name, field in self.fields.items() if field.allow_none}
+        return {name: value for name, value in data.items() if value is not None or name in nullable}
 
 
 class ErrorSchema(Schema):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
-from marshmallow import ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
+from app.upstream.json import MAX_COUNT, has_half
+
+log = logging.getLogger(__name__)
+
+_MOST_ENTRIES = 20_000  # of an upstream's list: ten times what the largest provider offers
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")  # Go's
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -41,11 +47,94 @@ class StrictFloat(fields.Float):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+class Text(fields.Str):
+    """A text of an upstream; refuses half a character, which no file and no database takes."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        if has_half(text):
+            raise ValidationError("Holds half a character.")
+        return text
+
+
+class Count(fields.Int):
+    """A number of things, such as bytes or tokens, from an upstream.
+
+    :param least: the smallest number; the largest is :data:`~app.upstream.json.MAX_COUNT`
+    """
+
+    def __init__(self, *, least: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._least = least
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        number: int | None = super()._deserialize(value, *args, **kwargs)
+        if isinstance(value, bool) or number is None or not self._least <= number <= MAX_COUNT:
+            raise ValidationError("Not a possible number.")
+        return number
+
+
+class Entries(fields.List[Any]):
+    """The objects of an upstream's list; a faulty one is left out, and does not hide the others.
+
+    A list without any valid object is no list. null is an empty list: Go writes it so.
+    """
+
+    def __init__(self, schema: type[Schema] | Schema) -> None:
+        super().__init__(fields.Nested(schema), required=True, allow_none=True)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
+        if not isinstance(value, list) or len(value) > _MOST_ENTRIES:
+            raise ValidationError("Not a list, or one of too many entries.")
+        loaded = [self._load(entry) for entry in value]
+        found = [entry for entry in loaded if not isinstance(entry, ValidationError)]
+        fault = next((entry for entry in loaded if isinstance(entry, ValidationError)), None)
+        if fault is not None:
+            if not found:
+                raise fault
+            left_out = len(loaded) - len(found)
+            log.warning("%d of %d entries are left out: %s", left_out, len(loaded), fault.messages)
+        return found
+
+    def _load(self, entry: Any) -> Any:
+        try:
+            return self.inner.deserialize(entry)
+        except ValidationError as exc:
+            return exc
+
+
+def listing(entries: list[Any] | None, told: Any) -> dict[str, Any]:
+    """Return the list of models that a schema loaded: how many there are, and how many were left out.
+
+    :param entries: what :class:`Entries` loaded
+    :param told: what the upstream sent
+    """
+    models = entries or []
+    left_out = len(told or ()) - len(models)
+    return {"models": models, "total": len(models), **({"left_out": left_out} if left_out else {})}
+
+
+def left_out_field() -> fields.Int:
+    """Return the field for the number of entries that :class:`Entries` left out."""
+    return fields.Int(
+        metadata={
+            "description": "Entries that are left out because they are invalid; missing if there is none"
+        }
+    )
+
+
 class UtcDateTime(fields.AwareDateTime):
-    """A time; dumped in UTC as ISO 8601 with a ``Z``."""
+    """A time; loaded in UTC, dumped in UTC as ISO 8601 with a ``Z``."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(default_timezone=timezone.utc, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
+        moment: datetime = super()._deserialize(value, *args, **kwargs)
+        try:
+            return moment.astimezone(timezone.utc)
+        except OverflowError as exc:  # in UTC it lies before the year 1, or after the year 9999
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from exc
 
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         if value is None:

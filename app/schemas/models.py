@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from marshmallow import fields, post_load, validate
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Digest, UtcDateTime
+from app.schemas.fields import Count, Digest, Entries, Text, UtcDateTime, left_out_field, listing
 
 
 class ModelDetails(TypedDict, total=False):
@@ -42,11 +42,15 @@ class InstalledModel(_Installed, total=False):
     loaded: bool
 
 
-class ModelList(TypedDict):
-    """What :class:`ModelListSchema` loads."""
-
+class _ModelList(TypedDict):
     models: list[InstalledModel]
     total: int
+
+
+class ModelList(_ModelList, total=False):
+    """What :class:`ModelListSchema` loads."""
+
+    left_out: int
 
 
 class ModelListing(ModelList, total=False):
@@ -60,12 +64,12 @@ class ModelListing(ModelList, total=False):
 class ModelDetailsSchema(UpstreamSchema):
     """The family, the size and the format of a model."""
 
-    format = fields.Str(load_default="")
-    family = fields.Str(load_default="")
-    families = fields.List(fields.Str(), load_default=list, allow_none=True)
-    parameter_size = fields.Str(load_default="")
-    quantization_level = fields.Str(load_default="")
-    context_length = fields.Int(metadata={"description": "The trained maximum, in tokens"})
+    format = Text(load_default="")
+    family = Text(load_default="")
+    families = fields.List(Text(), load_default=list, allow_none=True)
+    parameter_size = Text(load_default="")
+    quantization_level = Text(load_default="")
+    context_length = Count(metadata={"description": "The trained maximum, in tokens"})
 
     @post_load
     def _families_is_a_list(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -75,28 +79,26 @@ class ModelDetailsSchema(UpstreamSchema):
 class ModelSchema(UpstreamSchema):
     """An installed model."""
 
-    name = fields.Str(required=True, metadata={"description": "The name with its tag"})
-    size = fields.Int(required=True, metadata={"description": "Bytes of all its layers"})
+    name = Text(required=True, metadata={"description": "The name with its tag"})
+    size = Count(required=True, metadata={"description": "Bytes of all its layers"})
     modified_at = UtcDateTime(required=True)
     digest = Digest(required=True, metadata={"description": "`sha256:` and 64 hex digits"})
-    details = fields.Nested(
-        ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}), allow_none=False
-    )
+    details = fields.Nested(ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}))
     capabilities = fields.List(
-        fields.Str(), metadata={"description": "Such as `completion` or `tools`; missing before Ollama 0.30"}
+        Text(), metadata={"description": "Such as `completion` or `tools`; missing before Ollama 0.30"}
     )
 
 
 class ModelListSchema(UpstreamSchema):
     """The installed models, the newest first."""
 
-    models = fields.List(fields.Nested(ModelSchema), required=True, allow_none=True)
+    models = Entries(ModelSchema)
     total = fields.Int(metadata={"description": "How many models there are"})
+    left_out = left_out_field()
 
-    @post_load
-    def _count(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        models = data["models"] or []
-        return {"models": models, "total": len(models)}
+    @post_load(pass_original=True)
+    def _count(self, data: dict[str, Any], told: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return listing(data["models"], told["models"])
 
 
 class ModelQuerySchema(RequestSchema):
@@ -134,7 +136,7 @@ class ListedModelSchema(ModelSchema):
 class ModelListingSchema(ModelListSchema):
     """The models that the request asks for."""
 
-    models = fields.List(fields.Nested(ListedModelSchema))
+    models = Entries(ListedModelSchema)
     stale = fields.Bool(metadata={"description": "True for the last known list, while Ollama is down"})
     age_seconds = fields.Int(metadata={"description": "The age of a stale list"})
     as_of = UtcDateTime(metadata={"description": "When Ollama sent a stale list"})

@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 from marshmallow import fields, post_load, pre_load, validate
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import StrictBool, check_base_url, no_controls, not_blank
+from app.schemas.fields import Count, Entries, StrictBool, Text, check_base_url, no_controls, not_blank
+from app.upstream.json import MAX_COUNT
 
 PROVIDER_ID = r"^[a-z0-9][a-z0-9_-]{0,62}\Z"
 KINDS = ("ollama", "openai")
@@ -169,10 +170,10 @@ class ProviderTest(TypedDict, total=False):
 class ProviderModelSchema(UpstreamSchema):
     """A model that a provider offers."""
 
-    id = fields.Str(required=True)
+    id = Text(required=True)
     name = fields.Function(lambda model: model["id"])
-    created = fields.Int(allow_none=True)
-    owned_by = fields.Str(allow_none=True)
+    created = Count(least=-MAX_COUNT, allow_none=True)
+    owned_by = Text(allow_none=True)
 
 
 class ProviderModelListSchema(UpstreamSchema):
@@ -203,7 +204,7 @@ class ProviderModels(TypedDict):
 class UpstreamProviderModelsSchema(UpstreamSchema):
     """``GET /v1/models`` of an OpenAI-compatible server; Ollama's `data` is null if it has no model."""
 
-    data = fields.List(fields.Nested(ProviderModelSchema(exclude=["name"])), required=True, allow_none=True)
+    data = Entries(ProviderModelSchema(exclude=["name"]))
 
     @post_load
     def _count(self, answer: dict[str, Any], **_: Any) -> ProviderModels:

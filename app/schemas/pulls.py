@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import StrictBool, UtcDateTime, not_blank
+from app.schemas.fields import Count, StrictBool, Text, UtcDateTime, not_blank
 
 
 class _PullRequest(TypedDict):
@@ -134,12 +134,14 @@ class PullRequestSchema(RequestSchema):
 class PullPartSchema(UpstreamSchema):
     """A line of Ollama's progress; a field that Ollama leaves out is null."""
 
-    status = fields.Str(required=True)
-    digest = fields.Str(
-        load_default=None, metadata={"description": "The digest of the layer that the line is about"}
+    status = Text(required=True, validate=validate.Length(max=1000))
+    digest = Text(
+        load_default=None,
+        validate=validate.Length(max=200),
+        metadata={"description": "The digest of the layer that the line is about"},
     )
-    total = fields.Int(load_default=None, metadata={"description": "Bytes of the layer"})
-    completed = fields.Int(load_default=None, metadata={"description": "Downloaded bytes of the layer"})
+    total = Count(load_default=None, metadata={"description": "Bytes of the layer"})
+    completed = Count(load_default=None, metadata={"description": "Downloaded bytes of the layer"})
 
 
 class PullResultSchema(UpstreamSchema):

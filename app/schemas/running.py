@@ -8,7 +8,17 @@ from typing import Any, TypedDict
 from marshmallow import fields, post_load
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Digest, KeepAlive, UtcDateTime, model_name
+from app.schemas.fields import (
+    Count,
+    Digest,
+    Entries,
+    KeepAlive,
+    Text,
+    UtcDateTime,
+    left_out_field,
+    listing,
+    model_name,
+)
 from app.schemas.models import ModelDetails, ModelDetailsSchema, Named
 
 _CENTURY = timedelta(days=36525)  # Ollama writes "never" as a time three centuries away
@@ -60,7 +70,7 @@ class LoadedModel(UnloadedModel, total=False):
 class MemorySchema(UpstreamSchema):
     """The memory that a model takes, and when the model leaves it."""
 
-    size_vram = fields.Int(load_default=0, metadata={"description": "Bytes of GPU memory"})
+    size_vram = Count(load_default=0, metadata={"description": "Bytes of GPU memory"})
     gpu_percent = fields.Float(metadata={"description": "The part of the model in GPU memory, in percent"})
     expires_at = UtcDateTime(
         load_default=None,
@@ -73,9 +83,9 @@ class MemorySchema(UpstreamSchema):
 class RunningSchema(MemorySchema):
     """A model in memory."""
 
-    name = fields.Str(required=True)
-    size = fields.Int(required=True, metadata={"description": "Bytes of memory, on GPU and CPU together"})
-    context_length = fields.Int(
+    name = Text(required=True)
+    size = Count(required=True, metadata={"description": "Bytes of memory, on GPU and CPU together"})
+    context_length = Count(
         load_default=None, allow_none=True, metadata={"description": "The size of its window in tokens"}
     )
     digest = Digest(required=True)
@@ -94,13 +104,13 @@ class RunningSchema(MemorySchema):
 class RunningListSchema(UpstreamSchema):
     """The models in memory."""
 
-    models = fields.List(fields.Nested(RunningSchema), required=True, allow_none=True)
+    models = Entries(RunningSchema)
     total = fields.Int(metadata={"description": "How many models are loaded"})
+    left_out = left_out_field()
 
-    @post_load
-    def _count(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        models = data["models"] or []
-        return {"models": models, "total": len(models)}
+    @post_load(pass_original=True)
+    def _count(self, data: dict[str, Any], told: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return listing(data["models"], told["models"])
 
 
 class UnloadSchema(RequestSchema):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
-import json
 from datetime import datetime
 from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, post_load
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Digest, StrictBool, UtcDateTime
+from app.schemas.fields import Digest, StrictBool, Text, UtcDateTime
 from app.schemas.models import ModelDetails, ModelDetailsSchema
 from app.schemas.running import MemorySchema
+from app.upstream.json import count, has_half, parse
 
 
 class ShownModel(TypedDict):
@@ -107,7 +107,7 @@ class ParametersField(fields.Field[Any]):
     """
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or has_half(value):
             raise ValidationError("Not a text.")
         found: dict[str, list[Any]] = {}
         for line in value.splitlines():
@@ -121,26 +121,30 @@ class ParametersField(fields.Field[Any]):
 
 def _parameter(text: str) -> Any:
     """Parse a number, a boolean or a quoted text as Go's ``%#v`` writes it; return any other unchanged."""
-    for parse in (json.loads, ast.literal_eval):  # Go's escapes are JSON's, or else Python's
+    if text.startswith('"'):  # Go's escapes are Python's, too; not all of them are JSON's
         try:
-            value = parse(text)
+            quoted = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-    return text
+            return text
+        return quoted if isinstance(quoted, str) and not has_half(quoted) else text
+    try:
+        value = parse(text)
+    except ValueError:
+        return text
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ShowSchema(UpstreamSchema):
     """The fields of Ollama's ``POST /api/show`` that this API uses."""
 
-    license = fields.Str(load_default="")
+    license = Text(load_default="")
     parameters = ParametersField(load_default=dict)
-    template = fields.Str(load_default="")
-    system = fields.Str(load_default="")
-    requires = fields.Str(load_default="")
+    template = Text(load_default="")
+    system = Text(load_default="")
+    requires = Text(load_default="")
     details = fields.Nested(ModelDetailsSchema, load_default=lambda: ModelDetailsSchema().load({}))
     model_info = fields.Dict(keys=fields.Str(), load_default=dict, allow_none=True)
-    capabilities = fields.List(fields.Str(), load_default=list, allow_none=True)
+    capabilities = fields.List(Text(), load_default=list, allow_none=True)
 
     @post_load
     def _explain(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -150,7 +154,7 @@ class ShowSchema(UpstreamSchema):
         return {
             **data,
             "capabilities": data["capabilities"] or [],
-            "trained_context": length if isinstance(length, int) else None,
+            "trained_context": count(length),
         }
 
 

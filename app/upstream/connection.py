@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import h11
 import httpx2
 
+from app.upstream.limits import TooMuch
 from app.upstream.reading import TICK
 
 _READ = 65536  # bytes
@@ -82,19 +84,28 @@ class Connection:
         """Return the status and headers of the answer; each read may take *timeout* seconds.
 
         :raises httpx2.TransportError: when they do not come
+        :raises TooMuch: when they have more than :data:`_HEAD_LIMIT` bytes
         """
         self.sock.settimeout(timeout)
+        size = 0
         with _translated(httpx2.ReadTimeout, httpx2.ReadError):
             while True:
                 event = self.protocol.next_event()
                 if isinstance(event, h11.Response):
                     return event
                 if event is h11.NEED_DATA:
-                    self.receive()
+                    if size > _HEAD_LIMIT:  # of several heads: any number of them may announce the last one
+                        raise _head_too_large()
+                    size += self.receive()
 
-    def receive(self) -> None:
-        """Read bytes and give them to the protocol; wait for them up to the socket's timeout."""
-        self.protocol.receive_data(self.sock.recv(_READ))
+    def receive(self) -> int:
+        """Read bytes and give them to the protocol; wait for them up to the socket's timeout.
+
+        :return: the number of bytes; 0 at the end
+        """
+        data = self.sock.recv(_READ)
+        self.protocol.receive_data(data)
+        return len(data)
 
     def close(self) -> None:
         """Close the connection."""
@@ -180,6 +191,10 @@ class DirectBody(httpx2.SyncByteStream):
             self._ended()
 
 
+def _head_too_large() -> TooMuch:
+    return TooMuch(f"its headers have more than {_HEAD_LIMIT} bytes")
+
+
 @contextmanager
 def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.NetworkError]) -> Iterator[None]:
     """Turn the exceptions of sockets and h11 into those that httpx2's own transport raises.
@@ -194,6 +209,8 @@ def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.Netwo
     except OSError as exc:
         raise failed(str(exc)) from exc
     except h11.RemoteProtocolError as exc:
+        if exc.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            raise _head_too_large() from exc
         raise httpx2.RemoteProtocolError(str(exc)) from exc
     except h11.LocalProtocolError as exc:
         raise httpx2.LocalProtocolError(str(exc)) from exc

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from app.config import is_loopback
@@ -26,9 +27,14 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.upstream.limits import UnfitAnswer
+
+_Exception = TypeVar("_Exception", bound=BaseException)
 
 _MESSAGE_LIMIT = 1000  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_HALF = re.compile(r"[\ud800-\udfff]")  # a lone surrogate, which no log and no database takes
+_NESTED = 4  # levels of an error's body in which its message is looked for
 
 _Row = tuple[type[ServiceError], str, str]
 """The class of an error, its sentence and its hint."""
@@ -149,12 +155,20 @@ def cut_off(name: str) -> UpstreamIncomplete:
     )
 
 
-def invalid_response(name: str, what: str) -> InvalidUpstreamResponse:
+def invalid_response(
+    name: str, what: str, *, hint: str = "", details: Mapping[str, Any] | None = None
+) -> InvalidUpstreamResponse:
     """Return the error for an answer that is not what the upstream's API promises."""
     return InvalidUpstreamResponse(
         f"{name} gave an invalid response: {what}.",
-        hint="Check that the provider's base_url is the address of that service, not of another one.",
+        hint=hint or "Check that the provider's base_url is the address of that service, not of another one.",
+        details=dict(details or {}),
     )
+
+
+def unfit(name: str, exc: UnfitAnswer) -> InvalidUpstreamResponse:
+    """Return the error for an answer that is not read any further."""
+    return invalid_response(name, exc.what, hint=exc.hint, details=exc.details)
 
 
 def lone_surrogate() -> InvalidRequest:
@@ -179,6 +193,11 @@ def was_cut(exc: BaseException) -> bool:
     )
 
 
+def cause_of(exc: BaseException, kind: type[_Exception]) -> _Exception | None:
+    """Return *exc* or the exception that it wraps, if it is one of *kind*; else None."""
+    return next((cause for cause in _causes(exc) if isinstance(cause, kind)), None)
+
+
 def _causes(exc: BaseException) -> list[BaseException]:
     """Return *exc* and all exceptions that it wraps: only the innermost may tell what failed."""
     found: list[BaseException] = []
@@ -193,15 +212,16 @@ def _causes(exc: BaseException) -> list[BaseException]:
 
 def error_message(body: object) -> str:
     """Return the message in an error's body, in OpenAI's form, Ollama's form or as plain text."""
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        return error_message(inner.get("message")) if isinstance(inner, dict) else error_message(inner)
+    for _ in range(_NESTED):
+        if isinstance(body, dict):
+            inner = body.get("error", body)
+            body = inner.get("message") if isinstance(inner, dict) else inner
     return body if isinstance(body, str) else ""
 
 
 def clean(text: object, *secrets: str) -> str:
     """Return an upstream's error message in a form for clients: one short line without *secrets*."""
-    line = _CONTROL.sub(" ", text if isinstance(text, str) else "").strip()
+    line = _HALF.sub("\ufffd", _CONTROL.sub(" ", text if isinstance(text, str) else "")).strip()
     for secret in secrets:
         if secret:
             line = line.replace(secret, "***")  # before the cut, which could leave a part of the secret

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from app.errors import UpstreamError
@@ -12,21 +13,90 @@ from app.upstream.failures import clean, error_message, invalid_response
 Json = dict[str, Any]
 
 
+MAX_DEPTH = 100
+"""The most levels of a value: what takes it from here, calls itself for each level."""
+
+_MAX_DIGITS = 300  # of an integer; a larger one is infinite to every program that computes with floats
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+def _integer(text: str) -> int | None:
+    return int(text) if len(text) <= _MAX_DIGITS else None
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_integer, parse_constant=lambda _: None)
+_QUICK_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+_SHORT = 1000  # characters: too few for levels or digits that harm anybody; most events have fewer
 
 
 def parse(data: bytes | str) -> Any:
     """Return the value of *data*; NaN and infinite numbers, which JSON does not have, become None.
 
-    :raises ValueError: when *data* is not JSON in UTF-8
-    :raises RecursionError: when *data* is nested too deeply
+    A text of the value may hold lone surrogates, halves of a character: see :func:`has_half`.
+
+    :raises ValueError: when *data* is not JSON in UTF-8, or nested more than :data:`MAX_DEPTH` levels deep
     """
-    return _DECODER.decode(data if isinstance(data, str) else data.decode())
+    text = data if isinstance(data, str) else data.decode()
+    is_short = len(text) < _SHORT
+    try:
+        value = (_QUICK_DECODER if is_short else _DECODER).decode(text)
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
+    if not is_short and text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for outer in level:
+            values = outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
+            inner += [found for found in values if isinstance(found, dict | list)]
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+class Characters:
+    """Joins characters that come in two halves: a program that counts UTF-16 cuts streams between them."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def feed(self, text: str) -> str:
+        """Return the whole characters in the next piece of the text; keep a first half at its end.
+
+        :raises ValueError: when a half has no other half
+        """
+        if not self._half and not _HALF.search(text):
+            return text
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+    def end(self) -> None:
+        """Check that the text is whole.
+
+        :raises ValueError: when a half is left
+        """
+        if self._half:
+            raise ValueError("half a character")
+
+
+def has_half(text: str) -> bool:
+    """Tell whether *text* holds a lone surrogate, half of a character that is a pair in UTF-16."""
+    return not text.isascii() and _HALF.search(text) is not None
 
 
 MAX_COUNT = 2**53
@@ -54,7 +124,7 @@ def parse_answer(data: bytes, name: str, secret: str) -> Json:
     """
     try:
         parsed = parse(data)
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise invalid_response(name, "it is not JSON") from exc
     if not isinstance(parsed, dict):
         raise invalid_response(name, "it is not a JSON object")

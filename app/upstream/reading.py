@@ -3,7 +3,11 @@
 A service that passes on a stream has work to do while the upstream is silent: it keeps the client's
 connection alive, notices when the client leaves, and enforces timeouts. So a thread opens the answer, and
 each read waits for one tick at most. To give up, the service shuts the connection down, which is announced
-before the upstream answers. If the answer cannot be polled, a thread reads it too: :class:`ThreadedBody`.
+before the upstream answers. If the answer cannot be polled, a thread reads it too:
+:class:`~app.upstream.threaded.ThreadedBody`.
+
+Everything that is read has a limit, in bytes and in seconds: :func:`within` and :func:`read_all` limit the
+seconds of a whole answer, :func:`read` those without progress; :mod:`app.upstream.limits` limits the bytes.
 """
 
 from __future__ import annotations
@@ -12,20 +16,18 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from queue import Empty, SimpleQueue
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from app.errors import ServerStopping
 from app.stopping import stopping
 from app.threads import Threads
+from app.upstream.limits import TooMuch
 
-TICK = 0.5  # seconds that one read waits for a silent upstream
-SIZE_LIMIT = 64_000_000  # bytes of an answer or an event; a larger one is an error
-
-_BACKLOG = 1000  # chunks that may wait in the queue until receive() takes them
-_ROOM_POLL = 0.01  # seconds
+TICK = 0.5
+"""Seconds that one read waits for a silent upstream."""
 
 threads = Threads("upstream reader")
 """The threads that open answers, and that read answers whose connection cannot be polled."""
@@ -34,8 +36,8 @@ _announcements = threading.local()
 
 _T = TypeVar("_T")
 
-Register = Callable[[socket.socket], None]
-"""Is called with the connection of a request that was sent and is not answered yet."""
+Register = Callable[[socket.socket | None], None]
+"""Is called with the connection of a request that was sent; with None when the connection is free again."""
 
 
 class Body(Protocol):
@@ -56,10 +58,6 @@ class SilentUpstream(Exception):
     """The upstream sent nothing, or no progress, within its timeout."""
 
 
-class TooMuch(Exception):
-    """The answer is larger than :data:`SIZE_LIMIT`."""
-
-
 @contextlib.contextmanager
 def announcing(register: Register) -> Iterator[None]:
     """Call *register* with the connection of each request that this thread sends in the block."""
@@ -70,8 +68,11 @@ def announcing(register: Register) -> Iterator[None]:
         _announcements.register = None
 
 
-def announce(connection: socket.socket) -> None:
-    """Pass *connection* to the current :func:`announcing`; called by the transports for each request."""
+def announce(connection: socket.socket | None) -> None:
+    """Pass *connection* to the current :func:`announcing`; called by the transports for each request.
+
+    :param connection: None when the answer was read, and the connection may serve another request
+    """
     register: Register | None = getattr(_announcements, "register", None)
     if register is not None:
         register(connection)
@@ -84,50 +85,61 @@ def hang_up(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-class Opening:
-    """Opens an answer in a thread."""
+class Opening(Generic[_T]):
+    """Opens an answer in a thread.
 
-    def __init__(self, open_body: OpenBody) -> None:
-        self._open_body = open_body
-        self._result: SimpleQueue[Body | BaseException] = SimpleQueue()
+    :param discard: is called with an answer that nobody waits for any more
+    """
+
+    def __init__(
+        self, work: Callable[[Register], _T], discard: Callable[[_T], None] = lambda _: None
+    ) -> None:
+        self._work = work
+        self._discard = discard
+        self._result: SimpleQueue[_T | BaseException] = SimpleQueue()
         self._connection: socket.socket | None = None
         self._is_over = False  # the connection belongs to the body now, and later to another request
         self._is_closed = False
         self._lock = threading.Lock()
+        self.is_sent = False
         threads.run(self._run)
 
-    def wait(self) -> Body | None:
-        """Return the body, which the caller closes; None when the upstream did not answer within a tick.
+    def wait(self) -> _T | None:
+        """Return the answer, which the caller closes; None when it did not come within a tick.
 
+        :raises ServerStopping: when this process is being stopped
         :raises Exception: what opening raised
         """
         try:
             result = self._result.get(timeout=TICK)
         except Empty:
+            if stopping.is_set():
+                raise ServerStopping from None
             return None
         if isinstance(result, BaseException):
             raise result
         return result
 
     def close(self) -> None:
-        """Shut down a connection without an answer; close a body that :meth:`wait` did not return."""
+        """Shut down a connection without an answer; discard an answer that :meth:`wait` did not return."""
         with self._lock:
             self._is_closed = True
             if not self._is_over and self._connection is not None:
                 hang_up(self._connection)
         with contextlib.suppress(Empty):
-            self._close_body(self._result.get_nowait())
+            self._drop(self._result.get_nowait())
 
-    def _register(self, connection: socket.socket) -> None:
+    def _register(self, connection: socket.socket | None) -> None:
         with self._lock:
+            self.is_sent = True
             self._connection = connection
-            if self._is_closed:
+            if self._is_closed and connection is not None:
                 hang_up(connection)
 
     def _run(self) -> None:
-        result: Body | BaseException
+        result: _T | BaseException
         try:
-            result = self._open_body(self._register)
+            result = self._work(self._register)
         except BaseException as exc:  # raised again by wait()  # noqa: BLE001
             result = exc
         with self._lock:
@@ -136,12 +148,33 @@ class Opening:
             if is_wanted:
                 self._result.put(result)
         if not is_wanted:
-            self._close_body(result)
+            self._drop(result)
 
-    @staticmethod
-    def _close_body(result: Body | BaseException) -> None:
+    def _drop(self, result: _T | BaseException) -> None:
         if not isinstance(result, BaseException):
-            result.close()
+            self._discard(result)
+
+
+def within(seconds: float, work: Callable[[Register], _T], *, uploads: bool = False) -> _T:
+    """Send a request and read its answer in a thread; hang up when that takes longer than *seconds*.
+
+    :param work: sends the request, and returns what it reads
+    :param uploads: count the seconds from the moment when the request was sent: it may be large
+    :raises SilentUpstream: when it takes longer
+    :raises ServerStopping: when this process is being stopped
+    :raises Exception: what *work* raises
+    """
+    opening = Opening(work)
+    deadline = time.monotonic() + seconds
+    try:
+        while (result := opening.wait()) is None:
+            if uploads and not opening.is_sent:
+                deadline = time.monotonic() + seconds
+            elif time.monotonic() > deadline:
+                raise SilentUpstream
+        return result
+    finally:
+        opening.close()
 
 
 def read(
@@ -158,7 +191,7 @@ def read(
     :raises ServerStopping: when this process is being stopped
     :raises Exception: what opening or reading raises
     """
-    opening = Opening(open_body)
+    opening = Opening(open_body, lambda body: body.close())
     body: Body | None = None
     seen = 0
     deadline = time.monotonic() + first_byte
@@ -181,12 +214,13 @@ def read(
         (body or opening).close()
 
 
-def read_all(open_body: OpenBody, *, limit: float) -> Generator[bytes, None, None]:
+def read_all(open_body: OpenBody, *, limit: float, most: int | None = None) -> Generator[bytes, None, None]:
     """Open an answer and yield the whole body as the last item; ``b""`` after each tick without bytes.
 
     :param limit: seconds that the whole answer may take
+    :param most: bytes that it may have; None for the limit of all answers
     :raises SilentUpstream: when it takes longer
-    :raises TooMuch: when it is larger than :data:`SIZE_LIMIT`
+    :raises TooMuch: when it is larger
     """
     parts: list[bytes] = []
     size = 0
@@ -197,8 +231,8 @@ def read_all(open_body: OpenBody, *, limit: float) -> Generator[bytes, None, Non
                 yield b""
             parts.append(data)
             size += len(data)
-            if size > SIZE_LIMIT:
-                raise TooMuch
+            if most is not None and size > most:
+                raise TooMuch(f"it has more than {most} bytes")
     yield b"".join(parts)
 
 
@@ -220,80 +254,3 @@ def take(queue: SimpleQueue[_T]) -> list[_T]:
             items.append(queue.get_nowait())
     except Empty:
         return items
-
-
-class _End(Exception):
-    """The whole answer was read."""
-
-
-class ThreadedBody:
-    """A :class:`Body` that a thread reads, for a connection that cannot be polled.
-
-    The thread starts with the first :meth:`receive`.
-
-    :param chunks: yields the bytes of the body; each step may block
-    :param connection: is shut down by :meth:`close`; None if it is not known
-    :param close: returns the connection to its pool, or closes it
-    """
-
-    def __init__(
-        self, chunks: Iterable[bytes], connection: socket.socket | None, close: Callable[[], None]
-    ) -> None:
-        self._chunks = chunks
-        self._connection = connection
-        self._close = close
-        self._items: SimpleQueue[bytes | BaseException] = SimpleQueue()  # the exception is the last item
-        self._end: BaseException | None = None
-        self._is_started = False
-        self._is_over = False  # then the connection may serve another request already
-        self._is_closed = False
-        self._lock = threading.Lock()
-
-    def receive(self) -> bytes | None:
-        """Return the bytes that came; ``b""`` when none came within a tick, None at the end.
-
-        :raises Exception: what reading raised
-        """
-        if not self._is_started:
-            threads.run(self._run)  # when no thread can be started, close() has to close the answer itself
-            self._is_started = True
-        if self._end is None:
-            items = take(self._items)
-            if items and isinstance(items[-1], BaseException):
-                self._end = items[-1]
-            data = b"".join(item for item in items if isinstance(item, bytes))
-            if data or self._end is None:
-                return data
-        if isinstance(self._end, _End):
-            return None
-        raise self._end
-
-    def close(self) -> None:
-        """Shut the connection down, unless the whole answer was read."""
-        with self._lock:
-            self._is_closed = True
-            if self._is_started and not self._is_over and self._connection is not None:
-                hang_up(self._connection)
-        if not self._is_started:
-            self._close()
-
-    def _run(self) -> None:
-        end: BaseException = _End()
-        try:
-            self._read()
-        except BaseException as exc:  # raised again by receive()  # noqa: BLE001
-            end = exc
-        self._items.put(end)
-
-    def _read(self) -> None:
-        try:
-            for chunk in self._chunks:
-                while self._items.qsize() >= _BACKLOG and not self._is_closed:
-                    time.sleep(_ROOM_POLL)  # the client reads more slowly than the upstream sends
-                self._items.put(chunk)
-                if self._is_closed:
-                    break
-        finally:
-            with self._lock:
-                self._is_over = True
-            self._close()

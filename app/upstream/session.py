@@ -1,10 +1,12 @@
-"""The session of the library requests for Ollama and registries, and the errors for its exceptions."""
+"""The session of the library requests for Ollama and registries, its answers and its errors."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +16,24 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from app.config import is_loopback
-from app.errors import UpstreamError
-from app.upstream.failures import cut_off, is_lone_surrogate, lone_surrogate, timed_out, unreachable, was_cut
+from app.config import MAX_ANSWER, is_loopback
+from app.errors import ServiceError, UpstreamError
+from app.upstream.failures import (
+    cause_of,
+    cut_off,
+    invalid_response,
+    is_lone_surrogate,
+    lone_surrogate,
+    timed_out,
+    unfit,
+    unreachable,
+    was_cut,
+)
+from app.upstream.limits import RAISE_LIMIT, UnfitAnswer, bounded, check_unpacked
 from app.upstream.reading import SilentUpstream, announce
+from app.upstream.threaded import ThreadedBody
+
+_READ = 65536  # bytes
 
 
 class _Announced:
@@ -38,11 +54,19 @@ class _SecureConnection(_Announced, HTTPSConnection):
     pass
 
 
-class _Pool(HTTPConnectionPool):
+class _Freed:
+    """Announces that a connection is free, before another request can take it."""
+
+    def _put_conn(self, connection: Any) -> None:
+        announce(None)
+        super()._put_conn(connection)  # type: ignore[misc]  # of the pool that it is mixed into
+
+
+class _Pool(_Freed, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SecurePool(HTTPSConnectionPool):
+class _SecurePool(_Freed, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
@@ -53,10 +77,19 @@ class _Adapter(HTTPAdapter):
 
 
 class UpstreamSession(requests.Session):
-    """A session that never uses a proxy for this machine's own addresses, and announces connections."""
+    """A session that never uses a proxy for this machine's own addresses, and announces connections.
 
-    def __init__(self) -> None:
+    Send requests with ``stream=True``, and read the bodies with :func:`parts` or :meth:`body`: the library
+    itself has no limit for them.
+
+    :param max_answer: the most bytes of a stream
+    """
+
+    def __init__(self, max_answer: int = MAX_ANSWER) -> None:
         super().__init__()
+        self._max_answer = max_answer
+        self.headers["Accept-Encoding"] = "identity"
+        self.hooks["response"].append(_leave_redirect_unread)
         adapter = _Adapter(pool_connections=16, pool_maxsize=64)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
@@ -67,6 +100,31 @@ class UpstreamSession(requests.Session):
         if is_loopback(urlsplit(str(url)).hostname or ""):
             settings["proxies"] = {}
         return settings
+
+    def body(self, response: requests.Response) -> ThreadedBody:
+        """Return *response*, whose connection serves no other request, as a body that can be polled."""
+        connection = response.raw.connection
+        chunks = parts(response, self._max_answer, RAISE_LIMIT)
+        return ThreadedBody(chunks, connection.sock if connection else None, response.close)
+
+
+def _leave_redirect_unread(response: requests.Response, **_: Any) -> None:
+    """Close a redirect: the library would read its whole body."""
+    if response.is_redirect:
+        response.close()
+
+
+def parts(response: requests.Response, most: int, hint: str = "") -> Iterator[bytes]:
+    """Yield the body of *response* as it comes.
+
+    :param most: the most bytes that it may have
+    :param hint: what a person can do when it has more
+    :raises UnfitAnswer: when it has more, or is packed
+    """
+    check_unpacked(response.headers.get("Content-Encoding", ""))
+    receive = bounded(partial(response.raw.read1, _READ, decode_content=False), most, hint)
+    while data := receive():
+        yield data
 
 
 @contextmanager
@@ -79,6 +137,8 @@ def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iter
     """
     try:
         yield
+    except UnfitAnswer as exc:
+        raise unfit(name, exc) from exc
     except requests.ConnectTimeout as exc:
         raise timed_out(name, url, connected=False) from exc
     except (requests.ReadTimeout, ReadTimeoutError, SilentUpstream) as exc:
@@ -88,11 +148,7 @@ def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iter
     except requests.exceptions.ChunkedEncodingError as exc:
         raise cut_off(name) from exc
     except requests.ConnectionError as exc:
-        if "timed out" in str(exc):  # requests raises this class for a read timeout in the middle of a body
-            raise timed_out(name, url) from exc
-        if was_cut(exc):
-            raise cut_off(name) from exc
-        raise unreachable(name, url, exc, start_hint()) from exc
+        raise _lost(name, url, exc, start_hint) from exc
     except (requests.RequestException, UnicodeError) as exc:
         if is_lone_surrogate(exc):
             raise lone_surrogate() from exc
@@ -100,3 +156,14 @@ def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iter
             f"The request to {name} at {url} failed.",
             hint=f"Check the provider's base_url: {url}",
         ) from exc
+
+
+def _lost(name: str, url: str, exc: requests.ConnectionError, start_hint: Callable[[], str]) -> ServiceError:
+    """Return our error for a connection that was not made, or that brought no answer."""
+    if "timed out" in str(exc):  # requests raises this class for a read timeout in the middle of a body
+        return timed_out(name, url)
+    if was_cut(exc):
+        return cut_off(name)
+    if cause_of(exc, HTTPException):
+        return invalid_response(name, "its headers cannot be read")
+    return unreachable(name, url, exc, start_hint())

@@ -163,8 +163,14 @@ class Pool:
 
 
 def bound_error(response: httpx2.Response) -> None:
-    """Cut the body of an error after :data:`_ERROR_LIMIT` bytes: the openai client reads the whole body."""
-    if response.status_code >= 400:
+    """Limit the body of an error: the openai client reads the whole body, unpacks and decodes it.
+
+    It is cut after :data:`_ERROR_LIMIT` bytes and, whatever its headers say, taken for UTF-8: unpacking would
+    have no limit, and some encodings take minutes.
+    """
+    if response.status_code >= 300:
+        response.headers.pop("content-encoding", None)
+        response.encoding = "utf-8"
         response.stream = _BoundedStream(cast("httpx2.SyncByteStream", response.stream))
 
 

@@ -18,7 +18,7 @@ from app.config import ROOT
 
 SERVICES = ROOT / "app" / "services"
 SOURCES = [path for path in sorted((ROOT / "app").rglob("*.py")) if "migrations" not in path.parts]
-MODULES_AT_MOST = {"a background pull": 28, "a streamed chat": 26, "a /v1 chat": 20}
+MODULES_AT_MOST = {"a background pull": 32, "a streamed chat": 27, "a /v1 chat": 20}
 GENERATORS_AT_MOST = {"a background pull": 1, "a streamed chat": 5, "a /v1 chat": 4}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Generator
 from contextlib import closing
 
@@ -12,6 +13,7 @@ from app.services.gateway.service import EMBEDDINGS, GatewayService, RelayedRequ
 from app.services.providers import Provider
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
+from app.upstream.json import count
 
 Event = tuple[str, EmbeddingResponse]
 
@@ -56,8 +58,8 @@ def _result(request: RelayedRequest, embeddings: list[list[float]]) -> Embedding
         "provider": request.provider_id,
         "model": request.model,
         "usage": {
-            "prompt_tokens": request.usage.get("prompt_tokens"),
-            "total_tokens": request.usage.get("total_tokens"),
+            "prompt_tokens": count(request.usage.get("prompt_tokens")),
+            "total_tokens": count(request.usage.get("total_tokens")),
         },
         "response_time": round(time.monotonic() - request.started, 3),
         "request_id": request.request_id,
@@ -81,4 +83,11 @@ def _vectors(provider: Provider, answer: OpenAIAnswer, count: int) -> list[list[
 
 
 def _is_vector(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
+    """Tell whether *value* is a list of numbers that a program can compute with."""
+    if not isinstance(value, list) or not value or not set(map(type, value)) <= {int, float}:
+        return False
+    try:
+        array("d", value)
+    except OverflowError:
+        return False
+    return True

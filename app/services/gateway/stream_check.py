@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import cast
 
 from app.errors import UpstreamError
 from app.schemas.openai_v1 import OpenAIUsage
-from app.upstream.failures import clean, cut_off, error_message, invalid_response
-from app.upstream.reading import SIZE_LIMIT
+from app.upstream.failures import clean, cut_off, error_message, invalid_response, unfit
+from app.upstream.json import parse
+from app.upstream.limits import LINE_LIMIT, too_long
 
 Event = Mapping[str, object]
 
@@ -21,6 +21,7 @@ _FINISHED = re.compile(rb'"finish_reason":\s*"')
 _FAILED = re.compile(rb'"finish_reason":\s*"error"|"error":\s*["{]')
 _BLANK_LINES = (b"\n\n", b"\n\r\n")  # the ends of events
 _USAGE = b'"usage":'
+_LARGE = 65536  # bytes; an event that has more is parsed, in case that no other program could
 
 
 class StreamCheck:
@@ -53,12 +54,12 @@ class StreamCheck:
             end = max(self._rest.rfind(blank) + len(blank) for blank in _BLANK_LINES if blank in self._rest)
         block = bytes(self._rest[:end])
         del self._rest[:end]
-        if len(self._rest) > SIZE_LIMIT:
-            self.error = invalid_response(self._name, "an event is far too large")
+        if len(self._rest) > LINE_LIMIT:
+            self.error = unfit(self._name, too_long())
         if found := _DONE.search(block):
             self.done = True
             block = block[: found.end()] + b"\n"
-        if _FAILED.search(block):
+        if _FAILED.search(block) or len(block) > _LARGE:
             block = self._until_failure(block)
         self.events += len(_DATA.findall(block))
         self._unfinished -= len(_FINISHED.findall(block))
@@ -94,7 +95,13 @@ class StreamCheck:
         for line in block.splitlines(keepends=True):
             if not line.strip():
                 start = position
-            event = _event(line) or {}
+            is_large = len(line) > _LARGE
+            event = _event(line) if is_large or _FAILED.search(line) else {}
+            if event is None and is_large and line.startswith(b"data:"):
+                self.done = False
+                self.error = invalid_response(self._name, "an event is not JSON")
+                return block[:start]
+            event = event or {}
             if event.get("error") or _has_failed(event):
                 self.done = False
                 message = clean(error_message(event), self._secret) or "it did not say why"
@@ -112,8 +119,8 @@ def _event(line: bytes) -> Event | None:
     if not line.startswith(b"data:"):
         return None
     try:
-        event = json.loads(line[5:])
-    except (ValueError, RecursionError):
+        event = parse(line[5:])
+    except ValueError:
         return None
     return event if isinstance(event, dict) else None
 

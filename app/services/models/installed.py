@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from marshmallow import ValidationError
 
@@ -19,6 +19,7 @@ from app.services.models.memory import in_memory, memory_of
 from app.services.models.protection import Protection
 from app.services.ollama import OllamaServers, OllamaService, check_name, find_model
 from app.storage.json_file import Json, JsonFile
+from app.upstream.json import count
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class InstalledModels:
         listed = ollama.list()["models"]
         entry = _find(ollama, listed, name)
         running = in_memory(ollama.ps()["models"], entry)
-        in_force = running["context_length"] if running else shown["parameters"].get("num_ctx")
+        in_force = running["context_length"] if running else count(shown["parameters"].get("num_ctx"))
         detail: ModelDetail = {
             "name": entry["name"],
             "size": entry["size"],
@@ -124,7 +125,7 @@ class InstalledModels:
                 raise
             return {**last, "stale": True}
         self._last.keep(url, listing)
-        return {"models": listing["models"], "total": listing["total"]}
+        return cast("ModelListing", listing)
 
 
 def _find(ollama: OllamaService, listed: Sequence[InstalledModel], name: ModelName) -> InstalledModel:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any
 
@@ -16,11 +15,15 @@ from app.errors import ServiceError, UpstreamError
 from app.schemas.pulls import PullPartSchema
 from app.services.providers import Provider, start_hint
 from app.upstream.failures import clean, cut_off, invalid_response, rejection
+from app.upstream.json import parse
+from app.upstream.limits import LINE_LIMIT, Lines
 from app.upstream.readiness import Readiness
-from app.upstream.reading import Body, Register, ThreadedBody, announcing, read
-from app.upstream.session import translated
+from app.upstream.reading import Body, Register, announcing, read, within
+from app.upstream.session import UpstreamSession, parts, translated
 
 Json = dict[str, Any]
+
+_ERROR_LIMIT = 1_000_000  # bytes
 
 
 class OllamaApi:
@@ -34,7 +37,7 @@ class OllamaApi:
 
     def __init__(
         self,
-        session: requests.Session,
+        session: UpstreamSession,
         provider: Provider,
         timeouts: Timeouts,
         readiness: Readiness | None = None,
@@ -54,23 +57,38 @@ class OllamaApi:
         """Whether this program starts the server again when it dies."""
         return self._readiness is not None and self._readiness.supervises(self.provider.native_url)
 
-    def _call(self, method: str, path: str, **kwargs: Any) -> Json:
-        """Send a request and return the JSON object in its answer."""
-        with self._open(method, path, **kwargs) as response:
-            answer = self._parsed(response)
+    def _call(self, method: str, path: str, *, seconds: float | None = None, **sent: Any) -> Json:
+        """Send a request and return the JSON object in its answer.
+
+        :param seconds: how long the whole call may take; None for ``list`` of the timeouts
+        """
+        answer = _parsed(self._whole(method, path, seconds or self._timeouts.list, **sent))
         if not isinstance(answer, dict):
             raise invalid_response(self.name, "it is not a JSON object")
         return answer
 
-    def _do(self, method: str, path: str, **kwargs: Any) -> None:
+    def _do(self, method: str, path: str, **sent: Any) -> None:
         """Send a request whose answer has no body."""
-        with self._open(method, path, **kwargs):
-            pass
+        self._whole(method, path, self._timeouts.list, **sent)
+
+    def _whole(self, method: str, path: str, seconds: float, *, uploads: bool = False, **sent: Any) -> bytes:
+        """Send a request and return the body of its answer.
+
+        :param seconds: how long the whole call may take; with *uploads*, how long after the request was sent
+        """
+        self._wait_for_start()
+
+        def call(register: Register) -> bytes:
+            with announcing(register), closing(self._request(method, path, seconds, **sent)) as response:
+                return b"".join(parts(response, LINE_LIMIT))
+
+        with self.translated():
+            return within(seconds, call, uploads=uploads)
 
     def _lines(
         self, path: str, body: Json, failed: Callable[[str], UpstreamError]
     ) -> Generator[Json | None, None, None]:
-        """Post *body*; yield each line of progress, and None after each tick without a line.
+        """Post *body*; yield each line of progress, and None after each read or tick without a line.
 
         :class:`~app.schemas.pulls.PullPartSchema` loads the lines. Closing the generator closes the
         connection.
@@ -79,23 +97,26 @@ class OllamaApi:
         :raises UpstreamIncomplete: when the stream ends without its ``success``
         """
         timeouts = self._timeouts
+        lines, found = Lines(), 0
         chunks = read(
             lambda register: self._body(path, body, register),
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
+            progress=lambda: found,
         )
-        rest = b""
         try:
             with self.translated():
                 for data in chunks:
-                    if not data:
+                    complete = lines.feed(data)
+                    if not complete:
                         yield None
-                    *lines, rest = (rest + data).split(b"\n")  # bytes: str would cut at U+2028
-                    for line in lines:
+                    for line in complete:
                         part = self._part(line, failed)
+                        found += 1
                         yield part
                         if part["status"] == "success":
                             return
+            rest = lines.end()
             if not rest or self._part(rest, failed)["status"] != "success":
                 raise cut_off(self.name)
         finally:
@@ -106,16 +127,17 @@ class OllamaApi:
 
         :param register: is called with the connection before the server answers
         """
-        timeout = (self._timeouts.connect, max(self._timeouts.first_byte, self._timeouts.idle))
+        # The body may be ended by closing its connection, which must not hit a later request.
+        headers = {"Connection": "close"}
+        silence = max(self._timeouts.first_byte, self._timeouts.idle)
+        self._wait_for_start()
         with announcing(register):
-            response = self._request("POST", path, json=body, stream=True, timeout=timeout)
-        connection = response.raw.connection
-        chunks = response.raw.stream(65536, decode_content=True)
-        return ThreadedBody(chunks, connection.sock if connection else None, response.close)
+            response = self._request("POST", path, silence, headers=headers, json=body)
+        return self._session.body(response)
 
     def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
         try:
-            part = json.loads(line)
+            part = parse(line)
         except ValueError as exc:
             raise invalid_response(self.name, "a line of its progress is not JSON") from exc
         if isinstance(part, dict) and "error" in part:
@@ -123,36 +145,42 @@ class OllamaApi:
         loaded: Json = self._load(PullPartSchema(), part)
         return loaded
 
-    @contextmanager
-    def _open(self, method: str, path: str, **kwargs: Any) -> Iterator[requests.Response]:
-        """Yield the answer to a request after checking its status; close it at the end."""
-        response = self._request(method, path, **kwargs)
-        try:
-            yield response
-        finally:
-            response.close()
-
-    def _request(
-        self, method: str, path: str, timeout: tuple[float, float] | None = None, **kwargs: Any
-    ) -> requests.Response:
-        """Return the answer to a request after checking its status; the caller closes it."""
-        url = f"{self.provider.native_url}{path}"
-        timeout = timeout or (self._timeouts.connect, self._timeouts.list)
+    def _wait_for_start(self) -> None:
+        """Wait until the server answers, if this program is just starting it."""
         if self._readiness and not self._readiness.is_ready.is_set():
             self._readiness.wait(self.provider.native_url, self._timeouts.first_byte)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        silence: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        sending: float | None = None,
+        **sent: Any,
+    ) -> requests.Response:
+        """Return the open answer to a request after checking its status; the caller closes it.
+
+        :param silence: seconds that one read may take
+        :param sending: seconds that it may take to send a part of the request, for which the library has no
+            timeout but that for connecting; None for ``connect``
+        """
         key = self.provider.api_key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # A stream may be ended by closing its connection, which must not hit a later request.
-        if kwargs.get("stream"):
-            headers["Connection"] = "close"
         with self.translated():
             response = self._session.request(
-                method, url, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
+                method,
+                f"{self.provider.native_url}{path}",
+                headers={**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})},
+                timeout=(sending or self._timeouts.connect, silence),
+                allow_redirects=False,
+                stream=True,
+                **sent,
             )
-        if response.status_code in {200, 201}:
-            return response
-        with closing(response):
-            raise self._rejection(response)
+            if response.status_code in {200, 201}:
+                return response
+            with closing(response):
+                raise self._rejection(response)
 
     def translated(self) -> AbstractContextManager[None]:
         """Turn the exceptions of the library requests into our errors."""
@@ -160,7 +188,8 @@ class OllamaApi:
 
     def _rejection(self, response: requests.Response) -> ServiceError:
         """Return the error for an answer whose status is no success; read its body."""
-        answer = self._parsed(response)
+        is_redirect = response.status_code < 400
+        answer = None if is_redirect else _parsed(b"".join(parts(response, _ERROR_LIMIT)))
         message = answer.get("error") if isinstance(answer, dict) else None
         # Ollama answers a bare 403 to a request whose Host header it does not allow.
         if response.status_code == 403 and not message:
@@ -172,15 +201,6 @@ class OllamaApi:
             return invalid_response(self.name, f"HTTP {response.status_code} that is not Ollama's")
         return rejection(self.name, response.status_code, clean(message, self.provider.api_key))
 
-    def _parsed(self, response: requests.Response) -> Any:
-        """Return the JSON value of the body; None when the body is not JSON."""
-        with self.translated():
-            body = response.content
-        try:
-            return json.loads(body)
-        except ValueError:
-            return None
-
     def _load(self, schema: Schema, answer: Any) -> Any:
         """Load *answer* with *schema*.
 
@@ -190,3 +210,11 @@ class OllamaApi:
             return schema.load(answer)
         except ValidationError as exc:
             raise invalid_response(self.name, "a field is missing or of the wrong type") from exc
+
+
+def _parsed(body: bytes) -> Any:
+    """Return the JSON value of *body*; None when it is not JSON."""
+    try:
+        return parse(body)
+    except ValueError:
+        return None

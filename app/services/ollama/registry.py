@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +16,9 @@ from app.errors import ModelNotInRegistry
 from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, digest_of
 from app.model_name import ModelName
 from app.upstream.failures import invalid_response, rejection
-from app.upstream.session import translated
+from app.upstream.json import parse
+from app.upstream.reading import Register, announcing, within
+from app.upstream.session import UpstreamSession, parts, translated
 
 MANIFEST_LIMIT = 1_000_000  # bytes; a real manifest has about one thousand
 _MAX_LAYERS = 1000
@@ -64,7 +68,7 @@ class RegistryService:
     :param timeouts: returns the timeouts in force
     """
 
-    def __init__(self, session: requests.Session, timeouts: Callable[[], Timeouts]) -> None:
+    def __init__(self, session: UpstreamSession, timeouts: Callable[[], Timeouts]) -> None:
         self._session = session
         self._timeouts = timeouts
 
@@ -89,7 +93,7 @@ class RegistryService:
 
     def blob_start(self, name: ModelName, digest: str, limit: int, *, insecure: bool = False) -> bytes:
         """Return the first *limit* bytes of a layer, or all its bytes (``GET .../blobs/<digest>``)."""
-        headers = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
+        headers = {"Range": f"bytes=0-{limit - 1}"}
         status, body = self._get(name, f"blobs/{digest}", limit, headers, insecure=insecure)
         if status not in {200, 206}:
             raise rejection(name.host, status, "")
@@ -98,17 +102,30 @@ class RegistryService:
     def _get(
         self, name: ModelName, path: str, limit: int, headers: dict[str, str], *, insecure: bool
     ) -> tuple[int, bytes]:
-        """Return the status and at most *limit* bytes of an answer."""
+        """Return the status and at most *limit* bytes of an answer, within ``list`` of the timeouts."""
         base = f"{'http' if insecure else 'https'}://{name.host}"
         url = f"{base}/v2/{name.namespace}/{name.model}/{path}"
         timeouts = self._timeouts()
         timeout = (timeouts.connect, timeouts.list)
+
+        def call(register: Register) -> tuple[int, bytes]:
+            with announcing(register):
+                response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
+                with closing(response):
+                    return response.status_code, _start(response, limit)
+
         with translated(name.host, base):
-            response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
-            try:
-                return response.status_code, response.raw.read(limit, decode_content=True)
-            finally:
-                response.close()
+            return within(timeouts.list, call)
+
+
+def _start(response: requests.Response, size: int) -> bytes:
+    """Return the first *size* bytes of a body, or all its bytes."""
+    found = bytearray()
+    for part in parts(response, sys.maxsize):  # the loop has its own limit
+        found += part
+        if len(found) >= size:
+            break
+    return bytes(found[:size])
 
 
 def re_encoded(manifest: dict[str, Any]) -> bytes:
@@ -129,7 +146,7 @@ def re_encoded(manifest: dict[str, Any]) -> bytes:
 def _parse(name: ModelName, body: bytes) -> ManifestSummary:
     try:
         summary = ManifestSummary.parse(body)
-        older = re_encoded(json.loads(body))
+        older = re_encoded(parse(body))
     except ValueError as exc:
         raise invalid_response(f"The registry {name.host}", "it is no manifest") from exc
     return replace(summary, other_digests=(digest_of(older), digest_of(older + b"\n")))

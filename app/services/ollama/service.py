@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import IO
 
-import requests
-
 from app.config import Timeouts
 from app.errors import (
     CreateFailed,
@@ -22,8 +20,12 @@ from app.services.ollama.api import Json, OllamaApi
 from app.services.providers import Provider, ProviderStore
 from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
+from app.upstream.json import has_half
 from app.upstream.readiness import Readiness
 from app.upstream.reading import Body, Register
+from app.upstream.session import UpstreamSession
+
+_VERSION_LENGTH = 100  # characters
 
 
 class OllamaService(OllamaApi):
@@ -32,7 +34,7 @@ class OllamaService(OllamaApi):
     def version(self) -> str:
         """Return the server's version (``GET /api/version``)."""
         version = self._call("GET", "/api/version").get("version")
-        if not isinstance(version, str):
+        if not isinstance(version, str) or len(version) > _VERSION_LENGTH or has_half(version):
             raise invalid_response(self.name, "no version in it")
         return version
 
@@ -121,12 +123,12 @@ class OllamaService(OllamaApi):
         body = {"model": model, "stream": False}
         if keep_alive is not None:
             body["keep_alive"] = keep_alive
-        timeout = (self._timeouts.connect, self._timeouts.first_byte)
+        seconds = self._timeouts.first_byte
         try:
             try:
-                self._call("POST", "/api/generate", json=body, timeout=timeout)
+                self._call("POST", "/api/generate", seconds=seconds, json=body)
             except UpstreamRejected:  # a model that only makes embeddings cannot be loaded like this
-                self._call("POST", "/api/embed", json={**body, "input": ""}, timeout=timeout)
+                self._call("POST", "/api/embed", seconds=seconds, json={**body, "input": ""})
         except NotFound as exc:
             raise self.model_not_found(model) from exc
 
@@ -150,14 +152,10 @@ class OllamaService(OllamaApi):
 
     def push_blob(self, digest: str, file: IO[bytes]) -> None:
         """Send *file* as the layer *digest* (``POST /api/blobs/:digest``)."""
-        longest = max(self._timeouts.first_byte, self._timeouts.idle)
-        # The library requests applies the connect timeout to each part of the body that it sends, too.
-        self._do(
-            "POST",
-            f"/api/blobs/{digest}",
-            data=file,
-            timeout=(self._timeouts.idle, longest),
-        )
+        timeouts = self._timeouts
+        longest = max(timeouts.first_byte, timeouts.idle)
+        path = f"/api/blobs/{digest}"
+        self._whole("POST", path, longest, uploads=True, sending=timeouts.idle, data=file)
 
     def model_not_found(self, model: str) -> ModelNotFound:
         """Return the error for a *model* that is not installed; the error lists the installed models."""
@@ -179,7 +177,7 @@ class OllamaServers:
 
     def __init__(
         self,
-        session: requests.Session,
+        session: UpstreamSession,
         providers: ProviderStore,
         settings: SettingsStore,
         readiness: Readiness | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from marshmallow import ValidationError
 
-from app.config import Timeouts
+from app.config import MAX_ANSWER, Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
 from app.services.providers.store import Provider, start_hint
 from app.upstream.failures import (
+    cause_of,
     clean,
     cut_off,
     error_message,
@@ -26,11 +26,15 @@ from app.upstream.failures import (
     lone_surrogate,
     rejection,
     timed_out,
+    unfit,
     unreachable,
     was_cut,
 )
+from app.upstream.json import parse
+from app.upstream.limits import LINE_LIMIT, UnfitAnswer, bounded, check_unpacked
 from app.upstream.readiness import Readiness
-from app.upstream.reading import Register, SilentUpstream, ThreadedBody, TooMuch, announcing, read_all
+from app.upstream.reading import Register, SilentUpstream, announcing, read_all
+from app.upstream.threaded import ThreadedBody
 
 if TYPE_CHECKING:
     import httpx2
@@ -71,10 +75,12 @@ class OpenAIClients:
     When a provider's settings change, its old client is closed after the last of its answers is closed.
     Importing ``openai`` takes almost a second, so the functions here import it when they first need it.
 
+    :param max_answer: the most bytes of an answer
     :param readiness: whether the server that this program starts can be asked
     """
 
-    def __init__(self, readiness: Readiness | None = None) -> None:
+    def __init__(self, max_answer: int = MAX_ANSWER, readiness: Readiness | None = None) -> None:
+        self._max_answer = max_answer
         self._readiness = readiness or Readiness()
         self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
@@ -111,7 +117,8 @@ class OpenAIClients:
             with announcing(register):
                 response = _send(client.openai, path, body)
             closing.callback(response.close)
-            return _body(response, closing.pop_all().close)
+            check_unpacked(response.headers.get("content-encoding", ""))
+            return _body(response, self._max_answer, closing.pop_all().close)
 
     def list_models(
         self, provider: Provider, timeouts: Timeouts, *, limit: float | None = None
@@ -125,10 +132,11 @@ class OpenAIClients:
             *_, data = read_all(
                 lambda register: self.open_response(provider, timeouts, "/models", None, register),
                 limit=timeouts.list if limit is None else limit,
+                most=LINE_LIMIT,
             )
         try:
-            loaded: ProviderModels = UpstreamProviderModelsSchema().load(json.loads(data))
-        except (ValueError, RecursionError, ValidationError) as exc:
+            loaded: ProviderModels = UpstreamProviderModelsSchema().load(parse(data))
+        except (ValueError, ValidationError) as exc:
             raise invalid_response(provider.name, "it is no list of models") from exc
         return loaded
 
@@ -176,18 +184,18 @@ def _send(client: openai.OpenAI, path: str, body: Mapping[str, object] | None) -
     return response
 
 
-def _body(response: httpx2.Response, close: Callable[[], None]) -> ResponseBody:
-    """Return *response* as a body that can be polled."""
+def _body(response: httpx2.Response, most: int, close: Callable[[], None]) -> ResponseBody:
+    """Return *response* as a body that can be polled, of at most *most* bytes."""
     content_type: str = response.headers.get("content-type", "")
     direct: DirectBody | None = response.extensions.get("direct_body")
     if direct is not None:
-        return ResponseBody(content_type, direct.receive, close)
+        return ResponseBody(content_type, bounded(direct.receive, most), close)
     # The request went through a proxy, on httpx2's own transport, which cannot be polled: a thread reads it.
     stream = response.extensions.get("network_stream")
     # Not iter_bytes(), which would release the connection at the end by itself.
     chunks = cast("httpx2.SyncByteStream", response.stream)
     threaded = ThreadedBody(chunks, stream and stream.get_extra_info("socket"), close)
-    return ResponseBody(content_type, threaded.receive, threaded.close)
+    return ResponseBody(content_type, bounded(threaded.receive, most), threaded.close)
 
 
 @contextmanager
@@ -203,13 +211,13 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
         yield
     except ServiceError:
         raise
+    except UnfitAnswer as exc:
+        raise unfit(provider.name, exc) from exc
     except (SilentUpstream, openai.APITimeoutError, httpx2.TimeoutException) as exc:
         connected = not isinstance(exc.__cause__, httpx2.ConnectTimeout)
         raise timed_out(provider.name, provider.openai_url, connected=connected) from exc
     except openai.APIConnectionError as exc:
-        if was_cut(exc):
-            raise cut_off(provider.name) from exc
-        raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
+        raise _lost(provider, exc) from exc
     except openai.APIStatusError as exc:
         raise _rejection(provider, model, exc) from exc
     except (httpx2.HTTPError, httpx2.StreamError) as exc:
@@ -218,8 +226,17 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
         if is_lone_surrogate(exc):
             raise lone_surrogate() from exc
         raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
-    except (TooMuch, openai.OpenAIError) as exc:
+    except openai.OpenAIError as exc:
         raise invalid_response(provider.name, "it cannot be read") from exc
+
+
+def _lost(provider: Provider, exc: openai.APIConnectionError) -> ServiceError:
+    """Return our error for a connection that was not made, or that brought no answer."""
+    if cause := cause_of(exc, UnfitAnswer):
+        return unfit(provider.name, cause)
+    if was_cut(exc):
+        return cut_off(provider.name)
+    return unreachable(provider.name, provider.openai_url, exc, start_hint(provider))
 
 
 def _rejection(provider: Provider, model: str, exc: openai.APIStatusError) -> ServiceError:

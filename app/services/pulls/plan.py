@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from app.services.ollama import (
 )
 from app.services.pulls.memory_need import available_bytes, needed_bytes
 from app.services.settings import SettingsStore
+from app.upstream.json import parse
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _memory(manifest: ManifestSummary, fetch: _Fetch, num_ctx: int, available: i
 def _required_version(config: str) -> str | None:
     """Return the oldest Ollama version that can run the model; None if its *config* names none."""
     try:
-        wanted = json.loads(config).get("requires")
+        wanted = parse(config).get("requires")
     except (ValueError, AttributeError):
         return None
     return wanted if isinstance(wanted, str) and wanted else None

@@ -17,6 +17,7 @@ LEAD = 10.0
 """Seconds that a pull may be ahead of its limit; then it waits as long, and so seldom asks Ollama anew."""
 
 _LOG_LIMIT = 200  # lines
+_LAYER_LIMIT = 1000
 
 
 class Progress:
@@ -73,6 +74,8 @@ class Progress:
         if part["digest"] is None or part["total"] is None:
             return
         digest = part["digest"]
+        if digest not in self._totals and len(self._totals) >= _LAYER_LIMIT:
+            return
         told = min(max(part["total"], 0), MAX_SIZE)  # a false number must not break the database's column
         total = self._totals[digest] = max(self._totals.get(digest, 0), told)
         here = min(max(part["completed"] or 0, 0), total)

@@ -201,7 +201,7 @@ class PullRun:
     def _is_final(self, exc: ServiceError) -> bool:
         """Tell whether another attempt cannot succeed, or no new byte came for too long."""
         said = exc.details.get("upstream_error", "") if isinstance(exc, PullFailed) else ""
-        if isinstance(exc, InvalidModelName) or _FINAL.search(said):
+        if isinstance(exc, InvalidModelName) or _FINAL.search(said) or "max_line_bytes" in exc.details:
             return True
         if isinstance(exc, UpstreamUnavailable | UpstreamIncomplete) and self.ollama.is_supervised:
             return time.monotonic() - self._grew > GIVE_UP_AFTER  # the server died, and is started again

@@ -49,12 +49,29 @@ def test_feed_keeps_any_text(text: str) -> None:
     assert "".join(answer.text) == text
 
 
-def test_feed_keeps_line_separators_and_lone_surrogates() -> None:
+def test_feed_keeps_line_separators() -> None:
     text = "a\u2028b\u0085c"
 
-    answer = _fed(_chunk(delta={"content": text}), b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n')
+    assert "".join(_fed(_chunk(delta={"content": text})).text) == text
 
-    assert "".join(answer.text) == text + "\ud83d"
+
+def _halves(*halves: str) -> list[bytes]:
+    return [b'data: {"choices":[{"delta":{"content":"%s"}}]}\n' % half.encode() for half in halves]
+
+
+def test_feed_joins_the_halves_of_a_character() -> None:
+    answer = _fed(*_halves("a\\ud83d", "\\ude00b\\ud83d", "\\ude01"), b"data: [DONE]\n")
+    answer.end()
+
+    assert answer.text == ["a", "\U0001f600b", "\U0001f601"]
+
+
+@pytest.mark.parametrize(
+    "halves", [["\\ud83d"], ["\\ude00"], ["a\\ud83d", "b"], ["\\ude00\\ud83d"], ["\\ud83d\\ud83d\\ude00"]]
+)
+def test_half_a_character_is_an_error(halves: list[str]) -> None:
+    with pytest.raises(InvalidUpstreamResponse, match="half a character"):
+        _fed(*_halves(*halves), b"data: [DONE]\n").end()
 
 
 def test_feed_reads_usage_from_the_chunk_without_choices() -> None:

@@ -141,7 +141,7 @@ def test_cut_stream_is_an_error_and_half_an_event_is_kept_back(data: bytes, choi
 
 
 def test_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.services.gateway.stream_check.SIZE_LIMIT", 1000)
+    monkeypatch.setattr("app.services.gateway.stream_check.LINE_LIMIT", 1000)
 
     _, check = run(b"data: " + b"x" * 2000, 100)
 

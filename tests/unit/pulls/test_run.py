@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import requests
 import responses
 from flask.testing import FlaskClient
 
@@ -24,6 +23,7 @@ from app.services.pulls.run import PullRun
 from app.services.pulls.store import PullStore
 from app.storage.database import Database
 from app.upstream import reading
+from app.upstream.session import UpstreamSession
 from tests.raw_server import Connection, raw_server
 
 BASE = "http://ollama.test"
@@ -50,7 +50,7 @@ def _progress() -> Progress:
 
 
 def _run(store: PullStore, id: str, *, may_run: bool = True) -> None:
-    session = requests.Session()
+    session = UpstreamSession()
     provider = Provider("ollama", name="Ollama", kind="ollama", base_url=f"{BASE}/v1")
     PullRun(
         store,
@@ -161,7 +161,7 @@ def test_pull_whose_sizes_no_database_holds_ends(store: PullStore) -> None:
     ],
 )
 def test_manifest_that_is_nonsense_is_an_invalid_response(manifest: bytes) -> None:
-    with responses.RequestsMock() as wire, requests.Session() as session:
+    with responses.RequestsMock() as wire, UpstreamSession() as session:
         wire.get(MANIFEST, manifest)
 
         with pytest.raises(InvalidUpstreamResponse):

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from app.errors import ServerStopping
-from app.upstream import reading
-from app.upstream.reading import Opening, Register, SilentUpstream, ThreadedBody, TooMuch, read, read_all
+from app.upstream import reading, threaded
+from app.upstream.limits import Lines, TooMuch, bounded
+from app.upstream.reading import Opening, Register, SilentUpstream, read, read_all, within
+from app.upstream.threaded import ThreadedBody
 
 
 class PolledBody:
@@ -232,12 +234,109 @@ def test_read_all_ends_after_the_limit_though_bytes_come(body: PolledBody) -> No
         list(read_all(lambda _: body, limit=-1))
 
 
-def test_read_all_of_too_much_is_an_error(body: PolledBody, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.upstream.reading.SIZE_LIMIT", 10)
+def test_read_all_of_too_much_is_an_error(body: PolledBody) -> None:
     body.far.sendall(b"a" * 11)
 
     with pytest.raises(TooMuch):
-        list(read_all(lambda _: body, limit=60))
+        list(read_all(lambda _: body, limit=60, most=10))
+
+
+def test_bounded_body_gives_as_much_as_it_may() -> None:
+    reads: list[bytes | None] = [b"abc", b"", b"de", None]
+    take = bounded(lambda: reads.pop(0), 5)
+
+    assert [take(), take(), take(), take()] == [b"abc", b"", b"de", None]
+
+
+def test_bounded_body_with_a_byte_too_many_is_an_error() -> None:
+    take = bounded(lambda: b"abc", 5)
+
+    assert take() == b"abc"
+    with pytest.raises(TooMuch, match="more than 5 bytes"):
+        take()
+
+
+def test_lines_are_whole_wherever_the_stream_is_cut() -> None:
+    lines = Lines()
+
+    found = [line for part in (b"a", b"b\nc\n\xe2", b"\x80\xa8d\n", b"e") for line in lines.feed(part)]
+
+    assert found == [b"ab", b"c", "\u2028d".encode()]
+    assert lines.end() == b"e"
+
+
+def test_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.upstream.limits.LINE_LIMIT", 10)
+    lines = Lines()
+    lines.feed(b"a" * 20 + b"\n")
+
+    with pytest.raises(TooMuch, match="a line of it has more than 10 bytes"):
+        lines.feed(b"a" * 11)
+
+
+def test_within_gives_what_the_work_returns() -> None:
+    assert within(5, lambda _: b"") == b""
+
+
+def test_within_hangs_up_on_work_that_takes_too_long() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+
+        def work(register: Register) -> bytes:
+            register(near)
+            return near.recv(1)
+
+        with pytest.raises(SilentUpstream):
+            within(0.1, work)
+
+        far.settimeout(5)
+        assert far.recv(1) == b""
+
+
+def test_within_leaves_a_connection_alone_that_serves_another_request_by_now() -> None:
+    near, far = socket.socketpair()
+    is_free, go_on = threading.Event(), threading.Event()
+
+    def work(register: Register) -> None:
+        register(near)
+        register(None)
+        is_free.set()
+        go_on.wait(5)
+
+    with near, far:
+        opening = Opening(work)
+        assert is_free.wait(5)
+
+        opening.close()
+
+        far.sendall(b"x")
+        assert near.recv(1) == b"x"
+        go_on.set()
+
+
+def test_time_of_an_upload_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(reading, "TICK", 0.01)
+    has_turned = threading.Event()
+
+    def work(register: Register) -> str:
+        clock.now = 100.0  # the request is being sent
+        assert has_turned.wait(5)
+        register(None)
+        return "answer"
+
+    turns = iter(range(2))
+
+    def wait(opening: Opening[str], real: object = Opening.wait) -> str | None:
+        result: str | None = real(opening)  # type: ignore[operator]
+        if next(turns, None) is None:
+            has_turned.set()
+        return result
+
+    monkeypatch.setattr(Opening, "wait", wait)
+
+    assert within(5, work, uploads=True) == "answer"
 
 
 def test_close_hangs_up_on_an_upstream_that_has_not_answered() -> None:
@@ -282,7 +381,7 @@ def test_body_that_nobody_waited_for_is_closed() -> None:
         opened.set()
         return body
 
-    opening = Opening(open_body)
+    opening = Opening(open_body, lambda body: body.close())
     assert opened.wait(5)
     opening.close()
 
@@ -291,7 +390,7 @@ def test_body_that_nobody_waited_for_is_closed() -> None:
 
 
 def test_threaded_body_waits_while_the_taker_is_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BACKLOG", 2)
+    monkeypatch.setattr(threaded, "_BACKLOG", 2)
     is_behind, go_on = threading.Event(), threading.Event()
     made: list[int] = []
 
@@ -304,7 +403,7 @@ def test_threaded_body_waits_while_the_taker_is_far_behind(monkeypatch: pytest.M
             made.append(number)
             yield b"x"
 
-    monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=wait))
+    monkeypatch.setattr(threaded, "time", SimpleNamespace(sleep=wait))
     body = ThreadedBody(chunks(), None, lambda: None)
     first = body.receive()
 

@@ -9,15 +9,17 @@ from typing import Any, TypedDict
 
 from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError
 from app.schemas.chat_results import ToldUsage
-from app.schemas.messages import CalledFunction, ToolCall
+from app.schemas.messages import ToolCall
+from app.services.chat.dialects.tool_calls import tool_call
 from app.upstream.failures import cut_off, invalid_response
-from app.upstream.json import count, objects, parse, parse_answer
-from app.upstream.reading import SIZE_LIMIT
+from app.upstream.json import Characters, count, objects, parse_answer
+from app.upstream.limits import Lines
 
 Parsed = Mapping[str, object]
 """A JSON object from a provider, whose content is not checked yet."""
 
 _BOM = b"\xef\xbb\xbf"
+_HALF = "it holds half a character"
 
 
 class Delta(TypedDict, total=False):
@@ -55,7 +57,8 @@ class Answer(ABC):
     timing: Timing = field(default_factory=lambda: Timing())  # from the provider
     done: bool = False
     events: int = 0
-    _rest: bytearray = field(default_factory=bytearray)
+    _lines: Lines = field(default_factory=Lines)
+    _characters: tuple[Characters, Characters] = field(default_factory=lambda: (Characters(), Characters()))
 
     @property
     def is_silent(self) -> bool:
@@ -67,15 +70,7 @@ class Answer(ABC):
 
         :raises UpstreamError: when the stream holds an error
         """
-        self._rest += data
-        lines: list[bytes] = []
-        if b"\n" in data:  # else a large event would be searched again for each part of it
-            # Lines are cut as bytes: a character may be split between reads, and str would cut at U+2028.
-            *lines, rest = bytes(self._rest).split(b"\n")
-            self._rest = bytearray(rest)
-        if len(self._rest) > SIZE_LIMIT:
-            raise invalid_response(self.name, "an event is far too large")
-        for line in lines:
+        for line in self._lines.feed(data):
             if not self.done:
                 yield from self._line(line)
 
@@ -84,7 +79,7 @@ class Answer(ABC):
 
         :raises UpstreamIncomplete: when they are a part of an event
         """
-        rest, self._rest = bytes(self._rest), bytearray()
+        rest = self._lines.end()
         if rest.strip() and not self.done:
             try:
                 yield from self._line(rest)
@@ -101,6 +96,7 @@ class Answer(ABC):
             pass
         if not (self.finish_reason or self.done):
             raise cut_off(self.name)
+        self._check_characters()
         if not self.finish_reason and self.is_silent:
             raise self._empty()
 
@@ -116,13 +112,29 @@ class Answer(ABC):
         """Parse a line of the stream."""
 
     def _parts(self, text: str, thinking: str) -> Iterator[Delta]:
-        """Keep a piece of the answer, and yield it as deltas."""
+        """Keep a piece of the answer, and yield it as deltas.
+
+        :raises InvalidUpstreamResponse: when it holds half a character
+        """
+        of_text, of_thinking = self._characters
+        try:
+            text, thinking = of_text.feed(text), of_thinking.feed(thinking)
+        except ValueError as exc:
+            raise invalid_response(self.name, _HALF) from exc
         if thinking:
             self.thoughts.append(thinking)
             yield {"thinking": thinking}
         if text:
             self.text.append(text)
             yield {"content": text}
+
+    def _check_characters(self) -> None:
+        """Check that the last character of the answer is whole."""
+        try:
+            for characters in self._characters:
+                characters.end()
+        except ValueError as exc:
+            raise invalid_response(self.name, _HALF) from exc
 
     def _parse(self, data: bytes) -> Parsed:
         return parse_answer(data, self.name, self.secret)
@@ -132,20 +144,6 @@ class Answer(ABC):
             f"{self.name} answered without a message.",
             hint="Ask again. If that does not help, the model or its template is broken: use another model.",
         )
-
-
-def tool_call(id: object, name: object, arguments: object) -> ToolCall:
-    """Return a tool call for the client; arguments that are not the JSON of an object stay text."""
-    if isinstance(arguments, str):
-        try:
-            parsed = parse(arguments or "{}")
-        except (ValueError, RecursionError):
-            parsed = None
-        arguments = parsed if isinstance(parsed, dict) else arguments
-    elif not isinstance(arguments, dict):
-        arguments = {}
-    function: CalledFunction = {"name": name if isinstance(name, str) else "", "arguments": arguments}
-    return {"id": id if isinstance(id, str) else "", "type": "function", "function": function}
 
 
 class _Pieces(TypedDict):
@@ -177,8 +175,9 @@ class OpenAIAnswer(Answer):
             raise self._empty()
         if content is not None and not isinstance(content, str | list):
             raise invalid_response(self.name, "its content is no text")
-        self.text.append(_plain(content))
-        self.thoughts.append(thinking)
+        for _ in self._parts(_plain(content), thinking):
+            pass
+        self._check_characters()
         self._take_pieces(message.get("tool_calls"))
         self._take_logprobs(choices[0])
         self._finish(choices[0].get("finish_reason") or "stop")

@@ -10,9 +10,10 @@ from typing import Any
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message, ToolCall
 from app.services.chat.context_window import ContextWindows
-from app.services.chat.dialects.answers import Answer, Delta, tool_call
+from app.services.chat.dialects.answers import Answer, Delta
 from app.services.chat.dialects.base import Request
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
+from app.services.chat.dialects.tool_calls import tool_call
 from app.services.ollama import OllamaService
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, objects
@@ -94,6 +95,7 @@ class OllamaAnswer(Answer):
         """Take the whole answer at once."""
         for _ in self._take(data):
             pass
+        self._check_characters()
         if not self.done:
             raise invalid_response(self.name, "its answer is not complete")
 

@@ -15,7 +15,8 @@ from app.services.chat.dialects.base import Request
 from app.services.providers import OpenAIClients, Provider
 from app.services.providers import openai_api as openai_client
 from app.upstream.failures import invalid_response
-from app.upstream.reading import SIZE_LIMIT, Body, Register, TooMuch
+from app.upstream.json import parse
+from app.upstream.reading import Body, Register
 
 OLLAMA_ONLY = ("options", "keep_alive", "truncate")
 """The fields of a chat that only Ollama's own API has."""
@@ -111,8 +112,6 @@ class UnstreamedBody:
             self._is_whole = True
             return self._event()
         self._data += part
-        if len(self._data) > SIZE_LIMIT:
-            raise TooMuch
         return b""
 
     def close(self) -> None:
@@ -121,7 +120,7 @@ class UnstreamedBody:
 
     def _event(self) -> bytes:
         self._answer.load(bytes(self._data))
-        answer = json.loads(self._data)
+        answer = parse(bytes(self._data))
         for choice in answer["choices"]:
             choice["delta"] = choice.pop("message", None)
             choice["finish_reason"] = choice.get("finish_reason") or "stop"
