@@ -107,11 +107,14 @@ class Opening(Generic[_T]):
     def wait(self) -> _T | None:
         """Return the answer, which the caller closes; None when it did not come within a tick.
 
+        :raises ServerStopping: when this process is being stopped
         :raises Exception: what opening raised
         """
         try:
             result = self._result.get(timeout=TICK)
         except Empty:
+            if stopping.is_set():
+                raise ServerStopping from None
             return None
         if isinstance(result, BaseException):
             raise result

@@ -150,6 +150,11 @@ class OllamaApi:
         loaded: Json = self._load(PullPartSchema(), part)
         return loaded
 
+    def _wait_for_start(self) -> None:
+        """Wait until the server answers, if this program is just starting it."""
+        if self._readiness and not self._readiness.is_ready.is_set():
+            self._readiness.wait(self.provider.native_url, self._timeouts.first_byte)
+
     def _request(
         self,
         method: str,
