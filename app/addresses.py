@@ -27,6 +27,7 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+@lru_cache(maxsize=256)
 def dialled(host: str) -> str:
     """Return what to connect to for *host*: names below `localhost` are this machine (RFC 6761).
 
