@@ -36,8 +36,12 @@ _LONGEST_NAME = 100  # characters of a field's name in an error
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
 
 
-CAN_STREAM: dict[str, Any] = {"200": {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-"""For ``@blp.doc``: a success can be a stream of events."""
+def or_stream(schema: Any = None) -> dict[str, Any]:
+    """Return what ``@blp.doc`` documents: a success is JSON of *schema*, or a stream of events."""
+    content = {"text/event-stream": {"schema": {"type": "string"}}}
+    if schema is not None:
+        content["application/json"] = {"schema": schema}
+    return {"200": {"content": content}}
 
 
 class Parser(FlaskParser):

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g
 
-from app.api.base import CAN_STREAM, Blueprint
+from app.api.base import Blueprint, or_stream
 from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.schemas.base import ErrorSchema
@@ -30,7 +30,7 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(ChatRequestSchema(), example={"message": "Why is the sky blue?"})
 @blp.response(200, ChatResponseSchema())
-@blp.doc(responses=CAN_STREAM)
+@blp.doc(responses=or_stream(ChatResponseSchema()))
 @blp.alt_response(401, schema=ErrorSchema, description="The provider refuses the API key")
 @blp.alt_response(404, schema=ErrorSchema, description="No such provider or model")
 @blp.alt_response(429, schema=ErrorSchema, description="The provider allows no more requests for now")
@@ -52,7 +52,7 @@ def chat(body: ChatBody) -> dict[str, Any] | Response:
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(CompareRequestSchema, example=_COMPARE)
 @blp.response(200, CompareResponseSchema)
-@blp.doc(responses=CAN_STREAM)
+@blp.doc(responses=or_stream(CompareResponseSchema))
 def compare(body: dict[str, Any]) -> dict[str, Any] | Response:
     """Ask several models the same question at once
 

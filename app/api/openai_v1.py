@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g
 
-from app.api.base import CAN_STREAM, Blueprint
+from app.api.base import Blueprint, or_stream
 from app.body_limits import CHAT_BODY_LIMIT, accepts
 from app.extensions import services
 from app.openai_errors import PREFIX
@@ -55,7 +55,7 @@ blp = OpenAIBlueprint(
     example={"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
 )
 @blp.response(200, OpenAIAnswerSchema)
-@blp.doc(responses=CAN_STREAM)
+@blp.doc(responses=or_stream(OpenAIAnswerSchema))
 def create_chat_completion(body: OpenAIRequest) -> Response:
     """Answer a conversation
 
@@ -70,7 +70,7 @@ def create_chat_completion(body: OpenAIRequest) -> Response:
 @accepts(CHAT_BODY_LIMIT)
 @blp.arguments(OpenAICompletionSchema(), example={"model": "llama3.2", "prompt": "Once upon a time"})
 @blp.response(200, OpenAIAnswerSchema)
-@blp.doc(responses=CAN_STREAM)
+@blp.doc(responses=or_stream(OpenAIAnswerSchema))
 def create_completion(body: OpenAIRequest) -> Response:
     """Continue a text
 

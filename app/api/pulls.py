@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g, jsonify, url_for
 
-from app.api.base import CAN_STREAM, Blueprint
+from app.api.base import Blueprint, or_stream
 from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.idempotency import IdempotencySchema
@@ -33,7 +33,7 @@ blp = Blueprint(
 @blp.arguments(PullRequestSchema(), example={"model": "llama3.2:1b"})
 @blp.arguments(IdempotencySchema(), location="headers")
 @blp.response(200, PullResultSchema)
-@blp.doc(responses=CAN_STREAM)
+@blp.doc(responses=or_stream(PullResultSchema))
 @blp.alt_response(
     "2XX", schema=PlanSchema, description="200 with `dry_run`: what would be downloaded and needed"
 )
@@ -97,7 +97,7 @@ def get_pull(id: str) -> PullValues:
 @blp.get("/pulls/<id>/events")
 @blp.arguments(LastEventSchema(), location="headers")
 @blp.response(200)
-@blp.doc(responses=CAN_STREAM)
+@blp.doc(responses=or_stream())
 @blp.alt_response(204, description="The pull is finished, and has no event after Last-Event-ID")
 def watch_pull(headers: dict[str, Any], id: str) -> Response:
     """Watch a pull, from its beginning or after a certain event
