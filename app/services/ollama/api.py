@@ -135,11 +135,6 @@ class OllamaApi:
             response = self._request("POST", path, silence, headers=headers, json=body)
         return self._session.body(response)
 
-    def _wait_for_start(self) -> None:
-        """Wait until the server answers, if this program is just starting it."""
-        if self._readiness and not self._readiness.is_ready.is_set():
-            self._readiness.wait(self.provider.native_url, self._timeouts.first_byte)
-
     def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
         try:
             part = parse(line)
