@@ -131,7 +131,7 @@ class Backend(Process):
         if gunicorn:
             program = [
                 str(Path(sys.executable).parent / "gunicorn"), "-k", "gthread", "-w", str(gunicorn),
-                "--threads", "100", "--graceful-timeout", "8", "-b", f"127.0.0.1:{self.port}", "app.wsgi:app",
+                "--threads", "100", "--forwarder-headers=", "-b", f"127.0.0.1:{self.port}", "app.wsgi:app",
             ]  # fmt: skip
         else:
             program = [sys.executable, "backend_server.py", "--port", str(self.port), *flags]

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from tests.hostile.client import Answer, ask
+from tests.hostile.client import Answer, ask, together
 from tests.hostile.processes import Backend, wait_until
 from tests.hostile.provider import Provider, echo
 from tests.hostile.run import Run
@@ -29,7 +29,7 @@ def _stop_once(run: Run, provider: Provider, number: int, *, gunicorn: int) -> N
     what = f"stop {number}{' of gunicorn' if gunicorn else ''}"
     provider.delay = 0.05
     backend = run.backend(provider, gunicorn=gunicorn)
-    ask(backend, "/api/chat", {"message": "loads the modules"})
+    _warm_up(backend)
     ids = [ask(backend, "/api/conversations", {"title": "Stop"}).body["id"] for _ in range(2)]
     requests = _requests(ids)
     answers: dict[str, Answer] = {}
@@ -57,6 +57,11 @@ def _stop_once(run: Run, provider: Provider, number: int, *, gunicorn: int) -> N
         run.result.check(told or refused, f"{what}: {name}: {answer.describe()}")
     run.result.check(not backend.traceback, f"{what}: a traceback: {backend.traceback}")
     _check_kept(run, backend, provider, what, ids, answers)
+
+
+def _warm_up(backend: Backend) -> None:
+    """Let each process load the modules that a chat needs."""
+    together([functools.partial(ask, backend, "/api/chat", {"message": "Hi"}) for _ in range(12)])
 
 
 def _requests(ids: list[str]) -> list[tuple[str, str, Any]]:
