@@ -36,7 +36,7 @@ def loads(
 
     :param values: the most values, with those inside of lists and objects
     :param containers: the most lists and objects
-    :param hooks: ``parse_float`` and ``parse_constant`` of :class:`json.JSONDecoder`
+    :param hooks: ``parse_float``, ``parse_int`` and ``parse_constant`` of :class:`json.JSONDecoder`
     :raises ValueError: when *text* is not JSON
     :raises TooMuch: when it has too many values or levels
     """

@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any
 
+from app import large_json
 from app.errors import UpstreamError
 from app.upstream.failures import clean, error_message, invalid_response
 
@@ -34,6 +35,10 @@ def _integer(text: str) -> int | None:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_integer, parse_constant=lambda _: None)
 _QUICK_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
 _SHORT = 1000  # characters: too few for levels or digits that harm anybody; most events have fewer
+# Signs of texts, lists and objects. To read more of them, Python's parser in C keeps other threads waiting
+# for long. Numbers do not count: the parser calls the functions above for each, and other threads go on.
+_MANY_SIGNS = 50_000
+_MOST_VALUES, _MOST_CONTAINERS = 5_000_000, 1_000_000  # of a value with so many signs
 
 
 def parse(data: bytes | str) -> Any:
@@ -46,12 +51,19 @@ def parse(data: bytes | str) -> Any:
     text = data if isinstance(data, str) else data.decode()
     is_short = len(text) < _SHORT
     try:
-        value = (_QUICK_DECODER if is_short else _DECODER).decode(text)
+        value = _QUICK_DECODER.decode(text) if is_short else _long(text)
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
     if not is_short and text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
         raise ValueError("nested too deeply")
     return value
+
+
+def _long(text: str) -> Any:
+    if sum(map(text.count, '"[{')) < _MANY_SIGNS:
+        return _DECODER.decode(text)
+    hooks = {"parse_float": _finite, "parse_int": _integer, "parse_constant": lambda _: None}
+    return large_json.loads(text, values=_MOST_VALUES, containers=_MOST_CONTAINERS, **hooks)
 
 
 def _is_deep(value: object) -> bool:
