@@ -19,7 +19,7 @@ test: $(VENV)/.test
 
 # The tests of the database, on the PostgreSQL that is installed.
 test-postgres: $(VENV)/.test
-	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/storage/test_failures.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/conversations/test_imports.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_pulls.py tests/live/test_updates.py $(ARGS)
+	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/storage/test_failures.py tests/unit/storage/test_clock.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/conversations/test_imports.py tests/unit/conversations/test_late.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_feed.py tests/unit/pulls/test_service.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_pulls.py tests/live/test_workers.py tests/live/test_updates.py $(ARGS)
 
 # Attacks real processes for a quarter of an hour; ARGS=--quick takes three minutes. PostgreSQL, Redis and faketime
 # are used if they are installed.

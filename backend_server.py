@@ -15,7 +15,7 @@ from app import create_app, logs
 from app.config import Config
 from app.container import Services
 from app.errors import ServiceError
-from app.server import serve
+from app.server import make_listener, run
 from app.services.ollama import Launcher
 from app.stopping import limit_stop
 
@@ -47,6 +47,14 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     provider = services.providers.get("ollama")
     log_file = config.data_dir / "ollama.log"
     launcher = Launcher(services.session, provider, log_file, ollama, services.readiness)
+    server = make_listener(app, config, listener)
+
+    def stop(*_: object) -> None:
+        services.stop()
+        server.pull_trigger()  # wakes the server
+
+    for how in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(how, stop)
     limit_stop()
     with ExitStack() as at_end:
         at_end.callback(services.close)
@@ -55,7 +63,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
         threading.Thread(
             target=_prepare, args=(services, launcher, listener), name="start", daemon=True
         ).start()
-        serve(app, config, listener, services.stop, at_end.close)
+        run(server, at_end.close)
 
 
 def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:

@@ -5,13 +5,11 @@ The settings that a user can change while the program runs are in :mod:`app.serv
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +17,8 @@ from click import ClickException
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError, validate
+
+from app.addresses import is_loopback as is_loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 _IN_CHECKOUT = (ROOT / "providers.json").exists()
@@ -131,17 +131,6 @@ class Config:
             faults = [f"{name}: {' '.join(found)}" for name, found in sorted(messages.items())]
             raise ConfigError("These settings cannot be used:\n  " + "\n  ".join(faults)) from exc
         return replace(values, env_file=env_file if _has_secrets(from_file) else None)
-
-
-@lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Tell whether *host* is a loopback address or a name for one."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host.lower() == "localhost" or host.lower().endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
-    return (mapped or address).is_loopback
 
 
 def _has_secrets(values: Mapping[str, str | None]) -> bool:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from app.config import Config
 from app.services.catalog import Offers, ProviderCheck
 from app.services.chat import Attempts, ChatService, CompareService, ContextWindows, ModelChoice, Stops
-from app.services.conversations import ConversationChat, ConversationStore, Heartbeats, Imports
+from app.services.conversations import (
+    ConversationChat,
+    ConversationStore,
+    Heartbeats,
+    Imports,
+    LateAnswers,
+)
 from app.services.gateway import EmbeddingService, GatewayModels, GatewayService
 from app.services.jobs import Chores, Jobs, PullWorker
 from app.services.models import (
@@ -57,6 +63,12 @@ class Services:
         self._make_gateway()
         self._assign_work()
 
+    @property
+    def failures(self) -> list[str]:
+        """The background work of this process that fails or does not run, each a sentence that says why."""
+        rooms = (self.feeds, self.stops, self.heartbeats, self.usage)
+        return self.jobs.failures + [room.failure for room in rooms if room.failure]
+
     def stop(self) -> None:
         """Let everything that is under way end, because the process is being stopped; does not wait for it.
 
@@ -69,7 +81,8 @@ class Services:
 
     def close(self) -> None:
         """Stop the workers, write the rows that are still in memory, and close all connections."""
-        self.usage.close()  # first: the other steps may wait
+        self.late_answers.close()  # these two first: the other steps may wait
+        self.usage.close()
         self.jobs.stop()
         self.feeds.close()
         self.stops.close()
@@ -152,6 +165,7 @@ class Services:
     def _make_chats(self) -> None:
         self.conversations = ConversationStore(self.database)
         self.imports = Imports(self.database)
+        self.late_answers = LateAnswers(self.conversations, self.config.data_dir / "answers")
         self.heartbeats = Heartbeats(self.conversations)
         self.stops = Stops(self.database)
         windows = ContextWindows(self.ollamas, self.settings)
@@ -173,6 +187,7 @@ class Services:
             self.settings,
             self.heartbeats,
             self.circuits,
+            self.late_answers,
         )
 
     def _make_gateway(self) -> None:
@@ -198,6 +213,7 @@ class Services:
             self.pull_store,
             self.usage,
             self.imports,
+            self.late_answers,
             self.versions,
             daily,
         )

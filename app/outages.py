@@ -26,12 +26,12 @@ class Outage:
             why, trace = exc.message, None
         else:
             why, trace = f"{type(exc).__name__}; the log says more.", exc
-        if not self.reason:
-            log.warning("%s fails and is tried again: %s", self._work, why, exc_info=trace)
-        self.reason = f"Background work fails ({self._work}): {why}"
+        is_first, self.reason = not self.reason, f"Background work fails ({self._work}): {why}"
+        if is_first:
+            log.warning("%s", self.reason, exc_info=trace)
 
     def end(self) -> None:
         """Record that the work succeeded."""
         if self.reason:
-            log.warning("%s works again", self._work)
+            log.warning("Background work goes on (%s)", self._work)
         self.reason = ""

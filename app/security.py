@@ -126,18 +126,17 @@ def with_own_scripts(page: Response) -> Response:
     """Let a browser run the scripts of the API docs: files of this server, and what is in *page* itself."""
     inline = re.findall(r"<script>(.*?)</script>", page.get_data(as_text=True), re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
-    page.headers["Content-Security-Policy"] = "; ".join(
-        [
-            "default-src 'none'",
-            " ".join(["script-src 'self'", *(f"'sha256-{digest}'" for digest in digests)]),
-            "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its elements
-            "img-src 'self' data:",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        ]
-    )
+    policy = [
+        "default-src 'none'",
+        " ".join(["script-src 'self'", *(f"'sha256-{digest}'" for digest in digests)]),
+        "style-src 'self' 'unsafe-inline'",  # Swagger UI sets styles of its elements
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    page.headers.extend({**ANSWER_HEADERS, "Content-Security-Policy": "; ".join(policy)})
     return page
 
 
@@ -214,15 +213,22 @@ def _is_link() -> bool:
 
 def _check_key(config: Config) -> None:
     # Browsers send a CORS preflight (OPTIONS) without any key.
-    if not config.api_key or request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
+    if request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
         return
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    given = token if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
-    if not hmac.compare_digest(given.strip().encode(), config.api_key.encode()):
+    if not has_key(config):
         raise MissingKey(
             "The request has no API key for this server, or a wrong one.",
             hint="Send the header `Authorization: Bearer <BACKEND_API_KEY>`.",
         )
+
+
+def has_key(config: Config) -> bool:
+    """Tell whether the request has the server's key, or the server has none."""
+    if not config.api_key:
+        return True
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = token if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    return hmac.compare_digest(given.strip().encode(), config.api_key.encode())
 
 
 def _check_body(config: Config) -> None:

@@ -43,6 +43,8 @@ class Faults:
     cuts: int = 0  # ... this many times
     ranges: bool = True  # whether Range is honoured
     redirect: bool = False  # serve blobs from another path, as Ollama's registry does
+    redirect_to: str = ""  # redirect everything to this address
+    redirect_blobs_to: str = ""
     status: int = 0  # answer every manifest with this status
     blob_status: int = 0  # answer every blob with this status
     corrupt: set[str] = field(default_factory=set)  # digests whose bytes are changed on the way
@@ -146,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.owner.requests.append((self.command, path, self.headers.get("Range", "")))
         parts = path.strip("/").split("/")
-        if parts[0] == "storage" or (parts[0] == "v2" and parts[-2] == "blobs"):
+        if self.owner.faults.redirect_to:
+            self._send(307, b"", {"Location": self.owner.faults.redirect_to})
+        elif parts[0] == "storage" or (parts[0] == "v2" and parts[-2] == "blobs"):
             self._send_blob(parts[-1], direct=parts[0] == "storage")
         elif parts[0] == "v2" and parts[-2] == "manifests":
             self._send_manifest(f"{'/'.join(parts[1:-2])}:{parts[-1]}")
@@ -168,6 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
         faults, content = self.owner.faults, self.owner.blobs.get(digest)
         if content is None or faults.blob_status:
             self._send(faults.blob_status or 404, b"made to fail")
+            return
+        if faults.redirect_blobs_to:
+            self._send(307, b"", {"Location": faults.redirect_blobs_to})
             return
         if faults.redirect and not direct:
             self._send(307, b"", {"Location": f"{self.owner.url}/storage/{digest}?signed=1"})

@@ -190,6 +190,7 @@ def trace_all() -> dict[str, Trace]:
         sys.setprofile(profile)
         for name, request in REQUESTS.items():
             request(client, port)
+            _wait_for_idle_workers()
             current[:] = [found[name]]
             request(client, port)
             current.clear()
@@ -197,6 +198,16 @@ def trace_all() -> dict[str, Trace]:
         app.extensions["services"].close()
     upstream.shutdown()
     return found
+
+
+def _wait_for_idle_workers() -> None:
+    """Wait until the workers of pulls wait for work: a pull is done before its worker is."""
+    workers = [thread.ident for thread in threading.enumerate() if thread.name == "Worker"]
+    pause = threading.Event()
+    while any(
+        frame.f_code.co_name != "_work" for id, frame in sys._current_frames().items() if id in workers
+    ):
+        pause.wait(0.005)
 
 
 def main() -> None:

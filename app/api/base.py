@@ -142,8 +142,8 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    for name, value in ANSWER_HEADERS.items():
-        response.headers.setdefault(name, value)
+    if "X-Frame-Options" not in response.headers:  # the API docs have their own
+        response.headers.extend(ANSWER_HEADERS)
     milliseconds = (time.monotonic() - g.started) * 1000
     method, path = _short(request.method), _short(request.path)
     path = path.encode("unicode_escape").decode("ascii")  # a line break would forge a log line

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import tempfile
 import threading
 import time
 from collections import deque
@@ -166,6 +167,15 @@ class Channel(HTTPChannel):
             idle = [channel for channel in channels if not (channel.requests or channel.will_close)]
             oldest = min(idle, key=lambda channel: channel.last_activity, default=self)
             oldest.will_close = True
+
+    def received(self, data: bytes) -> bool:
+        """Take bytes of a request; close the connection when there is no room for a long body on the disk."""
+        try:
+            return bool(super().received(data))
+        except OSError as exc:
+            log.warning("a request's body cannot be stored in %s: %s", tempfile.gettempdir(), exc.strerror)
+            self.will_close = True
+            return False
 
 
 def listen(app: Flask, host: str, port: int) -> Any:

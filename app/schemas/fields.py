@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _MOST_ENTRIES = 20_000  # of an upstream's list: ten times what the largest provider offers
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")  # Go's
+_LONGEST_NAME = 1000  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -212,7 +213,7 @@ def not_blank(label: str) -> Any:
 
 def no_controls(value: str) -> None:
     """Refuse control characters in a name: they are typing errors, and PostgreSQL cannot store NUL."""
-    if _CONTROL.search(value):
+    if _CONTROL.search(value, 0, _LONGEST_NAME):  # another check refuses what is longer
         raise ValidationError("Give a name without control characters.")
 
 

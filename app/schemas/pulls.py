@@ -8,7 +8,10 @@ from typing import Any, TypedDict
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Count, StrictBool, Text, UtcDateTime, not_blank
+from app.schemas.fields import StrictBool, Text, UtcDateTime, not_blank
+
+# A number that is too large for a file is no reason to lose a download: Progress limits it.
+_not_negative = validate.Range(min=0)
 
 
 class _PullRequest(TypedDict):
@@ -140,8 +143,12 @@ class PullPartSchema(UpstreamSchema):
         validate=validate.Length(max=200),
         metadata={"description": "The digest of the layer that the line is about"},
     )
-    total = Count(load_default=None, metadata={"description": "Bytes of the layer"})
-    completed = Count(load_default=None, metadata={"description": "Downloaded bytes of the layer"})
+    total = fields.Int(
+        load_default=None, validate=_not_negative, metadata={"description": "Bytes of the layer"}
+    )
+    completed = fields.Int(
+        load_default=None, validate=_not_negative, metadata={"description": "Downloaded bytes of the layer"}
+    )
 
 
 class PullResultSchema(UpstreamSchema):

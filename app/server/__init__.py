@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
 
 from flask import Flask
 from waitress.adjustments import Adjustments
@@ -22,16 +21,9 @@ from app.server.files import allow_files
 from app.server.listener import Listener
 from app.server.running import run
 
-__all__ = ["make_listener", "serve"]
+__all__ = ["make_listener", "run"]
 
 _LARGEST_HEAD = 32_768  # bytes
-
-
-def serve(
-    app: Flask, config: Config, sock: socket.socket, stop: Callable[[], None], close: Callable[[], None]
-) -> None:
-    """Serve *app* on the listening *sock* until the process is being stopped; see :func:`.running.run`."""
-    run(make_listener(app, config, sock), stop, close)
 
 
 def make_listener(app: Flask, config: Config, sock: socket.socket) -> Listener:

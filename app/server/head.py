@@ -14,7 +14,9 @@ from app.errors import ServiceError
 _TARGET = re.compile(rb"[^\x00-\x20\x7f]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _AUTHORITY = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
-_ONCE = (b"host", b"content-length", b"transfer-encoding")
+_FIELDS = re.compile(
+    rb"^(host|content-length|transfer-encoding):[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE
+)
 
 
 class MalformedRequest(ServiceError):
@@ -29,17 +31,14 @@ def check_head(head: bytes) -> None:
 
     :raises MalformedRequest: with a sentence about the fault
     """
-    first, *lines = head.rstrip(b"\r\n").split(b"\r\n")
+    if b"\n " in head or b"\n\t" in head:
+        raise MalformedRequest("A header continues on a second line.")
     fields: dict[bytes, bytes] = {}
-    for line in lines:
-        if line[:1] in {b" ", b"\t"}:
-            raise MalformedRequest("A header continues on a second line.")
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        if name in _ONCE:
-            if name in fields:
-                raise MalformedRequest(f"The header {name.decode()} comes twice.")
-            fields[name] = value.strip(b" \t")
+    for name, value in _FIELDS.findall(head):
+        if name.lower() in fields:
+            raise MalformedRequest(f"The header {name.decode()} comes twice.")
+        fields[name.lower()] = value.rstrip(b" \t")
+    first = head.partition(b"\r\n")[0]
     version = _check_first_line(first, fields.get(b"host"))
     _check_framing(version, fields.get(b"content-length"), fields.get(b"transfer-encoding"))
 

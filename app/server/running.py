@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -13,25 +12,20 @@ from app.server.listener import Listener
 from app.server.request import Request
 from app.stopping import stopping
 
-_PATIENCE = 4.0  # seconds that the running answers have to end
+_PATIENCE = 5.0  # seconds that the running answers have to end
 _STUCK_AFTER = 1.0  # seconds after which a client that takes nothing is not waited for
-_LAST_LOOK = 0.2  # seconds for the answers to the requests that come while everything is closed
+_LAST_PATIENCE = 1.0  # seconds for the requests that came while everything was closed: they are refused
 _POLL = 0.1  # seconds
+_QUIET = 3  # looks without a request: one accepts a connection, the next one reads it
 
 
-def run(listener: Listener, stop: Callable[[], None], close: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; then let the running answers end, and refuse new requests.
+def run(listener: Listener, close: Callable[[], None]) -> None:
+    """Serve until :data:`~app.stopping.stopping` is set; then let the running answers end.
 
-    :param stop: is called by the handler of the signals; sets :data:`~app.stopping.stopping`
+    New requests are refused meanwhile, until this function returns.
+
     :param close: is called in a thread after the running answers; closes what they used
     """
-
-    def handle(*_: object) -> None:
-        stop()
-        listener.pull_trigger()  # wakes the loop if another thread got the signal
-
-    for how in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(how, handle)
     while not stopping.is_set():
         _poll(listener, 1.0)
     _Ending(listener).wait(_PATIENCE)
@@ -39,7 +33,7 @@ def run(listener: Listener, stop: Callable[[], None], close: Callable[[], None])
     closing.start()
     while closing.is_alive():
         _poll(listener, _POLL)
-    _Ending(listener).wait(_LAST_LOOK)
+    _Ending(listener).wait(_LAST_PATIENCE)
 
 
 def _poll(listener: Listener, timeout: float) -> None:
@@ -57,14 +51,16 @@ class _Ending:
     def wait(self, patience: float) -> None:
         """Serve until no request runs and all answers are sent, for *patience* seconds at most."""
         deadline = time.monotonic() + patience
-        while True:
+        quiet = 0
+        while quiet < _QUIET:
             _poll(self._listener, _POLL)
             now = time.monotonic()
             connections = list(self._listener.active_channels.values())
             for connection in connections:
                 self._end(connection, now)
             is_busy = any(connection.is_busy for connection in connections)
-            if now > deadline or not (is_busy or self._listener.task_dispatcher.active_count):
+            quiet = 0 if is_busy or self._listener.task_dispatcher.active_count else quiet + 1
+            if now > deadline:
                 return
 
     def _end(self, connection: Connection, now: float) -> None:

@@ -78,7 +78,7 @@ class SettingsStore:
 
     def hasty_timeouts(self) -> Timeouts:
         """Return short timeouts, for requests whose answer is useful but not worth a long wait."""
-        return replace(self.timeouts, connect=1, list=2)
+        return replace(self.timeouts, connect=1, first_byte=2, list=2)
 
     def update(self, **values: Any) -> SettingsValues:
         """Change the settings in *values*; all others stay as they are, also inside of a group."""

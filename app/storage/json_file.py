@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class JsonFile:
                 self._cached, self.damage = None, ""
                 return {}
             except OSError as exc:
-                raise _storage_failed(self.path, exc) from exc
+                raise file_failed(f"{self.path.name} in the data folder", exc) from exc
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if self._cached is None or self._cached[0] != stamp:
                 self._cached = (stamp, self._parse())
@@ -71,16 +71,16 @@ class JsonFile:
                 data = json.loads(json.dumps(self.read()))
                 change(data)
                 self._keep_damaged()
-                self._write(data)
+                write_json(self.path, data)
         except (OSError, Timeout) as exc:
-            raise _storage_failed(self.path, exc) from exc
+            raise file_failed(f"{self.path.name} in the data folder", exc) from exc
         return self.read()
 
     def _parse(self) -> Json:
         try:
             content = self.path.read_bytes()
         except OSError as exc:  # may be temporary, so the file does not count as damaged
-            raise _storage_failed(self.path, exc) from exc
+            raise file_failed(f"{self.path.name} in the data folder", exc) from exc
         try:
             data: Json = json.loads(content)
             self._check(data)
@@ -100,21 +100,25 @@ class JsonFile:
         if self.damage:
             set_aside(self.path)
 
-    def _write(self, data: Json) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:  # mkstemp makes it 0600
-                json.dump(data, file, indent=2, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        _sync_folder(self.path.parent)
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Write *data* to the file *path*, which only its owner can read: a reader sees all of it or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        # mkstemp makes it 0600; half characters of a model's text are kept, too.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
+            json.dump(data, file, indent=2, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
-def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
+def file_failed(what: str, exc: OSError | Timeout) -> StorageFailed:
+    """Return the error for a file or folder, *what*, that cannot be read or written."""
     if isinstance(exc, Timeout):
         reason, said, retry_after = "locked", "another process keeps it locked", 5
     elif exc.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -122,7 +126,7 @@ def _storage_failed(path: Path, exc: OSError | Timeout) -> StorageFailed:
     else:
         reason, said, retry_after = "failed", exc.strerror or "the disk fails", 60
     return StorageFailed(
-        f"{path.name} in the data folder cannot be used: {said}.",
+        f"{what} cannot be used: {said}.",
         hint="Check the folder's owner, permissions and free space, or set another one: BACKEND_DATA_DIR",
         details={"reason": reason},
         retry_after=retry_after,

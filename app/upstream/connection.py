@@ -13,6 +13,7 @@ from http import HTTPStatus
 import h11
 import httpx2
 
+from app.addresses import dialled
 from app.upstream.limits import TooMuch
 from app.upstream.reading import TICK
 
@@ -57,7 +58,7 @@ class Connection:
         """
         host = url.raw_host.decode("ascii")
         with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
-            connection = socket.create_connection((host, url.port or (443 if tls else 80)), timeout)
+            connection = socket.create_connection((dialled(host), url.port or (443 if tls else 80)), timeout)
             try:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return cls(tls.wrap_socket(connection, server_hostname=host) if tls else connection)

@@ -47,6 +47,8 @@ class Readiness:
         :raises ServerStopping: when this process is being stopped
         """
         deadline = time.monotonic() + min(limit, START_LIMIT)
-        while self.supervises(url) and not self.is_ready.wait(_TICK) and time.monotonic() < deadline:
-            if stopping.is_set():
-                raise ServerStopping
+        while self.supervises(url) and time.monotonic() < deadline:
+            if self.is_ready.wait(_TICK) or stopping.is_set():
+                break
+        if stopping.is_set():  # then the server is not started any more
+            raise ServerStopping

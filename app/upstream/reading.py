@@ -107,11 +107,14 @@ class Opening(Generic[_T]):
     def wait(self) -> _T | None:
         """Return the answer, which the caller closes; None when it did not come within a tick.
 
+        :raises ServerStopping: when this process is being stopped
         :raises Exception: what opening raised
         """
         try:
             result = self._result.get(timeout=TICK)
         except Empty:
+            if stopping.is_set():
+                raise ServerStopping from None
             return None
         if isinstance(result, BaseException):
             raise result
@@ -158,12 +161,15 @@ def within(seconds: float, work: Callable[[Register], _T], *, uploads: bool = Fa
     :param work: sends the request, and returns what it reads
     :param uploads: count the seconds from the moment when the request was sent: it may be large
     :raises SilentUpstream: when it takes longer
+    :raises ServerStopping: when this process is being stopped
     :raises Exception: what *work* raises
     """
     opening = Opening(work)
     deadline = time.monotonic() + seconds
     try:
         while (result := opening.wait()) is None:
+            if stopping.is_set():
+                raise ServerStopping
             if uploads and not opening.is_sent:
                 deadline = time.monotonic() + seconds
             elif time.monotonic() > deadline:

@@ -16,6 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from app.addresses import dialled
 from app.config import MAX_ANSWER, is_loopback
 from app.errors import ServiceError, UpstreamError
 from app.upstream.failures import (
@@ -38,6 +39,16 @@ _READ = 65536  # bytes
 
 class _Announced:
     """Announces a connection after its request is sent, before the answer comes."""
+
+    _dns_host: str
+
+    def _new_conn(self) -> socket.socket:
+        host, self._dns_host = self._dns_host, dialled(self._dns_host)
+        try:
+            made: socket.socket = super()._new_conn()  # type: ignore[misc]  # of the class beside
+        finally:
+            self._dns_host = host
+        return made
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
@@ -93,6 +104,9 @@ class UpstreamSession(requests.Session):
         adapter = _Adapter(pool_connections=16, pool_maxsize=64)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # requests' name
+        """Follow no redirect; without this, requests would parse the address of each one."""
 
     def merge_environment_settings(self, url: Any, *args: Any) -> Any:
         """Return the settings from the environment, without its proxies for a loopback address."""

@@ -47,14 +47,14 @@ def _gunicorn(data_dir: Path) -> Iterator[str]:
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log) as process,
     ):
         try:
-            wait_until(lambda: _is_up(url), 30)
+            wait_until(lambda: _is_up(url), 60)
             yield url
         finally:
             process.terminate()
 
 
 def _is_up(url: str) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
+    with contextlib.suppress(requests.ConnectionError, requests.Timeout):
         return requests.get(f"{url}/api/health", timeout=10).ok
     return False
 

@@ -84,7 +84,7 @@ def nginx(folder: Path, backend: str, tls: Tls) -> Iterator[str]:
 def _answers(url: str, tls: Tls) -> bool:
     try:
         requests.get(f"{url}/api/health", verify=str(tls.authority), timeout=10)
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
     return True
 

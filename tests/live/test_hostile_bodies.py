@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -57,6 +58,27 @@ def test_endless_format_takes_seconds_and_not_the_answer(backend: BackendProcess
     assert answered > 4
     simple = {"message": "1", "model": "m", "format": {"type": "number"}}
     assert backend.post("/api/chat", simple).json()["response"] == "1"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '"' + ("1" * 299 + "a") * 50_000 + '"',
+        '{"a":[' + "1," * 7_000_000 + "1]}",
+        '"' + "a " * 7_000_000 + '"',
+    ],
+    ids=["digits", "numbers", "words"],
+)
+def test_others_are_served_while_a_large_body_is_read(backend: BackendProcess, message: str) -> None:
+    data = f'{{"model": "m", "message": {message}}}'
+    headers = {"Content-Type": "application/json"}
+
+    response, answered = health_while(
+        backend, lambda: requests.post(backend.url + "/api/chat", data=data, headers=headers, timeout=100)
+    )
+
+    assert response.status_code in {200, 400}
+    assert answered > 4
 
 
 def test_server_ends_while_it_checks(backend: BackendProcess) -> None:

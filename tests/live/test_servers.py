@@ -43,7 +43,7 @@ def _gunicorn(data_dir: Path, upstream: str) -> Iterator[str]:
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log) as process,
     ):
         try:
-            wait_until(lambda: _is_up(url), 20)
+            wait_until(lambda: _is_up(url), 60)
             yield url
         finally:
             process.terminate()
@@ -52,7 +52,7 @@ def _gunicorn(data_dir: Path, upstream: str) -> Iterator[str]:
 def _is_up(url: str) -> bool:
     try:
         return requests.get(f"{url}/api/health", timeout=5).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 

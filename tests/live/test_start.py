@@ -104,11 +104,11 @@ def test_requests_after_the_death_of_the_own_ollama_wait_until_it_runs_again(
         )
         for child in children.stdout.split():
             os.kill(int(child), signal.SIGKILL)
-        wait_until(lambda: "starting it again" in backend.log)
+        wait_until(lambda: "starting it again" in backend.log, 60)
         chat = pool.submit(backend.post, "/api/chat", CHAT)
         body = {"model": registry.name("library/tiny:1"), "insecure": True}
         pull = pool.submit(backend.post, "/api/providers/ollama/pull", body)
-        wait_until(lambda: backend.get("/api/providers/ollama/pulls").json()["total"] == 1)
+        wait_until(lambda: backend.get("/api/providers/ollama/pulls").json()["total"] == 1, 60)
         (tmp_path / "go").touch()
 
         assert chat.result(60).status_code == 200

@@ -149,7 +149,7 @@ def test_every_request_under_way_is_told_that_the_server_stops(
             clients.send(name, path, body)
         for _ in range(len(streams) + len(WHOLE) + 2):  # each comparison asks twice
             assert upstream.begun.acquire(timeout=30)
-        wait_until(lambda: _begun_streams(backend) == len(streams))
+        wait_until(lambda: _begun_streams(backend) == len(streams), 60)
 
         code = _stop(backend)
         answers = clients.of(streams)
@@ -170,7 +170,7 @@ def test_every_request_under_way_is_told_that_the_server_stops(
         ("assistant", "cut", "Hel"),
     ]
     assert usage == {"server_stopping": len(streams) + len(WHOLE) + 2}
-    wait_until(lambda: len(upstream.hung_up) == len(streams) + len(WHOLE) + 2)
+    wait_until(lambda: len(upstream.hung_up) == len(streams) + len(WHOLE) + 2, 60)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_other_and_repeated_signals_stop_as_well(
     with _upstream() as (_, raw), server(data, raw.url, BACKEND_ENABLE="ollama") as backend:
         clients = Clients(backend)
         clients.send("chat", *STREAMS["chat"])
-        wait_until(lambda: _begun_streams(backend) == 1)
+        wait_until(lambda: _begun_streams(backend) == 1, 60)
         assert backend.process is not None
         for how in signals[:-1]:
             backend.process.send_signal(how)
@@ -253,7 +253,7 @@ def test_request_that_waits_for_the_database_does_not_hold_up_the_end(tmp_path: 
 def _wait_for_request(backend: BackendProcess) -> None:
     """Wait until the request that another thread sends has reached the server."""
     port = int(backend.url.rpartition(":")[2])
-    wait_until(lambda: _connections(port) > 0)
+    wait_until(lambda: _connections(port) > 0, 60)
     backend.get("/api/health")  # is accepted after the other one
 
 
@@ -333,7 +333,7 @@ def test_new_requests_are_refused_until_the_own_ollama_has_ended(tmp_path: Path)
         kept.get(f"{backend.url}/api/health", timeout=10)
         clients = Clients(backend)
         clients.send("chat", *STREAMS["chat"])
-        wait_until(lambda: _begun_streams(backend) == 1)
+        wait_until(lambda: _begun_streams(backend) == 1, 60)
         assert backend.process is not None
         backend.process.terminate()
 
@@ -377,9 +377,9 @@ def test_stop_while_the_own_ollama_starts_leaves_nothing_behind(tmp_path: Path, 
         try:
             wait_until(lambda: own.is_running, 60)
             answer = ThreadPoolExecutor().submit(
-                requests.post, f"http://127.0.0.1:{port}/api/chat", json=CHAT, timeout=60
+                requests.get, f"http://127.0.0.1:{port}/api/providers/ollama/models", timeout=60
             )
-            wait_until(lambda: _connections(port) > 0)
+            wait_until(lambda: _connections(port) > 0, 60)
 
             process.terminate()
             code = process.wait(LIMIT + 5)

@@ -70,6 +70,26 @@ def test_test_of_a_provider_that_is_broken_off_says_nothing_about_the_provider(c
 
 
 @pytest.mark.usefixtures("stopped")
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/providers/ollama/models", None),
+        ("POST", "/api/providers/ollama/load", {"model": "x"}),
+        ("POST", "/api/providers/ollama/copy", {"source": "x", "destination": "y"}),
+        ("POST", "/api/chat", {"message": "Hi", "model": "x"}),
+        ("POST", "/api/embeddings", {"input": "Hi", "model": "x"}),
+    ],
+)
+def test_request_that_waits_for_an_upstream_is_broken_off(
+    client: FlaskClient, method: str, path: str, body: object
+) -> None:
+    response = client.open(path, method=method, json=body)
+
+    assert response.status_code == 503
+    assert response.get_json()["error_type"] == "server_stopping"
+
+
+@pytest.mark.usefixtures("stopped")
 def test_list_that_is_broken_off_is_no_shorter_list(client: FlaskClient) -> None:
     assert client.get("/v1/models").status_code == 503
 

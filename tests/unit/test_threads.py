@@ -82,7 +82,7 @@ def test_recurring_work_goes_on_after_an_exception(caplog: pytest.LogCaptureFixt
     failure = recurring.failure
     recurring.close()
 
-    assert caplog.text.count("test fails and is tried again: ZeroDivisionError") == 1
+    assert caplog.text.count("Background work fails (test): ZeroDivisionError") == 1
     assert failure == "Background work fails (test): ZeroDivisionError; the log says more."
     assert recurring.failure == ""
 
@@ -104,8 +104,8 @@ def test_recurring_work_that_fails_no_more_is_no_failure(caplog: pytest.LogCaptu
 
     assert recurring.failure == ""
     assert [record.getMessage() for record in caplog.records] == [
-        "test fails and is tried again: The disk is full.",
-        "test works again",
+        "Background work fails (test): The disk is full.",
+        "Background work goes on (test)",
     ]
     recurring.close()
 

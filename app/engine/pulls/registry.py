@@ -19,10 +19,13 @@ import urllib3.exceptions
 from app.engine import VERSION
 from app.engine.pulls.transfer import CancelledError, PullError
 from app.manifest import MANIFEST_TYPE, CorruptManifestError, Manifest
+from app.redirects import RedirectRefusedError, RegistrySession, follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from urllib3.connection import HTTPConnection
 
     from app.manifest import Layer
     from app.model_name import ModelName
@@ -31,7 +34,11 @@ TRIES = 6
 _BACKOFF_SECONDS = 0.1  # doubled after each try; all waits together take 6 s
 _TIMEOUT = (10.0, 30.0)  # seconds: to connect, and between two reads
 _READ_BYTES = 1 << 18
+_HEAD_SECONDS = 60.0  # for the head of an answer, with all redirects
+_MANIFEST_SECONDS = 60.0
 _MAX_MANIFEST = 4 << 20
+_MAX_LAYERS = 1000
+_MAX_TEXT = 1000  # bytes of what a registry says about its failure
 
 
 class CutError(Exception):
@@ -45,21 +52,32 @@ class Registry:
         scheme = "http" if insecure else "https"
         self._url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}"
         self._tag = name.tag
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = f"ollama/{VERSION}"
-        self._session.headers["Accept-Encoding"] = "identity"
+        self._session = RegistrySession(opened=self._opened)
+        self._public = RegistrySession(public=True, opened=self._opened)
+        for session in (self._session, self._public):
+            session.headers["User-Agent"] = f"ollama/{VERSION}"
+            session.headers["Accept-Encoding"] = "identity"
+        self._connections: list[HTTPConnection] = []
         self._response: requests.Response | None = None
 
     def interrupt(self) -> None:
-        """End a read that another thread waits for."""
+        """End a read that another thread waits for, also if it waits for the head of an answer."""
+        for connection in self._connections:
+            with suppress(OSError, AttributeError):  # it is closed
+                connection.sock.shutdown(socket.SHUT_RDWR)
         response = self._response
-        if response is not None:
+        if response is not None:  # over a proxy, there is no other way to its connection
             with suppress(OSError, ValueError, RuntimeError):  # the response has ended meanwhile
                 response.raw.shutdown()
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+        self._public.close()
+
+    def _opened(self, connection: HTTPConnection) -> None:
+        in_use = [former for former in self._connections if former.sock is not None]
+        self._connections = [*in_use, connection]
 
     def manifest(self) -> Manifest:
         """Fetch the manifest.
@@ -68,19 +86,24 @@ class Registry:
         """
         url = f"{self._url}/manifests/{self._tag}"
         try:
-            with self._get(url, {"Accept": MANIFEST_TYPE}) as response:
-                raw = response.raw.read(_MAX_MANIFEST)
+            with self._get(url, {"Accept": MANIFEST_TYPE}) as response, self._within(_MANIFEST_SECONDS):
+                raw = _read(response, _MAX_MANIFEST)
+        except RedirectRefusedError as exc:
+            raise PullError(f"pull model manifest: {exc}") from exc
         except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
             raise PullError(f'pull model manifest: Get "{url}": {reason(exc)}') from exc
         if response.status_code == requests.codes.not_found:
             raise PullError("pull model manifest: file does not exist")
         if not response.ok:
-            text = raw.decode("utf-8", "replace")
+            text = raw[:_MAX_TEXT].decode("utf-8", "replace")
             raise PullError(f"pull model manifest: {response.status_code}: {text}")
         try:
-            return Manifest.parse(raw)
+            manifest = Manifest.parse(raw)
         except CorruptManifestError as exc:
             raise PullError(f"pull model manifest: {exc}") from exc
+        if len(manifest.layers) > _MAX_LAYERS:
+            raise PullError(f"pull model manifest: it has more than {_MAX_LAYERS} layers")
+        return manifest
 
     def fetch(
         self, layer: Layer, partial: Path, cancelled: threading.Event, grew: Callable[[int], None]
@@ -129,9 +152,37 @@ class Registry:
             raise CutError("unexpected EOF")
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
-        response = self._session.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
+        options: dict[str, Any] = {"headers": headers, "stream": True, "timeout": _TIMEOUT}
+        with self._within(_HEAD_SECONDS):
+            first = self._session.get(url, allow_redirects=False, **options)
+            response = follow(first, self._session, self._public, **options)
         self._response = response
         return response
+
+    @contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        """Interrupt the block when it takes longer: a read gets new time with each byte."""
+        timer = threading.Timer(seconds, self.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _read(response: requests.Response, limit: int) -> bytes:
+    """Read a body.
+
+    :raises PullError: when it is longer than *limit* bytes
+    """
+    parts, size = [], 0
+    while chunk := response.raw.read1(_READ_BYTES):
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise PullError(f"pull model manifest: it is longer than {limit} bytes")
+    return b"".join(parts)
 
 
 def _length(partial: Path) -> int:
@@ -144,7 +195,7 @@ def _check_blob(response: requests.Response) -> None:
         return
     if response.status_code == requests.codes.not_found:
         raise PullError("file does not exist")
-    text = response.raw.read(1000).decode("utf-8", "replace")
+    text = response.raw.read1(_MAX_TEXT).decode("utf-8", "replace")
     failure = f"{response.status_code}: {text}"
     if response.status_code >= requests.codes.server_error:
         raise CutError(failure)
@@ -153,9 +204,11 @@ def _check_blob(response: requests.Response) -> None:
 
 @contextmanager
 def _cuts() -> Iterator[None]:
-    """Turn the exceptions of a broken connection into CutError."""
+    """Turn the exceptions of a broken connection into CutError, and a refused redirect into PullError."""
     try:
         yield
+    except RedirectRefusedError as exc:
+        raise PullError(str(exc)) from exc
     except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
         raise CutError(reason(exc)) from exc
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import time
@@ -12,11 +11,9 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select, update
 
-from app.errors import ChatNotRunning, StorageFailed
-from app.storage.database import ChatStop, Database, utc_now
+from app.errors import ChatNotRunning
+from app.storage.database import ChatStop, Database, is_fresh, utc_now
 from app.threads import Recurring
-
-log = logging.getLogger(__name__)
 
 _INTERVAL = 0.25  # seconds between two looks for the wishes of other processes
 _KEPT_FOR = timedelta(minutes=1)  # the age at which a wish is deleted
@@ -35,8 +32,12 @@ class Stops:
         self._running: dict[str, list[threading.Event]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._is_away = False  # whether the last look could not read the database
-        self._looks = Recurring("chat stops", _INTERVAL, self._look)
+        self._looks = Recurring("stops of answers by other processes", _INTERVAL, self._look)
+
+    @property
+    def failure(self) -> str:
+        """A sentence that says why other processes cannot stop answers of this one; empty if they can."""
+        return self._looks.failure
 
     @contextmanager
     def running(self, request_id: str) -> Iterator[threading.Event]:
@@ -96,26 +97,16 @@ class Stops:
 
         So two clients that stop the same answer at the same time both succeed.
         """
-        now = utc_now()
         with self._database.session() as session:
-            session.execute(delete(ChatStop).where(ChatStop.created_at < now - _KEPT_FOR))
+            session.execute(delete(ChatStop).where(~is_fresh(ChatStop.created_at, _KEPT_FOR)))
             found = session.get(ChatStop, request_id)
-            if found is None or found.created_at < now - timedelta(seconds=_PATIENCE):
-                session.merge(ChatStop(request_id=request_id, is_done=False, created_at=now))
+            if found is None or not is_fresh(found.created_at, timedelta(seconds=_PATIENCE)):
+                session.merge(ChatStop(request_id=request_id, is_done=False, created_at=utc_now()))
 
     def _look(self) -> None:
         """Look for the wishes of other processes, and fulfil them."""
         with self._lock:
             running = list(self._running)
-        try:
-            self._fulfil(running)
-            self._is_away = False
-        except StorageFailed as exc:  # the next look may succeed
-            if not self._is_away:
-                log.warning("wishes to stop answers cannot be read: %s", exc.message)
-            self._is_away = True
-
-    def _fulfil(self, running: list[str]) -> None:
         waiting = select(ChatStop.request_id).where(ChatStop.is_done.is_(False))
         with self._database.session() as session:
             wanted = [request_id for request_id in session.scalars(waiting) if request_id in running]

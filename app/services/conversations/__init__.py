@@ -4,6 +4,7 @@ from app.services.conversations.chat import ConversationChat
 from app.services.conversations.export import as_markdown, file_name
 from app.services.conversations.heartbeats import Heartbeats
 from app.services.conversations.imports import Imports
+from app.services.conversations.late import LateAnswers
 from app.services.conversations.rows import Summary, WholeConversation
 from app.services.conversations.store import ConversationStore, Listing
 
@@ -12,6 +13,7 @@ __all__ = [
     "ConversationStore",
     "Heartbeats",
     "Imports",
+    "LateAnswers",
     "Listing",
     "Summary",
     "WholeConversation",

@@ -24,6 +24,7 @@ from app.services.chat import (
 )
 from app.services.conversations.fitting import fit
 from app.services.conversations.heartbeats import Heartbeats
+from app.services.conversations.late import LateAnswers
 from app.services.conversations.rows import Columns, Summary, Turn
 from app.services.conversations.store import ConversationStore, Ticket
 from app.services.providers import Circuits, ProviderStore
@@ -36,6 +37,8 @@ Begun = Callable[[Attempt], None]
 USUAL_WINDOW = 4096
 """Ollama's context window, in tokens, for a model that is not loaded, when no `num_ctx` is given."""
 
+_LATE = "The answer will be saved in the conversation as soon as the database can be written."
+_LATE_IF_ALIVE = f"{_LATE} If the backend ends before that, the answer is lost."
 _NO_LIMIT = 10**9  # tokens
 # Words in the error of a provider that refuses a chat because it is too long.
 _LENGTH = re.compile(r"context|too long|too large|length|exceed|maximum|tokens", re.IGNORECASE)
@@ -55,6 +58,7 @@ class ConversationChat:
         settings: SettingsStore,
         heartbeats: Heartbeats,
         circuits: Circuits,
+        late: LateAnswers,
     ) -> None:
         self._chat = chat
         self._store = store
@@ -63,6 +67,7 @@ class ConversationChat:
         self._settings = settings
         self._heartbeats = heartbeats
         self._circuits = circuits
+        self._late = late
 
     def answer(self, body: ChatBody, request_id: str) -> Events:
         """Answer *body* as :meth:`~app.services.chat.service.ChatService.answer` does.
@@ -74,6 +79,7 @@ class ConversationChat:
         :raises ConversationBusy: when another answer is under way in it
         """
         id = body["conversation_id"] or ""
+        self._late.settle(id)
         asked = self._asked(body, self._store.get(id, limit=0))
         provider, model = asked["provider"] or "", asked["model"] or ""
         self._providers.get_enabled(provider)
@@ -142,26 +148,27 @@ class ConversationChat:
         return max(loaded or 0, options.get("num_ctx") or 0) or USUAL_WINDOW
 
     def _keep(self, ticket: Ticket, record: _Record, batch: list[Event]) -> None:
-        """Keep the answer, once; if that fails, add a notice to the last event of *batch*."""
+        """Keep the answer, once; if that has to wait, add a notice to the last event of *batch*."""
         if record.is_kept:
             return
         record.is_kept = True
         provider, model = record.answerer
+        answer: Columns = {
+            "status": record.status or "failed",  # no status: a fault of this program ended the answer
+            "content": record.text(),
+            "data": record.data(),
+            "usage": record.usage,
+            "error": record.error,
+            "provider": provider,
+            "model": model,
+        }
         try:
-            self._store.finish(
-                ticket,
-                status=record.status or "failed",  # no status: a fault of this program ended the answer
-                content=record.text(),
-                data=record.data(),
-                usage=record.usage,
-                error=record.error,
-                provider=provider,
-                model=model,
-            )
-        except StorageFailed:
-            log.exception("an answer of the conversation %s could not be kept", ticket.conversation_id)
+            self._store.finish(ticket, **cast("Any", answer))
+        except StorageFailed as exc:
+            log.warning("an answer of %s is saved later: %s", ticket.conversation_id, exc.message)
+            is_safe = self._late.keep(ticket, answer)
             if batch:
-                said = f"{batch[-1][1].get('notice', '')} The answer could not be saved in the conversation."
+                said = f"{batch[-1][1].get('notice', '')} {_LATE if is_safe else _LATE_IF_ALIVE}"
                 batch[-1][1]["notice"] = said.strip()
 
 

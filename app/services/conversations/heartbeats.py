@@ -15,7 +15,12 @@ class Heartbeats:
     def __init__(self, store: ConversationStore) -> None:
         self._store = store
         self._open: dict[int, tuple[Ticket, Callable[[], str]]] = {}
-        self._signs = Recurring("chat heartbeats", HEARTBEAT, self._beat)
+        self._signs = Recurring("heartbeats of answers in conversations", HEARTBEAT, self._beat)
+
+    @property
+    def failure(self) -> str:
+        """A sentence that says why heartbeats cannot be written; empty if they can."""
+        return self._signs.failure
 
     @contextmanager
     def of(self, ticket: Ticket, so_far: Callable[[], str]) -> Iterator[None]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.errors import ConversationNotFound
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
-from app.storage.tables import Conversation, ConversationMessage, utc_now
+from app.storage.tables import Conversation, ConversationMessage, is_fresh, utc_now
 
 Columns = dict[str, object]
 """The values of a row by column name."""
@@ -130,7 +130,7 @@ def as_turn(row: ConversationMessage) -> Turn:
 
 def status_of(row: ConversationMessage) -> str:
     """Return the status of a message; `cut` for an unfinished one without a recent heartbeat."""
-    is_lost = row.status == "pending" and row.heartbeat_at < utc_now() - STALE_AFTER
+    is_lost = row.status == "pending" and not is_fresh(row.heartbeat_at, STALE_AFTER)
     return "cut" if is_lost else row.status
 
 

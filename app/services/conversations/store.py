@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from sqlalchemy import ColumnElement, Text, delete, func, or_, select, update
 from sqlalchemy import cast as cast_sql
 from sqlalchemy.orm import Session
 
-from app.errors import ConversationBusy, StorageFailed
+from app.errors import ConversationBusy
 from app.schemas.chat_results import Usage
 from app.schemas.messages import Message
 from app.services.conversations import rows
@@ -21,8 +20,6 @@ from app.services.conversations.export import exported
 from app.services.conversations.search import Match, Search, snippets
 from app.storage.database import Database
 from app.storage.tables import Conversation, ConversationMessage, utc_now
-
-log = logging.getLogger(__name__)
 
 
 class Found(rows.Summary, total=False):
@@ -181,11 +178,8 @@ class ConversationStore:
     def touch(self, ticket: Ticket, so_far: str) -> None:
         """Write a heartbeat of the answer, and save its text *so_far*, in case of a crash."""
         values = {"heartbeat_at": utc_now(), "content": rows.storable(so_far)}
-        try:
-            with self._database.session() as session:
-                session.execute(_of(ticket).values(**values))
-        except StorageFailed as exc:  # the answer goes on; the next heartbeat may succeed
-            log.warning("an answer could not say that it is being made: %s", exc.message)
+        with self._database.session() as session:
+            session.execute(_of(ticket).values(**values))
 
     def finish(
         self,

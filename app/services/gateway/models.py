@@ -81,7 +81,9 @@ def _each(
         error = future.exception() if future.done() and not future.cancelled() else TimeoutError()
         if error is None:
             found.append(future.result())
-        elif isinstance(error, ServiceError | TimeoutError) and not isinstance(error, ServerStopping):
+        elif isinstance(error, ServerStopping):
+            raise error
+        elif isinstance(error, ServiceError | TimeoutError):
             log.info("the models of %s are left out: %s", id, error)
         else:  # a fault of this program, at its outermost edge: the other providers are listed nevertheless
             log.error("the models of %s are left out", id, exc_info=error)

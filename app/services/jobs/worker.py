@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.errors import PullNotFound, ServiceError
-from app.services.conversations import Imports
+from app.services.conversations import Imports, LateAnswers
 from app.services.models import ModelUses, VersionService
 from app.services.ollama import OllamaServers, RegistryService
 from app.services.pulls import IdempotencyService, PullRun, PullStore, may_run, new_owner
@@ -83,12 +83,14 @@ class Chores:
     pulls: PullStore
     calls: UsageLog
     imports: Imports
+    late_answers: LateAnswers
     versions: VersionService
     updates: DailyUpdate
 
     def do(self) -> None:
         """Do all chores."""
         settings = self.settings.all()
+        self.late_answers.save()
         self.uses.since()  # its first call, in any process, stores the time from which uses are recorded
         self.keys.prune()
         self.pulls.prune(settings["pulls"]["keep_days"])

@@ -15,6 +15,7 @@ from app import gguf
 from app.errors import DiskFull, InvalidUpload
 from app.services.ollama import OllamaServers
 from app.storage.folder import UPLOAD_PREFIX
+from app.storage.json_file import file_failed
 
 _CHUNK = 1 << 20  # bytes
 _MAGIC = b"GGUF"
@@ -51,6 +52,7 @@ class UploadService:
         :param check: called after the whole file was received, before it is sent to Ollama
         :raises InvalidUpload: when the file is incomplete, has another digest, or is no GGUF model
         :raises DiskFull: when the file does not fit on the disk
+        :raises StorageFailed: when the data folder cannot be written
         """
         start = _read(upload, len(_MAGIC))
         if start != _MAGIC:
@@ -59,9 +61,7 @@ class UploadService:
                 hint="Convert the model to GGUF first, or send the file itself as the body.",
                 details={"reason": "not_gguf"},
             )
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._check_room(size or 0)
-        with tempfile.TemporaryFile(dir=self._folder, prefix=UPLOAD_PREFIX) as file:
+        with self._open(size or 0) as file:
             actual = self._receive(start, upload, file)
             _check(file.tell(), size, actual, digest)
             _check_complete(file)
@@ -72,14 +72,27 @@ class UploadService:
                 ollama.push_blob(actual, file)
         return actual
 
+    def _open(self, size: int) -> IO[bytes]:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_room(size)
+            return tempfile.TemporaryFile(dir=self._folder, prefix=UPLOAD_PREFIX)
+        except OSError as exc:
+            raise file_failed("The data folder", exc) from exc
+
     def _receive(self, start: bytes, upload: Upload, file: IO[bytes]) -> str:
         sha256, chunk = hashlib.sha256(), start
+        received = 0
         while chunk:
             sha256.update(chunk)
+            received += len(chunk)
             try:
                 file.write(chunk)
+                file.flush()  # so that a full disk shows itself here
             except OSError as exc:
-                raise self._disk_full(file.tell()) if exc.errno == errno.ENOSPC else exc from exc
+                is_full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
+                failure = self._disk_full(received) if is_full else file_failed("The data folder", exc)
+                raise failure from exc
             chunk = _read(upload, _CHUNK)
         return f"sha256:{sha256.hexdigest()}"
 
@@ -120,7 +133,6 @@ def _check(received: int, size: int | None, actual: str, digest: str | None) -> 
 
 def _check_complete(file: IO[bytes]) -> None:
     """Check that *file* holds all its tensors: Ollama would accept an incomplete file."""
-    file.flush()
     try:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             gguf.parse(data).check_complete()

@@ -35,6 +35,7 @@ class ModelUses:
         """Return when uses began to be recorded: the first call of this method, in any process."""
         with self._database.session() as session:
             if row := session.get(Occasion, _BEGINNING):
+                row.at = min(row.at, utc_now())  # the clock was ahead at the first call
                 return row.at
         try:
             with self._database.session() as session:

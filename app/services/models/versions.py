@@ -15,7 +15,7 @@ from app.model_name import ModelName
 from app.schemas.updates import Rollback
 from app.services.ollama import OllamaServers, check_name, find_model, key_of
 from app.services.settings import SettingsStore
-from app.storage.database import ACTIVE, Database, KeptVersion, Pull, utc_now
+from app.storage.database import ACTIVE, Database, KeptVersion, Pull, is_fresh, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class VersionStore:
     def over(self) -> list[KeptVersion]:
         """Return the pending versions whose pull is finished, or was never started."""
         active = select(Pull.id).where(Pull.status.in_(ACTIVE))
-        begun = (KeptVersion.pull_id != "") | (KeptVersion.created_at < utc_now() - _PATIENCE)
+        begun = (KeptVersion.pull_id != "") | ~is_fresh(KeptVersion.created_at, _PATIENCE)
         pending = select(KeptVersion).where(KeptVersion.status == "pending", begun)
         with self._database.session() as session:
             return [*session.scalars(pending.where(KeptVersion.pull_id.not_in(active)))]

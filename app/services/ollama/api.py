@@ -76,6 +76,7 @@ class OllamaApi:
 
         :param seconds: how long the whole call may take; with *uploads*, how long after the request was sent
         """
+        self._wait_for_start()  # here and not in the call, whose seconds are those of a server that runs
 
         def call(register: Register) -> bytes:
             with announcing(register), closing(self._request(method, path, seconds, **sent)) as response:
@@ -129,6 +130,7 @@ class OllamaApi:
         # The body may be ended by closing its connection, which must not hit a later request.
         headers = {"Connection": "close"}
         silence = max(self._timeouts.first_byte, self._timeouts.idle)
+        self._wait_for_start()
         with announcing(register):
             response = self._request("POST", path, silence, headers=headers, json=body)
         return self._session.body(response)
@@ -142,6 +144,11 @@ class OllamaApi:
             raise failed(clean(part["error"], self.provider.api_key))
         loaded: Json = self._load(PullPartSchema(), part)
         return loaded
+
+    def _wait_for_start(self) -> None:
+        """Wait until the server answers, if this program is just starting it."""
+        if self._readiness and not self._readiness.is_ready.is_set():
+            self._readiness.wait(self.provider.native_url, self._timeouts.first_byte)
 
     def _request(
         self,
@@ -159,8 +166,6 @@ class OllamaApi:
         :param sending: seconds that it may take to send a part of the request, for which the library has no
             timeout but that for connecting; None for ``connect``
         """
-        if self._readiness and not self._readiness.is_ready.is_set():
-            self._readiness.wait(self.provider.native_url, silence)
         key = self.provider.api_key
         with self.translated():
             response = self._session.request(

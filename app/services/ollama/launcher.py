@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.config import Timeouts, is_loopback
-from app.errors import ServiceError, UpstreamUnavailable
+from app.errors import ServerStopping, ServiceError, UpstreamUnavailable
 from app.services.ollama.service import OllamaService
 from app.services.providers import Provider
 from app.storage.folder import make_private
@@ -84,6 +84,8 @@ class Launcher:
             if self._what:
                 return f"Could not start {self._what} at {self._url}: see {self._log_file}"
             return f"No Ollama answers at {self._url}: start it with `ollama serve` when you need it."
+        except ServerStopping as exc:
+            return exc.message
         except ServiceError as exc:
             return f"Something that is not a healthy Ollama answers at {self._url}: {exc.message}"
         if self._what:

@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 
+from app import redirects
 from app.config import Timeouts
 from app.errors import ModelNotInRegistry
 from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, digest_of
@@ -109,13 +110,25 @@ class RegistryService:
         timeout = (timeouts.connect, timeouts.list)
 
         def call(register: Register) -> tuple[int, bytes]:
+            options: dict[str, Any] = {"headers": headers, "timeout": timeout, "stream": True}
             with announcing(register):
-                response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
+                response = self._session.get(url, allow_redirects=False, **options)
+                if response.is_redirect:
+                    response = self._redirected(name, response, options)
                 with closing(response):
                     return response.status_code, _start(response, limit)
 
         with translated(name.host, base):
             return within(timeouts.list, call)
+
+    def _redirected(
+        self, name: ModelName, response: requests.Response, options: dict[str, Any]
+    ) -> requests.Response:
+        with redirects.RegistrySession(public=True) as public:  # closing it leaves the open answer open
+            try:
+                return redirects.follow(response, self._session, public, **options)
+            except redirects.RedirectRefusedError as exc:
+                raise invalid_response(f"The registry {name.host}", str(exc)) from exc
 
 
 def _start(response: requests.Response, size: int) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from app.config import Timeouts
+from app.config import Timeouts, is_loopback
 from app.services.providers.store import Provider
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _transport(url: str) -> _Transport:
     parts = urlsplit(url)
     if parts.scheme == "http":
         return {"transport": DirectTransport(), "trust_env": False}
-    proxies = getproxies()
+    proxies = {} if is_loopback(parts.hostname or "") else getproxies()
     if (proxies.get("https") or proxies.get("all")) and not proxy_bypass(parts.netloc.rpartition("@")[2]):
         return {}
     tls = httpx2.create_ssl_context()

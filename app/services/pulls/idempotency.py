@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, null, update
+from sqlalchemy import ColumnElement, delete, null, update
 from sqlalchemy.exc import IntegrityError
 
-from app.errors import IdempotencyKeyReused
+from app.errors import IdempotencyKeyReused, StorageFailed
 from app.storage.database import Database
-from app.storage.tables import IdempotencyKey, utc_now
+from app.storage.tables import IdempotencyKey, is_fresh, utc_now
+
+log = logging.getLogger(__name__)
 
 KEPT_FOR = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
@@ -58,15 +61,22 @@ class IdempotencyService:
         try:
             answer = do()
         except BaseException:
-            self._release(name, claimed)
+            self._try(self._release, name, claimed)
             raise
-        self._keep(name, claimed, answer)
+        self._try(self._keep, name, claimed, answer)
         return answer
+
+    def _try(self, change: Callable[..., None], name: str, *values: object) -> None:
+        """Change the claim of a key, if the database lets us: the request itself is decided already."""
+        try:
+            change(name, *values)
+        except StorageFailed as exc:
+            log.warning("a repeated request with this key will wait for a minute: %s", exc.message)
 
     def prune(self) -> None:
         """Delete the keys that are older than :data:`KEPT_FOR`."""
         with self._database.session() as session:
-            session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEPT_FOR))
+            session.execute(delete(IdempotencyKey).where(_is_old()))
 
     def _claim(self, name: str, fingerprint: str) -> datetime | None:
         """Take the key for this request; return the time of that, or None if another request has the key.
@@ -74,8 +84,8 @@ class IdempotencyService:
         The time identifies the claim: after :data:`LEASE`, another request may take the key over.
         """
         now = utc_now()
-        is_dead = IdempotencyKey.answer.is_(null()) & (IdempotencyKey.created_at < now - LEASE)
-        is_over = is_dead | (IdempotencyKey.created_at < now - KEPT_FOR)
+        is_dead = IdempotencyKey.answer.is_(null()) & ~is_fresh(IdempotencyKey.created_at, LEASE)
+        is_over = is_dead | _is_old()
         try:
             with self._database.session() as session:
                 session.execute(delete(IdempotencyKey).where(IdempotencyKey.key == name, is_over))
@@ -100,6 +110,15 @@ class IdempotencyService:
             session.execute(
                 delete(IdempotencyKey).where(IdempotencyKey.key == name, IdempotencyKey.created_at == claimed)
             )
+
+
+def _is_old() -> ColumnElement[bool]:
+    """Return the SQL condition that a key has been kept long enough.
+
+    A time in the near future is no reason: after the clock was set back, the key must go on to protect.
+    """
+    now = utc_now()
+    return (IdempotencyKey.created_at < now - KEPT_FOR) | (IdempotencyKey.created_at > now + KEPT_FOR)
 
 
 def _fingerprint(request: Mapping[str, object]) -> str:

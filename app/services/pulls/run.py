@@ -82,7 +82,10 @@ class PullRun:
         self._throttle = Throttle(self._grew)
 
     def run(self) -> None:
-        """Run the pull until it is done, fails, or is stopped."""
+        """Run the pull until it is done, fails, or is stopped.
+
+        :raises StorageFailed: when the database fails; the pull is to be taken up again
+        """
         log.info("pull of %s started", self.pull.model)
         try:
             self._learn_total()
@@ -92,10 +95,9 @@ class PullRun:
             log.info("pull of %s: %s", self.pull.model, status)
             if status != "lost":
                 self._settle(status)
-        except (
-            StorageFailed
-        ) as exc:  # the pull looks abandoned: a worker takes it up when the database is back
-            log.warning("pull of %s is left to be taken up again: %s", self.pull.model, exc.message)
+        except StorageFailed:  # the pull looks abandoned: a worker takes it up when the database is back
+            log.warning("pull of %s is left to be taken up again", self.pull.model)
+            raise
         except ServiceError as exc:
             log.warning("pull of %s failed: %s", self.pull.model, exc.message)
             self._settle("failed", kept(exc))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.schemas.settings import Window
 from app.storage.database import Database
-from app.storage.tables import Occasion
+from app.storage.tables import CLOCK_TOLERANCE, Occasion, utc_now
 
 _DAY = timedelta(days=1)
 
@@ -40,8 +40,12 @@ class Occasions:
         self._database = database
 
     def claim(self, name: str, at: datetime) -> bool:
-        """Claim the time *at* for this process; return False if another process has claimed it."""
-        earlier = update(Occasion).where(Occasion.name == name, Occasion.at < at).values(at=at)
+        """Claim the time *at* for this process; return False if another process has claimed it.
+
+        A claim of a time in the future is not believed: the clock was set back since.
+        """
+        is_free = (Occasion.at < at) | (Occasion.at > utc_now() + CLOCK_TOLERANCE)
+        earlier = update(Occasion).where(Occasion.name == name, is_free).values(at=at)
         with self._database.session() as session:
             if session.execute(earlier).rowcount:  # type: ignore[attr-defined]
                 return True

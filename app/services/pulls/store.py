@@ -6,7 +6,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,10 +14,12 @@ from app.errors import PullNotFound
 from app.schemas.pulls import PullProgress, PullSummary
 from app.services.pulls.progress import Progress
 from app.storage.database import Database
-from app.storage.tables import ACTIVE, FINISHED, Pull, PullEvent, utc_now
+from app.storage.tables import ACTIVE, FINISHED, Pull, PullEvent, is_fresh, utc_now
 
 STALE_AFTER = timedelta(seconds=6)
 """How long a worker may go without a report; then another worker may take its pull."""
+
+_IS_RUNNING = Pull.status == "running"
 
 # PostgreSQL makes one claim at a time: two claims at once would not count each other's pull.
 _CLAIM_LOCK = 7301144
@@ -91,25 +93,21 @@ class PullStore:
 
     def waiting(self) -> list[str]:
         """Return the ids of the pulls that need a worker: queued pulls, and pulls whose worker died."""
-        lost = (Pull.status == "running") & (Pull.heartbeat_at < utc_now() - STALE_AFTER)
         with self._database.session() as session:
-            query = select(Pull.id).where((Pull.status == "queued") | lost)
+            query = select(Pull.id).where((Pull.status == "queued") | (_IS_RUNNING & ~_is_alive()))
             return [*session.scalars(query.order_by(Pull.created_at))]
 
     def running(self) -> int:
         """Return how many pulls run, in all processes."""
-        alive = (Pull.status == "running") & (Pull.heartbeat_at >= utc_now() - STALE_AFTER)
+        alive = select(func.count()).select_from(Pull).where(_IS_RUNNING, _is_alive())
         with self._database.session() as session:
-            return session.scalar(select(func.count()).select_from(Pull).where(alive)) or 0
+            return session.scalar(alive) or 0
 
     def claim(self, id: str, owner: str, limit: int) -> Pull | None:
         """Let *owner* run the pull; return None if it needs no worker, or if *limit* pulls run already."""
         now = utc_now()
-        alive = (Pull.status == "running") & (Pull.heartbeat_at >= now - STALE_AFTER)
-        free = (Pull.status == "queued") | (
-            (Pull.status == "running") & (Pull.heartbeat_at < now - STALE_AFTER)
-        )
-        running = select(func.count()).select_from(Pull).where(alive).scalar_subquery()
+        free = (Pull.status == "queued") | (_IS_RUNNING & ~_is_alive())
+        running = select(func.count()).select_from(Pull).where(_IS_RUNNING, _is_alive()).scalar_subquery()
         with self._database.writing(_CLAIM_LOCK) as session:
             claimed = session.execute(
                 update(Pull)
@@ -202,6 +200,12 @@ def _progress(pull: Pull) -> PullProgress:
     }
 
 
+def _is_alive() -> ColumnElement[bool]:
+    """Return the SQL condition that the worker of a running pull has reported lately."""
+    alive: ColumnElement[bool] = is_fresh(Pull.heartbeat_at, STALE_AFTER)
+    return alive
+
+
 def _get(session: Session, id: str, *, lock: bool = False) -> Pull:
     pull = session.get(Pull, id, with_for_update=lock or None)
     if pull is None:
@@ -215,7 +219,7 @@ def _not_found(id: str) -> PullNotFound:
 
 def _want(session: Session, pull: Pull, wanted: str) -> None:
     pull.wanted = wanted
-    idle = pull.status != "running" or pull.heartbeat_at < utc_now() - STALE_AFTER
+    idle = pull.status != "running" or not is_fresh(pull.heartbeat_at, STALE_AFTER)
     if idle:
         _settle(session, pull, "queued" if wanted == "running" else wanted)
 

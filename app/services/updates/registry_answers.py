@@ -15,7 +15,7 @@ from app.errors import ModelNotInRegistry, ServerStopping, ServiceError
 from app.manifest import Layer
 from app.model_name import ModelName
 from app.services.ollama import ManifestSummary, RegistryService, check_registry, is_plain, parse_listed
-from app.storage.database import utc_now
+from app.storage.database import is_fresh, utc_now
 from app.storage.json_file import JsonFile
 
 _FRESH = timedelta(hours=1)
@@ -68,7 +68,7 @@ class RegistryAnswers:
         return {**self._known(names, refresh=refresh), **odd}
 
     def _known(self, names: Mapping[str, ModelName], *, refresh: bool) -> dict[str, Answer]:
-        known = {} if refresh else _fresh(self._file.read(), utc_now() - _FRESH)
+        known = {} if refresh else _fresh(self._file.read())
         answers = {key: known[key] for key in names if key in known}
         unknown = {key: name for key, name in names.items() if key not in answers}
         if unknown:
@@ -121,9 +121,9 @@ def _check(data: Mapping[str, StoredAnswer]) -> None:
         raise ValueError("not the answers of registries") from exc
 
 
-def _fresh(stored: Mapping[str, StoredAnswer], since: datetime) -> dict[str, Answer]:
+def _fresh(stored: Mapping[str, StoredAnswer]) -> dict[str, Answer]:
     answers = {key: _restored(entry) for key, entry in stored.items()}
-    return {key: answer for key, answer in answers.items() if answer.asked_at >= since}
+    return {key: answer for key, answer in answers.items() if is_fresh(answer.asked_at, _FRESH)}
 
 
 def _kept(answer: Answer) -> StoredAnswer:

@@ -72,6 +72,11 @@ class UsageLog:
         """The number of calls that could not be recorded."""
         return self._queue.lost
 
+    @property
+    def failure(self) -> str:
+        """A sentence that says why calls wait to be recorded; empty if none has to."""
+        return self._queue.failure
+
     def record(self, call: CallRecord) -> None:
         """Record *call*; it is written in the background."""
         self._queue.put(call)

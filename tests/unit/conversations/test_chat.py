@@ -314,7 +314,7 @@ def test_answer_that_cannot_be_kept_is_given_all_the_same(
     got = events(response) if stream else [("done", response.json)]
     assert [name for name, _ in got if name in {"done", "error"}] == ["done"]
     assert got[-1][1]["response"] == HELLO
-    assert "could not be saved" in got[-1][1]["notice"]
+    assert "will be saved" in got[-1][1]["notice"]
 
 
 def test_naming_its_own_provider_keeps_the_conversations_model(

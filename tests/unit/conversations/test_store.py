@@ -192,16 +192,27 @@ def test_touch_after_the_end_changes_nothing(store: ConversationStore) -> None:
     assert not answer(store, ticket, "Twice.")
 
 
-def test_touch_that_cannot_be_written_is_only_logged(
-    database: Database, store: ConversationStore, caplog: pytest.LogCaptureFixture
+def test_heartbeats_go_on_after_the_database_failed(
+    database: Database, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(heartbeats, "HEARTBEAT", 0.01)
     ticket = ask(store, store.create()["id"], "Why?")
-    with database.session() as session:
-        session.execute(text("alter table conversation_messages rename to elsewhere"))
+    signs = Heartbeats(store)
 
-    store.touch(ticket, "")
+    def rename(old: str, new: str) -> None:
+        with database.session() as session:
+            session.execute(text(f"alter table {old} rename to {new}"))
 
-    assert "could not say" in caplog.text
+    with signs.of(ticket, lambda: "So"):
+        rename("conversation_messages", "elsewhere")
+        wait_until(lambda: signs.failure, 20)
+        said = signs.failure
+        rename("elsewhere", "conversation_messages")
+        wait_until(lambda: not signs.failure, 20)
+        wait_until(lambda: store.turns(ticket.conversation_id)[1]["content"] == "So", 20)
+    signs.close()
+
+    assert said.startswith("Background work fails (heartbeats of answers in conversations): The database")
 
 
 def test_answer_being_made_is_alive_however_slow_its_client_is(

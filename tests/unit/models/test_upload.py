@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import struct
@@ -217,6 +218,22 @@ def test_upload_that_does_not_fit_on_the_disk_is_507(
     assert response.json is not None
     assert response.json["error_type"] == "disk_full"
     assert response.json["details"] == {"bytes": len(GGUF), "free_bytes": 1000}
+
+
+def test_upload_into_a_folder_that_cannot_be_written_is_503(
+    client: FlaskClient, wire: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+
+    response = _upload(client)
+
+    assert response.status_code == 503
+    assert response.json is not None
+    assert response.json["error_type"] == "storage_failed"
+    assert response.json["error"] == "The data folder cannot be used: Read-only file system."
 
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", "text/plain", None])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app.errors import DiskFull, IdempotencyKeyReused
 from app.services.pulls.idempotency import KEPT_FOR, LEASE, IdempotencyService
@@ -108,6 +108,32 @@ def test_request_whose_process_died_is_done_by_the_next(once: IdempotencyService
     _age(database, LEASE + timedelta(seconds=1))
 
     assert once.once("pull", "k", {}, lambda: {"n": 1}) == {"n": 1}
+
+
+def _rename_keys(database: Database) -> None:
+    with database.session() as session:
+        session.execute(text("ALTER TABLE idempotency_keys RENAME TO away"))
+
+
+def test_request_that_was_done_is_a_success_though_its_key_cannot_be_kept(
+    once: IdempotencyService, database: Database
+) -> None:
+    def do() -> dict[str, str]:
+        _rename_keys(database)
+        return {"id": "1"}
+
+    assert once.once("pull", "k", {}, do) == {"id": "1"}
+
+
+def test_request_that_failed_says_why_though_its_key_cannot_be_released(
+    once: IdempotencyService, database: Database
+) -> None:
+    def do() -> dict[str, str]:
+        _rename_keys(database)
+        raise DiskFull("It does not fit.")
+
+    with pytest.raises(DiskFull):
+        once.once("pull", "k", {}, do)
 
 
 def test_keys_are_forgotten_after_a_day(once: IdempotencyService, database: Database) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from app.errors import EmptyResponse, InvalidUpstreamResponse, UpstreamError
 from app.schemas.chat_results import ToldUsage
 from app.schemas.messages import ToolCall
-from app.services.chat.dialects.tool_calls import tool_call
+from app.services.chat.tool_calls import tool_call
 from app.upstream.failures import cut_off, invalid_response
 from app.upstream.json import Characters, count, objects, parse_answer
 from app.upstream.limits import Lines

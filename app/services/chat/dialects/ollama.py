@@ -13,7 +13,7 @@ from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.answers import Answer, Delta
 from app.services.chat.dialects.base import Request
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY
-from app.services.chat.dialects.tool_calls import tool_call
+from app.services.chat.tool_calls import tool_call
 from app.services.ollama import OllamaService
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, objects
