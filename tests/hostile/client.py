@@ -137,19 +137,22 @@ class Watch:
     """What the watcher saw of the backend."""
 
     worst: float = 0.0  # seconds of the slowest answer of the health
-    unanswered: int = 0  # times that the health did not answer within 5 s
+    unanswered: int = 0  # times that the health did not answer in time
     peak: int = 0  # MB
 
 
 @contextmanager
-def watching(backend: Backend, limit_mb: int = 1500) -> Iterator[Watch]:
-    """Ask for the health again and again while the block runs; kill a backend that takes all the memory."""
+def watching(backend: Backend, seconds: float = 5, limit_mb: int = 1500) -> Iterator[Watch]:
+    """Ask for the health again and again while the block runs; kill a backend that takes all the memory.
+
+    :param seconds: within which the health must answer
+    """
     watch, over = Watch(), threading.Event()
 
     def ping() -> None:
         while not over.wait(0.1):
             began = time.monotonic()
-            if not backend.is_healthy(5) and not over.is_set():
+            if not backend.is_healthy(seconds) and not over.is_set():
                 watch.unanswered += 1
             watch.worst = max(watch.worst, time.monotonic() - began)
 

@@ -21,7 +21,7 @@ _TARGETS = [{"provider": "ollama", "model": "tiny"}] * 2
 
 def run(run: Run) -> None:
     provider = run.provider()
-    for number in range(run.pick(2, 15)):
+    for number in range(run.pick(2, 12)):
         _stop_once(run, provider, number, gunicorn=2 if number % 3 == 1 else 0)
 
 
