@@ -480,13 +480,14 @@ def test_certificate_that_nobody_vouches_for_is_told(client: FlaskClient, point:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "variable", "exempt", "is_proxied"),
+    ("base", "variable", "exempt", "is_proxied"),
     [
-        ("https", "HTTPS_PROXY", "", True),
-        ("https", "ALL_PROXY", "elsewhere.test", True),
-        ("https", "HTTPS_PROXY", "localhost", False),
-        ("http", "HTTP_PROXY", "", False),
-        ("http", "ALL_PROXY", "", False),
+        ("https://provider.test", "HTTPS_PROXY", "", True),
+        ("https://provider.test", "ALL_PROXY", "elsewhere.test", True),
+        ("https://provider.test", "HTTPS_PROXY", "provider.test", False),
+        ("https://localhost", "HTTPS_PROXY", "", False),
+        ("http://provider.test", "HTTP_PROXY", "", False),
+        ("http://localhost", "ALL_PROXY", "", False),
     ],
 )
 def test_proxy_of_the_environment_is_used_for_what_is_encrypted(
@@ -494,7 +495,7 @@ def test_proxy_of_the_environment_is_used_for_what_is_encrypted(
     point: Point,
     tls: Tls,
     monkeypatch: pytest.MonkeyPatch,
-    scheme: str,
+    base: str,
     variable: str,
     exempt: str,
     is_proxied: bool,
@@ -507,12 +508,12 @@ def test_proxy_of_the_environment_is_used_for_what_is_encrypted(
         monkeypatch.setenv("NO_PROXY", exempt)
         port = closed.getsockname()[1]
         closed.close()
-        point(f"{scheme}://localhost:{port}/v1", "openai")
+        point(f"{base}:{port}/v1", "openai")
         response = client.post(CHAT, json={"message": "Hi", "provider": "openai", "model": "x"})
 
         assert response.status_code == 503
         asked = [request.split(b":")[0] for request in proxy.requests]
-        assert asked == ([b"CONNECT localhost"] if is_proxied else [])
+        assert asked == ([b"CONNECT provider.test"] if is_proxied else [])
 
 
 def test_chats_one_after_the_other_share_a_connection(
