@@ -38,7 +38,7 @@ _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "
 
 def or_stream(schema: Any = None) -> dict[str, Any]:
     """Return what ``@blp.doc`` documents: a success is JSON of *schema*, or a stream of events."""
-    content = {"text/event-stream": {"schema": {"type": "string"}}}
+    content: dict[str, Any] = {"text/event-stream": {}}
     if schema is not None:
         content["application/json"] = {"schema": schema}
     return {"200": {"content": content}}
