@@ -14,6 +14,7 @@ import pytest
 from app.upstream import connection as wire
 from app.upstream import transport as transport_module
 from app.upstream.connection import DirectBody
+from app.upstream.limits import TooMuch
 from app.upstream.reading import announcing, hang_up
 from app.upstream.transport import DirectTransport, Pool
 from tests.certificates import Tls
@@ -113,12 +114,18 @@ def test_cut_or_garbled_body_is_an_error_after_what_came(transport: DirectTransp
         b"HTTP/1.1 200 OK\r\nContent-",
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
         CHUNKED.replace(b"chunked", b"gzip, chunked"),
     ],
 )
 def test_head_that_is_none_is_an_error(transport: DirectTransport, part: bytes) -> None:
     with raw_server(_sends(part)) as server, pytest.raises(httpx2.TransportError):
+        _ask(transport, server.url)
+
+
+def test_head_without_end_is_an_error(transport: DirectTransport) -> None:
+    part = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000
+
+    with raw_server(_sends(part)) as server, pytest.raises(TooMuch, match="headers have more than"):
         _ask(transport, server.url)
 
 
