@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
         "--only", nargs="+", choices=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS)
     )
     parser.add_argument("--quick", action="store_true", help="fewer attempts: three minutes at most")
-    parser.add_argument("--jobs", type=int, default=2, help="how many scenarios run at once")
+    parser.add_argument("--jobs", type=int, default=3, help="how many scenarios run at once")
     parser.add_argument(
         "--seed", type=int, default=random.randrange(10**6), help="repeats the chances of a run"
     )

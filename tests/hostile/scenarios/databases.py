@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from typing import Any
 
 from tests.hostile.client import ask
@@ -13,6 +14,7 @@ from tests.hostile.run import Run
 from tests.hostile.servers import Postgres, Redis
 
 PULLS = "/api/providers/ollama/pulls"
+_TAKES = {"BRPOP", "BLPOP", "BLMOVE", "LPOP", "RPOP", "BRPOPLPUSH"}
 
 
 def run(run: Run) -> None:
@@ -133,28 +135,20 @@ def _poison(run: Run, backend: Backend, queue: Redis) -> None:
 
 
 def _queues(client: Any) -> set[bytes]:
-    """Return the keys that clients of Redis wait at."""
-    found = set()
+    """Return the keys that clients of Redis wait at, as the commands of two seconds name them."""
+    import redis
+
+    found, until = set(), time.monotonic() + 2
     with client.monitor() as monitor:
-        for command in _some(monitor):
-            parts = command["command"].split()
-            if (
-                parts
-                and parts[0].upper() in {"BRPOP", "BLPOP", "BLMOVE", "LPOP", "RPOP", "BRPOPLPUSH"}
-                and len(parts) > 1
-            ):
+        monitor.connection._sock.settimeout(2)
+        while time.monotonic() < until:
+            try:
+                parts = monitor.next_command()["command"].split()
+            except (redis.RedisError, OSError):  # nothing came
+                break
+            if len(parts) > 1 and parts[0].upper() in _TAKES:
                 found.add(parts[1].encode())
     return found
-
-
-def _some(monitor: Any) -> Any:
-    """Yield the commands of the next two seconds."""
-    monitor.connection._sock.settimeout(2)
-    for _ in range(200):
-        try:
-            yield monitor.next_command()
-        except Exception:  # noqa: BLE001  # nothing more came
-            return
 
 
 def _start_without(run: Run, postgres: Postgres, env: dict[str, str], provider: Any) -> None:

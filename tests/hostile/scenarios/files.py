@@ -20,7 +20,7 @@ def run(run: Run) -> None:
     files = [path for path in model.data.iterdir() if path.is_file() and not path.name.endswith(_NEVER)]
     ways = ["junk", "half", "empty", "flipped", "folder"]
     attacks = [(path.name, how) for path in sorted(files) for how in ways]
-    for name, how in run.rng.sample(attacks, run.pick(6, len(attacks))):
+    for name, how in run.rng.sample(attacks, run.pick(4, len(attacks))):
         _damage(run, model, name, how)
 
 

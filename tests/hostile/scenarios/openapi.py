@@ -20,7 +20,7 @@ def run(run: Run) -> None:
         for name, seconds in (("FIRST_BYTE", "5"), ("LIST", "2"), ("PULL", "2"))
     }
     backend = run.backend(run.provider(), **timeouts)
-    examples, seconds = run.pick((4, 30), (25, 150))
+    examples, seconds = run.pick((4, 20), (25, 150))
     command = [
         _PYTHON,
         "-m",
