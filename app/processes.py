@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import signal
 import threading
 import traceback
 from collections.abc import Iterable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from app.container import Services
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGABRT")  # SIGABRT: to a worker that hangs
 
 
-def at_the_root(wsgi_app: WSGIApplication) -> WSGIApplication:
-    """Undo the prefix of the path that a client names: gunicorn takes it from a header SCRIPT_NAME.
+def without_oddities(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Return *wsgi_app* without what gunicorn adds to it.
 
-    A prefix from the environment variable stays.
+    gunicorn takes a prefix of the path from a header SCRIPT_NAME, which any client can send: here, only a
+    prefix from the environment variable counts. It also raises exceptions of its own for faults in a body.
     """
     own = os.environ.get("SCRIPT_NAME", "")
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ = {**environ, "wsgi.input": _Input(environ["wsgi.input"])}
         named = environ.get("SCRIPT_NAME", "")
         if named != own:
             path = unquote_to_bytes(named.encode("latin-1")).decode("latin-1") + environ["PATH_INFO"]
@@ -36,6 +39,24 @@ def at_the_root(wsgi_app: WSGIApplication) -> WSGIApplication:
         return wsgi_app(environ, start_response)
 
     return serve
+
+
+class _Input(io.RawIOBase):
+    """A request's body; each exception while it is read is an OSError, as for a lost connection."""
+
+    def __init__(self, body: IO[bytes]) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._body.read(len(buffer))
+        except Exception as exc:  # its classes are not the same in all versions
+            raise OSError("the body cannot be read") from exc
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def look_after_pulls(services: Services) -> None:

@@ -11,7 +11,7 @@ import sys
 
 from app import create_app, logs
 from app.config import Config, StartFailed
-from app.processes import at_the_root, look_after_pulls, stop_at_signals
+from app.processes import look_after_pulls, stop_at_signals, without_oddities
 
 _CANNOT_LOAD = 4  # gunicorn's exit code for an app that does not load; with others it would try without end
 
@@ -26,4 +26,4 @@ except StartFailed as exc:
 
 stop_at_signals(app.extensions["services"])
 look_after_pulls(app.extensions["services"])
-app.wsgi_app = at_the_root(app.wsgi_app)  # type: ignore[assignment,method-assign]
+app.wsgi_app = without_oddities(app.wsgi_app)  # type: ignore[assignment,method-assign]

@@ -15,7 +15,7 @@ import flask_smorest
 from flask import Flask, Request, Response, current_app, g, jsonify, request
 from marshmallow import ValidationError, missing
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from app.body_limits import Accepted, accepted_by
 from app.errors import ServerStopping, ServiceError, error_body, server_failed
@@ -246,6 +246,8 @@ def _explain(error: HTTPException) -> tuple[str, str]:
     if isinstance(error, RequestEntityTooLarge):
         limit = request.max_content_length
         return "The body is too large.", f"At most {limit} bytes are accepted here."
+    if isinstance(error, ClientDisconnected):
+        return "The body is incomplete, or is not encoded as its headers say.", "Send the request again."
     if error.code == HTTPStatus.NOT_FOUND:
         return f"There is nothing at {_short(request.path)}.", "The API is described at /api/docs."
     return error.description or "The request cannot be served.", ""

@@ -79,6 +79,8 @@ class JsonFile:
     def _parse(self) -> Json:
         try:
             content = self.path.read_bytes()
+        except IsADirectoryError:
+            content = b""  # is damaged for sure
         except OSError as exc:  # may be temporary, so the file does not count as damaged
             raise file_failed(f"{self.path.name} in the data folder", exc) from exc
         try:

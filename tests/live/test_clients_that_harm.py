@@ -72,6 +72,16 @@ def _ask(url: str, data: bytes) -> Answer:
 
 
 @pytest.mark.parametrize("serve", [_waitress, _gunicorn])
+def test_body_with_faulty_chunks_is_invalid(tmp_path: Path, serve: Serve) -> None:
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {KEY}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with serve(tmp_path / "data") as url:
+        answer = _ask(url, head + b"ZZ\r\n{}\r\n0\r\n\r\n")
+
+        assert (answer.status, answer.json["error_type"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("serve", [_waitress, _gunicorn])
 def test_head_is_judged_before_its_body_has_come(tmp_path: Path, serve: Serve) -> None:
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with serve(tmp_path / "data") as url:

@@ -112,3 +112,16 @@ def test_update_of_a_damaged_file_sets_it_aside(path: Path) -> None:
     assert [p.read_bytes() for p in kept] == [b"{damaged"]
     assert file.read() == {"a": 1}
     assert file.damage == ""
+
+
+def test_folder_in_place_of_the_file_counts_as_damage(path: Path) -> None:
+    path.mkdir(parents=True)
+    file = JsonFile(path, _any_object)
+
+    before = file.read()
+    damage = file.damage
+    file.update(lambda data: data.update(a=1))
+
+    assert (before, file.read()) == ({}, {"a": 1})
+    assert "is damaged" in damage
+    assert len([*path.parent.glob(f"{path.name}.damaged-*")]) == 1
