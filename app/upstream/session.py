@@ -41,6 +41,8 @@ class _Announced:
     """Announces a connection after its request is sent, before the answer comes."""
 
     _dns_host: str
+    announced: socket.socket | None = None
+    """The connection of the last request; ``sock`` is None once the server has said that it will close it."""
 
     def _new_conn(self) -> socket.socket:
         host, self._dns_host = self._dns_host, dialled(self._dns_host)
@@ -53,6 +55,7 @@ class _Announced:
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
         connection: socket.socket | None = getattr(self, "sock", None)
+        self.announced = connection
         if connection is not None:
             announce(connection)
 
@@ -117,9 +120,9 @@ class UpstreamSession(requests.Session):
 
     def body(self, response: requests.Response) -> ThreadedBody:
         """Return *response*, whose connection serves no other request, as a body that can be polled."""
-        connection = response.raw.connection
+        connection: socket.socket | None = getattr(response.raw.connection, "announced", None)
         chunks = parts(response, self._max_answer, RAISE_LIMIT)
-        return ThreadedBody(chunks, connection.sock if connection else None, response.close)
+        return ThreadedBody(chunks, connection, response.close)
 
 
 def _leave_redirect_unread(response: requests.Response, **_: Any) -> None:

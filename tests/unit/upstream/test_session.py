@@ -1,0 +1,33 @@
+"""The session of the library requests: what closing an answer does to its connection."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from app.upstream.session import UpstreamSession
+from tests.engine.process import wait_until
+from tests.raw_server import Connection, raw_server
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "head", [HEAD + b"\r\n", HEAD + b"Connection: close\r\n\r\n"], ids=["kept", "closed"]
+)
+@pytest.mark.parametrize("rest", [b"", b"0\r\nTrailer: 1\r\n"], ids=["silent", "trailers"])
+def test_closed_body_hangs_up_on_an_answer_that_does_not_go_on(end: bytes, rest: bytes) -> None:
+    is_over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.send(HEAD + end + b"1\r\na\r\n" + rest)
+        connection.wait_for_close()
+        is_over.set()
+
+    with raw_server(script) as server, UpstreamSession() as session:
+        body = session.body(session.get(server.url, stream=True, headers={"Connection": "close"}, timeout=60))
+        wait_until(body.receive)
+        body.close()
+
+        assert is_over.wait(30)
