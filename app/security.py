@@ -164,6 +164,10 @@ def _check_host(config: Config) -> None:
     host = _hostname(f"//{request.host}")
     if host in {h.lower() for h in config.allowed_hosts} or _is_served(host, config):
         return
+    if not host:
+        raise HostNotAllowed(
+            "The Host header is no host name.", hint="Send the name or address of this server."
+        )
     raise HostNotAllowed(
         f"This server is not known as '{host[:100]}'.",
         hint=f"Call it by its address, or allow the name with BACKEND_ALLOWED_HOSTS={host[:100]}",
@@ -198,9 +202,11 @@ def _check_origin(config: Config) -> None:
     is_own = origin in {None, f"http://{request.host}", f"https://{request.host}"}  # https: a proxy with TLS
     if is_own and (request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"} or _is_link()):
         return
+    # An origin such as `null` is that of any page without one, so the hint does not offer it.
+    named = origin if origin and origin.startswith(("http://", "https://")) else "http://..."
     raise OriginNotAllowed(
         "Pages of other sites may not use this server.",
-        hint=f"Allow the page's origin with BACKEND_ALLOWED_ORIGINS={(origin or 'http://...')[:100]}",
+        hint=f"Allow the page's origin with BACKEND_ALLOWED_ORIGINS={named[:100]}",
     )
 
 

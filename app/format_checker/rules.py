@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 Format = str | dict[str, Any]
 """``json``, or a JSON schema."""
 
+_DATA = ("const", "enum", "default", "examples")  # keywords whose values are no schemas
 _LONGEST = 500  # characters of a message, and of the path in front of it
 
 
@@ -43,11 +45,13 @@ def schema_verdict(schema: dict[str, Any]) -> Verdict:
 def answer_verdict(wanted: Format, text: str) -> Verdict:
     """Tell whether the answer *text* is JSON, and follows *wanted* if that is a schema."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        # A schema cannot be checked with a number that no float can hold; JSON may have such a number.
+        read_float = float if isinstance(wanted, str) else _finite
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=read_float)
     except json.JSONDecodeError:
         return Verdict(False, "The answer is not JSON.")
-    except ValueError:  # int() refuses them
-        return Verdict(None, "A number in the answer has too many digits.")
+    except ValueError:  # also of int()
+        return Verdict(None, "A number in the answer is too large.")
     except RecursionError:
         return Verdict(None, "The answer is nested too deeply.")
     return Verdict(True) if isinstance(wanted, str) else _follow(wanted, value)
@@ -89,19 +93,32 @@ def _refuse_constant(constant: str) -> None:
     raise json.JSONDecodeError("JSON has no such number", constant, 0)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 def _refuse_url(url: str) -> Any:
     raise LookupError(url)
 
 
-def _reference_elsewhere(schema: Any) -> str:
+def _reference_elsewhere(schema: dict[str, Any]) -> str:
     """Return a reference that leads out of *schema*; empty if there is none."""
-    level = [schema]
+    own = schema.get("$id")
+    home = own if isinstance(own, str) and own else "#"
+    level: list[Any] = [schema]
     while level:
         for item in level:
             for name in ("$ref", "$dynamicRef"):
                 target = item.get(name) if isinstance(item, dict) else None
-                if isinstance(target, str) and not target.startswith("#"):
+                if isinstance(target, str) and not target.startswith(("#", home)):
                     return target
-        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        inner = (_schemas_in(item) if isinstance(item, dict) else item for item in level)
         level = [item for items in inner for item in items if isinstance(item, dict | list)]
     return ""
+
+
+def _schemas_in(item: dict[str, Any]) -> list[Any]:
+    return [value for name, value in item.items() if name not in _DATA]

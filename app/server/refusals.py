@@ -14,11 +14,12 @@ from flask import Response
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
-from app.errors import DiskFull, ServerBusy, ServiceError, StorageFailed, server_failed
+from app.errors import DiskFull, ServerBusy, ServiceError, server_failed
 from app.openai_errors import openai_error, speaks_openai
 from app.security import ANSWER_HEADERS
 from app.server.head import MalformedRequest
 from app.stopping import stopping
+from app.storage.json_file import file_failed
 
 if TYPE_CHECKING:
     from app.server.request import Request
@@ -100,7 +101,7 @@ def unstorable(exc: OSError) -> ServiceError:
     """Return the error for a body that cannot be stored while it arrives."""
     if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull("There is no space to receive the body.", hint="Free some space in BACKEND_DATA_DIR.")
-    return StorageFailed("The body cannot be stored.", hint="The server's log says why.")
+    return file_failed("The data folder", exc)
 
 
 def too_many_bodies() -> ServiceError:

@@ -123,7 +123,7 @@ class Request(HTTPRequestParser):
         except MalformedRequest as exc:  # in the chunks of the body
             self.refuse(exc)
         except OSError as exc:
-            log.warning("A body cannot be stored: %s", type(exc).__name__, exc_info=exc)
+            log.warning("A body cannot be stored: %s", exc.strerror or type(exc).__name__)
             self.refuse(unstorable(exc))
         if self.error is None:
             return consumed

@@ -14,7 +14,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 
 from app.addresses import dialled
 from app.config import MAX_ANSWER, is_loopback
@@ -169,6 +169,8 @@ def translated(name: str, url: str, start_hint: Callable[[], str] = str) -> Iter
     except (requests.RequestException, UnicodeError) as exc:
         if is_lone_surrogate(exc):
             raise lone_surrogate() from exc
+        if cause_of(exc, InvalidHeader):  # of the answer, such as two lengths
+            raise invalid_response(name, "its headers cannot be read") from exc
         raise UpstreamError(
             f"The request to {name} at {url} failed.",
             hint=f"Check the provider's base_url: {url}",

@@ -12,7 +12,7 @@ from typing import cast
 from app.errors import ServiceError
 from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest, OpenAIUsage
 from app.services.catalog import Offers
-from app.services.gateway.stream_check import StreamCheck, usage_of
+from app.services.gateway.stream_check import StreamCheck, fault_of, usage_of
 from app.services.ollama import check_name
 from app.services.providers import Circuits, OpenAIClients, Provider, ProviderStore, ResponseBody, translated
 from app.services.settings import SettingsStore
@@ -161,6 +161,8 @@ class GatewayService:
                     yield b""
         answer = cast("OpenAIAnswer", parse_answer(data, provider.name, provider.api_key))
         request.usage = usage_of(answer)
+        if fault := fault_of(request.endpoint, data, answer):
+            raise invalid_response(provider.name, fault)
         if request.check:
             request.check(provider, answer)
         yield data

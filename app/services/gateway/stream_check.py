@@ -1,7 +1,8 @@
-"""Check that an OpenAI event stream is complete while it is passed on, without parsing each event."""
+"""Check answers that are passed on: that a stream is complete, without parsing each event, and whole ones."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 from app.errors import UpstreamError
 from app.schemas.openai_v1 import OpenAIUsage
 from app.upstream.failures import clean, cut_off, error_message, invalid_response, unfit
-from app.upstream.json import parse
+from app.upstream.json import has_half, parse
 from app.upstream.limits import LINE_LIMIT, too_long
 
 Event = Mapping[str, object]
@@ -17,10 +18,11 @@ Event = Mapping[str, object]
 _DATA = re.compile(rb"^data:", re.MULTILINE)
 _DONE = re.compile(rb"^data: ?\[DONE\][ \t\r]*\n", re.MULTILINE)
 # JSON escapes the quotes inside a string, so these patterns match keys only.
-_FINISHED = re.compile(rb'"finish_reason":\s*"')
+_FINISHED = re.compile(rb'"finish_reason":\s*"[^"]')
 _FAILED = re.compile(rb'"finish_reason":\s*"error"|"error":\s*["{]')
 _BLANK_LINES = (b"\n\n", b"\n\r\n")  # the ends of events
 _USAGE = b'"usage":'
+_CONSTANTS = (b"NaN", b"Infinity")
 _LARGE = 65536  # bytes; an event that has more is parsed, in case that no other program could
 
 
@@ -137,3 +139,47 @@ def usage_of(answer: Event | None) -> OpenAIUsage:
     """Return the usage of an answer or event; an empty one if it has none."""
     usage = (answer or {}).get("usage")
     return cast("OpenAIUsage", usage) if isinstance(usage, dict) else {}
+
+
+def fault_of(endpoint: str, data: bytes, answer: Mapping[str, object]) -> str:
+    """Return what is wrong with an answer, as a part of a sentence about it; empty if nothing is.
+
+    :param endpoint: ``chat/completions``, ``completions`` or ``embeddings``
+    :param data: the bytes that the client would get
+    :param answer: the value of *data*
+    """
+    if any(constant in data for constant in _CONSTANTS) and not _is_json(data):
+        return "it holds NaN or an infinite number, which JSON does not have"
+    if not endpoint.endswith("completions"):
+        return ""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return "there is no answer in it"
+    part = "message" if endpoint.startswith("chat") else "text"
+    return "" if all(_is_choice(choice, part) for choice in choices) else "an answer in it has another form"
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data, parse_constant=_refuse)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _is_choice(choice: object, part: str) -> bool:
+    said = choice.get(part) if isinstance(choice, dict) else None
+    if part == "text":
+        return _is_text(said)
+    if not isinstance(said, dict):
+        return False
+    content = said.get("content")  # a list of parts, from some models that think
+    return content is None or isinstance(content, list) or _is_text(content)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not has_half(value)

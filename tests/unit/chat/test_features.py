@@ -218,7 +218,7 @@ def test_tool_results_go_back_in_each_ones_words(client: FlaskClient, ollama: HT
         ("{", "json", False, "not JSON"),
         ("NaN", "json", False, "not JSON"),
         ("1", {"$ref": "#/$defs/nope"}, None, "does not hold"),
-        ("1" * 5000, "json", None, "too many digits"),
+        ("1" * 5000, "json", None, "is too large"),
         ("[" * 100_000, SCHEMA, None, "nested too deeply"),
     ],
 )

@@ -71,7 +71,9 @@ def test_reason_is_short() -> None:
     ("wanted", "text", "reason"),
     [
         ("json", nested(100_000), "nested"),
-        ("json", "1" * 5000, "digits"),
+        ("json", "1" * 5000, "too large"),
+        ({"minimum": 0}, "-1e999", "too large"),
+        ({"type": "null"}, "1e999", "too large"),
         ({"$ref": "#/$defs/nope"}, "1", "does not hold"),
         ({"$dynamicRef": "#nope"}, "1", "does not hold"),
         ({"$ref": "https://example.com/schema"}, "1", "does not hold"),
@@ -103,6 +105,19 @@ def test_answer_that_cannot_be_checked_is_neither_valid_nor_invalid(
     ],
 )
 def test_schema_is_accepted(schema: dict[str, Any]) -> None:
+    assert schema_verdict(schema) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": {"$ref": "a"}},
+        {"enum": [{"$ref": "http://x/"}]},
+        {"examples": [{"$ref": "http://a/"}], "default": {"$dynamicRef": "z"}},
+        {"$id": "http://x/y", "$ref": "http://x/y#/$defs/a", "$defs": {"a": {}}},
+    ],
+)
+def test_data_and_the_own_name_are_no_references_elsewhere(schema: dict[str, Any]) -> None:
     assert schema_verdict(schema) == (True, "")
 
 

@@ -319,6 +319,44 @@ def test_whole_answer_that_is_none_is_an_error(client: FlaskClient, ollama: HTTP
     assert _error(response)["type"] == "server_error"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}",
+        '{"choices": []}',
+        '{"choices": null}',
+        '{"choices": 5}',
+        '{"choices": [5]}',
+        '{"choices": [{"message": 5}]}',
+        '{"choices": [{"message": {"content": 7}}]}',
+        '{"choices": [{"message": {"content": "\\ud800"}}]}',
+        '{"choices": [{"message": {"content": "a"}}], "usage": {"total_tokens": NaN}}',
+        '{"choices": [{"message": {"content": "a"}}], "x": -Infinity}',
+    ],
+)
+def test_whole_answer_without_an_answer_in_it_is_an_error(
+    client: FlaskClient, ollama: HTTPServer, answer: str
+) -> None:
+    ollama.expect_request(CHAT).respond_with_data(answer, content_type="application/json")
+
+    response = client.post(CHAT, json=ASKED)
+
+    assert response.status_code == 500
+    assert _error(response)["code"] == "invalid_upstream_response"
+
+
+@pytest.mark.parametrize("content", ['"NaN and -Infinity"', "null", '[{"type": "text", "text": "a"}]'])
+def test_whole_answer_of_any_right_form_is_passed_on(
+    client: FlaskClient, ollama: HTTPServer, content: str
+) -> None:
+    answer = f'{{"choices": [{{"message": {{"content": {content}}}, "finish_reason": "stop"}}]}}'
+    ollama.expect_request(CHAT).respond_with_data(answer, content_type="application/json")
+
+    response = client.post(CHAT, json=ASKED)
+
+    assert (response.status_code, response.get_data()) == (200, answer.encode())
+
+
 def test_stream_that_is_none_is_an_error(client: FlaskClient, ollama: HTTPServer) -> None:
     replay(ollama, CHAT, "v1_chat_nostream")
 

@@ -147,3 +147,14 @@ def test_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert check.error is not None
     assert check.error.error_type == "invalid_upstream_response"
+
+
+@pytest.mark.parametrize("size", [1, 64, 100_000])
+def test_empty_finish_reason_finishes_nothing(size: int) -> None:
+    unfinished = END.replace(b'"stop"', b'""')
+
+    out, check = run(DELTA + unfinished, size)
+
+    assert b"[DONE]" not in out
+    assert check.error is not None
+    assert check.error.error_type == "upstream_incomplete"

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from app.upstream.session import UpstreamSession
+from app.errors import InvalidUpstreamResponse
+from app.upstream.session import UpstreamSession, translated
 from tests.engine.process import wait_until
 from tests.raw_server import Connection, raw_server
 
@@ -29,3 +30,16 @@ def test_closed_body_hangs_up_on_an_answer_that_does_not_go_on(end: bytes, rest:
         body.close()
 
         assert is_over.wait(30)
+
+
+def test_answer_with_two_lengths_is_invalid() -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n{}")
+
+    with (
+        raw_server(script) as server,
+        UpstreamSession() as session,
+        pytest.raises(InvalidUpstreamResponse),
+        translated("Ollama", server.url),
+    ):
+        session.get(server.url, stream=True, timeout=60)
