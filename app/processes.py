@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterable
 from types import FrameType
@@ -19,6 +20,7 @@ from app.stopping import limit_stop
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_MOMENT = 1.5  # seconds; an answer learns of a stop after half a second
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGABRT")  # SIGABRT: to a worker that hangs
 
 
@@ -96,6 +98,8 @@ def _stop_first(services: Services, number: int) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         services.stop()
+        if number != signal.SIGTERM:  # gunicorn now ends the process: the answers get a moment to end before
+            time.sleep(_MOMENT)
         before(number, frame)
 
     signal.signal(number, handle)
