@@ -22,6 +22,7 @@ from app.errors import ServerStopping, ServiceError, error_body, server_failed
 from app.large_json import MAX_DEPTH, SMALL, TooMuch, check_depth, loads
 from app.openai_errors import openai_error, speaks_openai
 from app.schemas.base import ErrorSchema
+from app.schemas.fields import MOST_FAULTS
 from app.security import ANSWER_HEADERS
 from app.stopping import stopping
 
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LONGEST = 200  # characters of a path in the log or in an answer
 _NO_JSON = "The body is not valid JSON."
-_MOST_FAULTS = 20  # that an error names
 _LONGEST_NAME = 100  # characters of a field's name in an error
 
 _SLUGS = {500: "internal_error", 404: "not_found", 413: "body_too_large", 415: "unsupported_media_type"}
@@ -203,7 +203,7 @@ def _invalid_input(faults: dict[str, Any]) -> dict[str, Any]:
         fields = ["The body must be a JSON object."]
     elif fields == ["Invalid JSON body."]:
         fields = [_NO_JSON]
-    fields = _first_faults(fields, _MOST_FAULTS)[0]
+    fields = _first_faults(fields, MOST_FAULTS)[0]
     return error_body(
         "; ".join(_sentences(fields, "")),
         "invalid_request",

@@ -1,21 +1,10 @@
-"""The base classes of all schemas, and the schema of the error body."""
+"""The base of the schemas of answers, what lists of models share, and the error body."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, pre_load
-
-
-class RequestSchema(Schema):
-    """A request's body or parameters: unknown fields are refused, and an error names each missing field."""
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Set the messages for a missing value, so that they name the field."""
-        label = field_obj.metadata.get("label", field_name.replace("_", " ").capitalize())
-        field_obj.error_messages["required"] = f"{label} is required"
-        if not field_obj.allow_none:
-            field_obj.error_messages["null"] = f"{label} is required"
 
 
 class UpstreamSchema(Schema):
@@ -31,6 +20,26 @@ class UpstreamSchema(Schema):
             return data
         nullable = {name for name, field in self.fields.items() if field.allow_none}
         return {name: value for name, value in data.items() if value is not None or name in nullable}
+
+
+def listing(entries: list[Any] | None, told: Any) -> dict[str, Any]:
+    """Return the list of models that a schema loaded: how many there are, and how many were left out.
+
+    :param entries: what :class:`~app.schemas.fields.Entries` loaded
+    :param told: what the upstream sent
+    """
+    models = entries or []
+    left_out = len(told or ()) - len(models)
+    return {"models": models, "total": len(models), **({"left_out": left_out} if left_out else {})}
+
+
+def left_out_field() -> fields.Int:
+    """Return the field for the number of entries that :class:`~app.schemas.fields.Entries` left out."""
+    return fields.Int(
+        metadata={
+            "description": "Entries that are left out because they are invalid; missing if there is none"
+        }
+    )
 
 
 class ErrorSchema(Schema):

@@ -6,8 +6,16 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema
-from app.schemas.fields import KeepAlive, StrictBool, StrictFloat, TextsField, no_controls, not_blank
+from app.schemas.fields import (
+    Items,
+    KeepAlive,
+    RequestSchema,
+    StrictBool,
+    StrictFloat,
+    TextsField,
+    no_controls,
+    not_blank,
+)
 from app.schemas.messages import MAX_IMAGES, ImageField, Message, MessageSchema, ToolSchema
 from app.schemas.options import FormatField, OptionsSchema, ThinkField
 
@@ -63,7 +71,7 @@ class QuestionSchema(RequestSchema):
     """The question: `message`, or `messages`, or both (then `message` comes last)."""
 
     message = fields.Str(validate=not_blank("Message"), metadata={"description": "The user's message"})
-    messages = fields.List(
+    messages = Items(
         fields.Nested(MessageSchema),
         validate=validate.Length(1, MAX_MESSAGES),
         metadata={"description": "The conversation so far"},
@@ -88,12 +96,12 @@ class QuestionSchema(RequestSchema):
         validate=validate.Range(1, 2**31 - 1),
         metadata={"description": "The most tokens of the answer. Not sent to Ollama's /v1: `notice` says so"},
     )
-    images = fields.List(
+    images = Items(
         ImageField(),
         validate=validate.Length(1, MAX_IMAGES),
         metadata={"description": "The images of `message`: base64 or data URIs of PNG, JPEG, WebP or GIF"},
     )
-    tools = fields.List(
+    tools = Items(
         fields.Nested(ToolSchema),
         validate=validate.Length(1, 128),
         metadata={"description": "Functions that the model may call; the calls come in `tool_calls`"},
@@ -177,7 +185,7 @@ class ChatRequestSchema(QuestionSchema, TargetSchema):
 class CompareRequestSchema(QuestionSchema):
     """One question to several models."""
 
-    targets = fields.List(
+    targets = Items(
         fields.Nested(TargetSchema),
         required=True,
         validate=validate.Length(2, 8),

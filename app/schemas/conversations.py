@@ -8,8 +8,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import UtcDateTime, no_controls, not_blank
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import Items, RequestSchema, UtcDateTime, no_controls, not_blank
 from app.schemas.messages import KeptMessageSchema
 
 ROLES = ("user", "assistant", "system", "tool")
@@ -202,22 +202,24 @@ class ExportedConversationSchema(ConversationFieldsSchema):
     title = fields.Str(load_default="", validate=validate.Length(max=200))
     created_at = UtcDateTime(load_default=None, validate=_check_time)
     updated_at = UtcDateTime(load_default=None, validate=_check_time)
-    messages = fields.List(fields.Nested(ExportedMessageSchema), required=True)
+    messages = Items(fields.Nested(ExportedMessageSchema), required=True)
 
 
 class ImportSchema(RequestSchema):
     """An exported conversation, a list of them, or an object with that list as `conversations`."""
 
-    conversations = fields.List(
+    conversations = Items(
         fields.Nested(ExportedConversationSchema), required=True, validate=validate.Length(1, 10_000)
     )
 
-    @pre_load
-    def _one_or_many(self, data: Any, **_: Any) -> Any:
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Return the loaded *data*, in any of its three forms."""
         if isinstance(data, dict) and "messages" in data:
             data = [data]
-        if isinstance(data, list):
-            data = {"conversations": data}
+        return super().load({"conversations": data} if isinstance(data, list) else data, **kwargs)
+
+    @pre_load
+    def _not_too_many(self, data: Any, **_: Any) -> Any:
         if _count(data) > MAX_IMPORTED:
             raise ValidationError(f"At most {MAX_IMPORTED:,} messages at once.", "conversations")
         return data

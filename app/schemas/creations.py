@@ -6,8 +6,8 @@ from typing import Any, TypedDict
 
 from marshmallow import fields, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Digest, TextsField, WordBool, model_name
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import Digest, RequestSchema, TextsField, WordBool, model_name
 from app.schemas.options import OptionsSchema
 from app.schemas.pulls import PullPartSchema
 

@@ -1,24 +1,51 @@
-"""The fields and validators that several resources share."""
+"""The base of the schemas of requests, and the fields and validators that several resources share."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from app.upstream.json import MAX_COUNT, has_half
 
 log = logging.getLogger(__name__)
 
+MOST_FAULTS = 20  # that an error names
+
 _MOST_ENTRIES = 20_000  # of an upstream's list: ten times what the largest provider offers
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")  # Go's
 _LONGEST_NAME = 1000  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class RequestSchema(Schema):
+    """A request's body or parameters: unknown fields are refused, and an error names each missing field."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Set the messages for a missing value, so that they name the field."""
+        label = field_obj.metadata.get("label", field_name.replace("_", " ").capitalize())
+        field_obj.error_messages["required"] = f"{label} is required"
+        if not field_obj.allow_none:
+            field_obj.error_messages["null"] = f"{label} is required"
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Return the loaded *data*; of many unknown keys, only the first ones are refused by name."""
+        if (kwargs.get("unknown") or self.unknown) == RAISE and isinstance(data, dict):
+            data = self._without_most_unknown(data)
+        return super().load(data, **kwargs)
+
+    def _without_most_unknown(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return *data* with MOST_FAULTS unknown keys at most: 100,000 faults take seconds."""
+        if len(data) <= len(self.fields) + MOST_FAULTS:
+            return data
+        known = {field.data_key or name for name, field in self.fields.items()}
+        kept = {*known, *islice((key for key in data if key not in known), MOST_FAULTS)}
+        return {key: value for key, value in data.items() if key in kept}
 
 
 class StrictBool(fields.Bool):
@@ -87,7 +114,7 @@ class Entries(fields.List[Any]):
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
         if not isinstance(value, list) or len(value) > _MOST_ENTRIES:
             raise ValidationError("Not a list, or one of too many entries.")
-        loaded = [self._load(entry) for entry in value]
+        loaded = [_attempt(self.inner.deserialize, entry) for entry in value]
         found = [entry for entry in loaded if not isinstance(entry, ValidationError)]
         fault = next((entry for entry in loaded if isinstance(entry, ValidationError)), None)
         if fault is not None:
@@ -97,31 +124,71 @@ class Entries(fields.List[Any]):
             log.warning("%d of %d entries are left out: %s", left_out, len(loaded), fault.messages)
         return found
 
-    def _load(self, entry: Any) -> Any:
-        try:
-            return self.inner.deserialize(entry)
-        except ValidationError as exc:
-            return exc
 
+class Items(fields.List[Any]):
+    """A list of a request whose items are checked.
 
-def listing(entries: list[Any] | None, told: Any) -> dict[str, Any]:
-    """Return the list of models that a schema loaded: how many there are, and how many were left out.
-
-    :param entries: what :class:`Entries` loaded
-    :param told: what the upstream sent
+    Its length is checked first; then its items, until there are as many faults as an error names.
     """
-    models = entries or []
-    left_out = len(told or ()) - len(models)
-    return {"models": models, "total": len(models), **({"left_out": left_out} if left_out else {})}
+
+    def _deserialize(self, value: Any, *_: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        _check_length(self, value)
+        loaded: list[Any] = []
+        faults: dict[int, Any] = {}
+        for at, item in enumerate(value):
+            found = _attempt(self.inner.deserialize, item, **kwargs)
+            if not isinstance(found, ValidationError):
+                loaded.append(found)
+                continue
+            faults[at] = found.messages
+            if _count(faults) >= MOST_FAULTS:
+                break
+        if faults:
+            raise ValidationError(faults)
+        return loaded
 
 
-def left_out_field() -> fields.Int:
-    """Return the field for the number of entries that :class:`Entries` left out."""
-    return fields.Int(
-        metadata={
-            "description": "Entries that are left out because they are invalid; missing if there is none"
-        }
-    )
+class Table(fields.Dict):
+    """An object of a request with keys of the client's choice; it is checked as :class:`Items` is."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        _check_length(self, value)
+        loaded: dict[Any, Any] = {}
+        faults: dict[Any, Any] = {}
+        for key, item in value.items():
+            found = _attempt(super()._deserialize, {key: item}, *args, **kwargs)
+            if not isinstance(found, ValidationError):
+                loaded |= found
+                continue
+            faults |= found.messages_dict
+            if _count(faults) >= MOST_FAULTS:
+                break
+        if faults:
+            raise ValidationError(faults)
+        return loaded
+
+
+def _attempt(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what *load* returns, or the fault that it raises."""
+    try:
+        return load(*args, **kwargs)
+    except ValidationError as exc:
+        return exc
+
+
+def _check_length(field: fields.Field[Any], value: list[Any] | dict[Any, Any]) -> None:
+    for check in field.validators:
+        if isinstance(check, validate.Length):
+            check(value)
+
+
+def _count(faults: Any) -> int:
+    """Return the number of marshmallow's *faults*."""
+    return sum(map(_count, faults.values())) if isinstance(faults, dict) else len(faults)
 
 
 class UtcDateTime(fields.AwareDateTime):
@@ -188,10 +255,10 @@ class TextsField(fields.Field[Any]):
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[str]:
         texts = [value] if isinstance(value, str) else value
+        if self._check_count and isinstance(texts, list):
+            self._check_count(texts)
         if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
             raise ValidationError("Give a text, or a list of texts that are not empty.")
-        if self._check_count:
-            self._check_count(texts)
         return texts
 
 
@@ -215,19 +282,3 @@ def no_controls(value: str) -> None:
     """Refuse control characters in a name: they are typing errors, and PostgreSQL cannot store NUL."""
     if _CONTROL.search(value, 0, _LONGEST_NAME):  # another check refuses what is longer
         raise ValidationError("Give a name without control characters.")
-
-
-def check_base_url(value: str) -> None:
-    """Check the address of a provider: an http or https URL without a password, query or fragment."""
-    try:
-        url = urlsplit(value)
-        port_is_valid = url.port != 0
-        (url.hostname or "").encode("idna")
-    except ValueError as exc:
-        raise ValidationError("Not a URL, for example http://localhost:11434/v1") from exc
-    if url.scheme not in {"http", "https"} or not url.hostname or not port_is_valid:
-        raise ValidationError("Give an http or https URL, for example http://localhost:11434/v1")
-    if url.username or url.password:
-        raise ValidationError("Leave user and password out of the URL; set api_key instead")
-    if url.query or url.fragment or any(c.isspace() for c in value):
-        raise ValidationError("Give the URL up to its path, without '?', '#' or spaces")

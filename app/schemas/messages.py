@@ -9,8 +9,7 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from app.schemas.base import RequestSchema
-from app.schemas.fields import not_blank
+from app.schemas.fields import Items, RequestSchema, not_blank
 
 MAX_IMAGES = 20
 
@@ -116,7 +115,7 @@ class MessageSchema(RequestSchema):
 
     role = fields.Str(required=True, validate=validate.OneOf(["system", "user", "assistant", "tool"]))
     content = fields.Str(allow_none=True, load_default="", metadata={"description": "The text"})
-    images = fields.List(
+    images = Items(
         ImageField(),
         validate=validate.Length(1, MAX_IMAGES),
         metadata={"description": "For the role `user`: base64 or data URIs of PNG, JPEG, WebP or GIF"},
@@ -125,7 +124,7 @@ class MessageSchema(RequestSchema):
         allow_none=True,
         metadata={"description": "For the role `assistant`: the `thinking` of an earlier answer"},
     )
-    tool_calls = fields.List(
+    tool_calls = Items(
         fields.Nested(ToolCallSchema),
         validate=validate.Length(1, 100),
         metadata={"description": "For the role `assistant`: the `tool_calls` of an earlier answer"},
@@ -186,7 +185,7 @@ class KeptCallSchema(RequestSchema):
 class KeptMessageSchema(MessageSchema):
     """A message of a stored conversation, which a chat can send again."""
 
-    tool_calls = fields.List(fields.Nested(KeptCallSchema))
+    tool_calls = Items(fields.Nested(KeptCallSchema))
     finish_reason = fields.Str()
 
 

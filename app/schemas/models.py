@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from marshmallow import fields, post_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Count, Digest, Entries, Text, UtcDateTime, left_out_field, listing
+from app.schemas.base import UpstreamSchema, left_out_field, listing
+from app.schemas.fields import Count, Digest, Entries, RequestSchema, Text, UtcDateTime
 
 
 class ModelDetails(TypedDict, total=False):

@@ -6,8 +6,8 @@ from typing import Any, TypedDict
 
 from marshmallow import INCLUDE, ValidationError, fields, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import StrictBool, no_controls
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import Items, RequestSchema, StrictBool, no_controls
 
 _MODEL = (
     "`provider/model`, or a model of the default provider; default: the model in that provider's settings"
@@ -59,7 +59,7 @@ class StreamableSchema(PassedOnSchema):
 class OpenAIChatSchema(StreamableSchema):
     """``POST /v1/chat/completions``."""
 
-    messages = fields.List(
+    messages = Items(
         fields.Dict(),
         required=True,
         validate=validate.Length(1),

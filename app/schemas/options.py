@@ -7,8 +7,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate
 
 from app.format_checker import check_schema, start
-from app.schemas.base import RequestSchema
-from app.schemas.fields import StrictBool, StrictFloat, TextsField
+from app.schemas.fields import RequestSchema, StrictBool, StrictFloat, TextsField
 
 THINK_LEVELS = ("low", "medium", "high", "max")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
-from marshmallow import fields, post_load, pre_load, validate
+from marshmallow import ValidationError, fields, post_load, pre_load, validate
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Count, Entries, StrictBool, Text, check_base_url, no_controls, not_blank
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import Count, Entries, RequestSchema, StrictBool, Text, no_controls, not_blank
 from app.upstream.json import MAX_COUNT
 
 PROVIDER_ID = r"^[a-z0-9][a-z0-9_-]{0,62}\Z"
@@ -23,6 +24,22 @@ TEST_STATUSES = (
 )
 
 
+def _check_base_url(value: str) -> None:
+    """Check the address of a provider: an http or https URL without a password, query or fragment."""
+    try:
+        url = urlsplit(value)
+        port_is_valid = url.port != 0
+        (url.hostname or "").encode("idna")
+    except ValueError as exc:
+        raise ValidationError("Not a URL, for example http://localhost:11434/v1") from exc
+    if url.scheme not in {"http", "https"} or not url.hostname or not port_is_valid:
+        raise ValidationError("Give an http or https URL, for example http://localhost:11434/v1")
+    if url.username or url.password:
+        raise ValidationError("Leave user and password out of the URL; set api_key instead")
+    if url.query or url.fragment or any(c.isspace() for c in value):
+        raise ValidationError("Give the URL up to its path, without '?', '#' or spaces")
+
+
 def _name_field(*, required: bool = False) -> fields.Str:
     return fields.Str(
         required=required,
@@ -34,7 +51,7 @@ def _name_field(*, required: bool = False) -> fields.Str:
 def _base_url_field(*, required: bool = False) -> fields.Str:
     return fields.Str(
         required=required,
-        validate=[validate.Length(max=2000), check_base_url],
+        validate=[validate.Length(max=2000), _check_base_url],
         metadata={"description": "The address of its OpenAI-compatible API, which usually ends in `/v1`"},
     )
 

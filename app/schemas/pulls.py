@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import StrictBool, Text, UtcDateTime, not_blank
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import RequestSchema, StrictBool, Text, UtcDateTime, not_blank
 
 # A number that is too large for a file is no reason to lose a download: Progress limits it.
 _not_negative = validate.Range(min=0)

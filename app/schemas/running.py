@@ -7,16 +7,15 @@ from typing import Any, TypedDict
 
 from marshmallow import fields, post_load
 
-from app.schemas.base import RequestSchema, UpstreamSchema
+from app.schemas.base import UpstreamSchema, left_out_field, listing
 from app.schemas.fields import (
     Count,
     Digest,
     Entries,
     KeepAlive,
+    RequestSchema,
     Text,
     UtcDateTime,
-    left_out_field,
-    listing,
     model_name,
 )
 from app.schemas.models import ModelDetails, ModelDetailsSchema, Named

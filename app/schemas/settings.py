@@ -7,8 +7,7 @@ from typing import TypedDict
 from marshmallow import ValidationError, fields, validate
 
 from app.model_name import ModelName
-from app.schemas.base import RequestSchema
-from app.schemas.fields import KeepAlive, StrictBool, StrictFloat
+from app.schemas.fields import Items, KeepAlive, RequestSchema, StrictBool, StrictFloat, Table
 from app.schemas.options import ThinkField
 
 _seconds = validate.Range(min=0, min_inclusive=False, max=86400)
@@ -214,12 +213,12 @@ class SettingsSchema(RequestSchema):
         },
     )
     timeouts = fields.Nested(TimeoutsSchema)
-    pinned_models = fields.List(
+    pinned_models = Items(
         fields.Str(validate=_check_name),
         validate=validate.Length(max=1000),
         metadata={"description": "Models that are only updated when a request names them"},
     )
-    protected_models = fields.List(
+    protected_models = Items(
         fields.Str(validate=_check_name),
         validate=validate.Length(max=1000),
         metadata={"description": "Models that cannot be deleted, nor replaced by a copy or a new model"},
@@ -229,7 +228,7 @@ class SettingsSchema(RequestSchema):
         validate=validate.Range(0, 10),
         metadata={"description": "How many former versions of a model an update keeps"},
     )
-    model_defaults = fields.Dict(
+    model_defaults = Table(
         keys=fields.Str(validate=_check_name),
         values=fields.Nested(ModelDefaultsSchema, allow_none=True),
         validate=validate.Length(max=1000),

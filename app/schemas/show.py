@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, post_load
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import Digest, StrictBool, Text, UtcDateTime
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import Digest, RequestSchema, StrictBool, Text, UtcDateTime
 from app.schemas.models import ModelDetails, ModelDetailsSchema
 from app.schemas.running import MemorySchema
 from app.upstream.json import count, has_half, parse

@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import StrictBool, UtcDateTime, model_name, not_blank
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import Items, RequestSchema, StrictBool, UtcDateTime, model_name, not_blank
 from app.schemas.pulls import PullSchema, PullSummary
 
 
@@ -114,7 +114,7 @@ class UpdateListSchema(UpstreamSchema):
 class UpdateRequestSchema(RequestSchema):
     """Which models to update."""
 
-    models = fields.List(
+    models = Items(
         fields.Str(validate=not_blank("Model name")),
         validate=validate.Length(min=1, max=1000),
         metadata={"description": "The names of the models to update"},

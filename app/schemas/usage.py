@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.schemas.base import RequestSchema, UpstreamSchema
-from app.schemas.fields import no_controls
+from app.schemas.base import UpstreamSchema
+from app.schemas.fields import RequestSchema, no_controls
 
 GROUPS = ("day", "provider", "model")
 
