@@ -185,14 +185,15 @@ def test_key_of_the_environment_is_for_the_shipped_address_only(config: Config) 
 
 
 def test_unreadable_changes_are_an_error_and_not_called_damaged(client: FlaskClient, config: Config) -> None:
-    (config.data_dir / "providers.json").mkdir()
+    changes = config.data_dir / "providers.json"
+    changes.symlink_to(changes)  # a circle
 
     response = client.get("/api/providers")
 
     assert response.status_code == 503
     assert response.json is not None
     assert response.json["error_type"] == "storage_failed"
-    assert (config.data_dir / "providers.json").is_dir()
+    assert changes.is_symlink()
 
 
 @pytest.mark.parametrize(
