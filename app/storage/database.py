@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.stopping import stopping
 from app.storage.failures import storage_error, storage_failed
 from app.storage.folder import PRIVATE, make_private
 from app.storage.tables import (
@@ -51,6 +52,9 @@ __all__ = [
 PATIENCE = 10
 """How many seconds a statement waits for a lock, and a session for a connection."""
 
+_LAST_PATIENCE = 1
+"""The same in seconds, for a session that begins while the process is being stopped."""
+
 REVISION = "0006"
 """The newest migration. A database with this revision needs no Alembic, which is slow to import."""
 
@@ -80,6 +84,8 @@ class Database:
         :raises StorageFailed: when the database fails; a violated constraint raises ``IntegrityError``
         """
         with self._failures(), self._sessions.begin() as session:
+            if stopping.is_set():
+                self._hurry(session)
             yield session
 
     @contextmanager
@@ -112,6 +118,12 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+    def _hurry(self, session: Session) -> None:
+        if self.has_one_writer:
+            session.execute(text(f"PRAGMA busy_timeout = {_LAST_PATIENCE * 1000}"))
+        else:
+            session.execute(text(f"set local lock_timeout = '{_LAST_PATIENCE}s'"))
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -244,10 +245,54 @@ def test_request_that_waits_for_the_database_does_not_hold_up_the_end(tmp_path: 
         waiting = pool.submit(backend.post, "/api/conversations", {}, timeout=60)
         _wait_for_request(backend)
 
+        began = time.monotonic()
         code = _stop(backend)
+        took = time.monotonic() - began
         waiting.exception(60)
 
     assert code == 0, backend.log
+    assert took < LIMIT
+
+
+@pytest.mark.skipif(WANTED, reason="locks the file of SQLite")
+@pytest.mark.parametrize("server", [BackendProcess, GunicornProcess])
+def test_answers_in_conversations_end_and_are_kept_while_the_database_is_locked(
+    tmp_path: Path, server: Callable[..., BackendProcess]
+) -> None:
+    data = tmp_path / "data"
+    bodies = {"stream": {**CHAT, **STREAM}, "whole": CHAT}
+    with (
+        _upstream() as (upstream, raw),
+        server(data, raw.url, BACKEND_ENABLE="ollama") as backend,
+        closing(sqlite3.connect(data / "backend.db", isolation_level=None)) as other,
+    ):
+        ids = {name: backend.post("/api/conversations", {}).json()["id"] for name in bodies}
+        clients = Clients(backend)
+        for name, body in bodies.items():
+            clients.send(name, "/api/chat", {**body, "conversation_id": ids[name]})
+        for _ in bodies:
+            assert upstream.begun.acquire(timeout=30)
+        wait_until(lambda: _begun_streams(backend) == 1, 60)
+        other.execute("begin exclusive")
+
+        began = time.monotonic()
+        code = _stop(backend)
+        took = time.monotonic() - began
+        stream, whole = clients.of(bodies).values()
+    with BackendProcess(data, raw.url, BACKEND_ENABLE="ollama") as next_one:
+        wait_until(lambda: not list((data / "answers").glob("*.json")), 60)
+        kept = {
+            name: next_one.get(f"/api/conversations/{id}").json()["messages"][-1] for name, id in ids.items()
+        }
+        next_one.post("/api/conversations", {}).raise_for_status()
+
+    assert code == 0, backend.log
+    assert took < LIMIT
+    assert _last(stream)["error_type"] == "server_stopping"
+    assert (whole.status_code, whole.json()["error_type"]) == (503, "server_stopping")
+    assert (kept["stream"]["status"], kept["stream"]["content"]) == ("cut", "Hel")
+    assert (kept["whole"]["status"], kept["whole"]["content"]) == ("failed", "")
+    assert {answer["error"]["error_type"] for answer in kept.values()} == {"server_stopping"}
 
 
 def _wait_for_request(backend: BackendProcess) -> None:

@@ -29,6 +29,7 @@ from app.services.conversations.rows import Columns, Summary, Turn
 from app.services.conversations.store import ConversationStore, Ticket
 from app.services.providers import Circuits, ProviderStore
 from app.services.settings import SettingsStore
+from app.stopping import stopping
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,9 @@ class ConversationChat:
             "provider": provider,
             "model": model,
         }
+        if stopping.is_set():  # a locked database must keep neither the client nor the stop waiting
+            self._late.keep(ticket, answer)
+            return
         try:
             self._store.finish(ticket, **cast("Any", answer))
         except StorageFailed as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.errors import StorageFailed
 from app.services.conversations.rows import Columns
 from app.services.conversations.store import ConversationStore, Ticket
+from app.stopping import stopping
 from app.storage.damaged import set_aside
 from app.storage.json_file import write_json
 from app.threads import Recurring
@@ -20,6 +22,7 @@ from app.threads import Recurring
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two tries
+_PATIENCE = 1.0  # seconds that a stop waits for a try that is under way
 
 
 class LateAnswers:
@@ -50,28 +53,34 @@ class LateAnswers:
     def settle(self, conversation_id: str) -> None:
         """Save the answers that wait for the conversation: its next question must come after them.
 
+        These can be answers of another process, such as one that was stopped while the database was locked.
+
         :raises StorageFailed: when the database still cannot take them
         """
-        for name, kept in list(self._waiting.items()):
-            if cast("Columns", kept["ticket"])["conversation_id"] == conversation_id:
+        for name in self._names():
+            kept = self._kept(name)
+            if kept and cast("Columns", kept["ticket"]).get("conversation_id") == conversation_id:
                 self._finish(name, kept)
 
     def save(self) -> None:
         """Save the answers that wait, also those that a former process has left."""
-        names = {path.name for path in self._folder.glob("*.json")}
-        for name in sorted(names | set(self._waiting)):
-            kept = self._waiting.get(name) or self._read(name)
+        for name in self._names():
+            kept = self._kept(name)
             try:
                 if kept:
                     self._finish(name, kept)
             except StorageFailed:  # the answer goes on waiting
-                if kept and name not in names:
+                if kept and not (self._folder / name).exists():
                     self._write(name, kept)
+                if stopping.is_set():  # there is no time to wait for each answer
+                    break
 
     def close(self) -> None:
-        """Stop; what waits is left to a later process."""
-        self._tries.close()
-        for name, kept in self._waiting.items():
+        """Stop after a last try; what waits then is left to a later process."""
+        self._tries.close(_PATIENCE)
+        if self._waiting:
+            self.save()
+        for name, kept in list(self._waiting.items()):
             if not (self._folder / name).exists() and not self._write(name, kept):
                 log.error("an answer is lost: neither the database nor the data folder can be written")
 
@@ -84,7 +93,8 @@ class LateAnswers:
             set_aside(self._folder / name)
         else:
             log.info("a late answer is saved")
-            (self._folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # nobody has written it; or it stays, and saving it again does no harm
+                (self._folder / name).unlink()
         self._waiting.pop(name, None)
 
     def _write(self, name: str, kept: Columns) -> bool:
@@ -95,6 +105,12 @@ class LateAnswers:
             log.warning("an answer waits in memory only: %s", exc.strerror)
             return False
         return True
+
+    def _names(self) -> list[str]:
+        return sorted({path.name for path in self._folder.glob("*.json")} | set(self._waiting))
+
+    def _kept(self, name: str) -> Columns | None:
+        return self._waiting.get(name) or self._read(name)
 
     def _read(self, name: str) -> Columns | None:
         path = self._folder / name
