@@ -43,18 +43,18 @@ def loads(
     return _Decoder(values, containers, **hooks).decode(text)
 
 
-def check_depth(value: Any) -> None:
+def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
     """Check the levels of a value that Python's own parser has read.
 
-    :raises TooMuch: when there are more than :data:`MAX_DEPTH`
+    :raises TooMuch: when there are more than *most*
     """
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         lists = (item.values() if isinstance(item, dict) else item for item in level if _is_container(item))
         level = [item for items in lists for item in items if _is_container(item)]
         if not level:
             return
-    raise _too_deep()
+    raise _too_deep(most)
 
 
 class _Decoder(json.JSONDecoder):
@@ -86,7 +86,7 @@ class _Decoder(json.JSONDecoder):
         self._depth += 1
         self._containers_left -= 1
         if self._depth > MAX_DEPTH:
-            raise _too_deep()
+            raise _too_deep(MAX_DEPTH)
         if self._containers_left < 0:
             raise TooMuch(f"The body has more than {self._containers:,} lists and objects.")
 
@@ -102,5 +102,5 @@ def _is_container(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _too_deep() -> TooMuch:
-    return TooMuch(f"The body is nested more than {MAX_DEPTH} times.")
+def _too_deep(most: int) -> TooMuch:
+    return TooMuch(f"The body is nested more than {most} times.")

@@ -54,8 +54,8 @@ def parse(data: bytes | str) -> Any:
         value = _QUICK_DECODER.decode(text) if is_short else _long(text)
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
-    if not is_short and text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
-        raise ValueError("nested too deeply")
+    if not is_short and text.count("[") + text.count("{") > MAX_DEPTH:
+        large_json.check_depth(value, MAX_DEPTH)
     return value
 
 
@@ -64,19 +64,6 @@ def _long(text: str) -> Any:
         return _DECODER.decode(text)
     hooks = {"parse_float": _finite, "parse_int": _integer, "parse_constant": lambda _: None}
     return large_json.loads(text, values=_MOST_VALUES, containers=_MOST_CONTAINERS, **hooks)
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner: list[object] = []
-        for outer in level:
-            values = outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
-            inner += [found for found in values if isinstance(found, dict | list)]
-        if not inner:
-            return False
-        level = inner
-    return True
 
 
 class Characters:
