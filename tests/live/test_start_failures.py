@@ -37,7 +37,7 @@ def _start(data_dir: Path, *command: str, **env: str) -> tuple[int, str]:
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data").mkdir(mode=0o700)
     return tmp_path / "data"
 
 
@@ -85,7 +85,10 @@ from app import create_app
 create_app().extensions["services"].close()  # root makes the files
 Path(sys.argv[1]).chmod(0o600)
 os.seteuid(65534)
-click.command(create_app)([])
+try:
+    click.command(create_app)([])
+finally:
+    os.seteuid(0)  # the coverage of this process is written at its end
 """
 
 
