@@ -149,7 +149,7 @@ def test_every_request_under_way_is_told_that_the_server_stops(
         for name, (path, body) in {**streams, **WHOLE}.items():
             clients.send(name, path, body)
         for _ in range(len(streams) + len(WHOLE) + 2):  # each comparison asks twice
-            assert upstream.begun.acquire(timeout=30)
+            assert upstream.begun.acquire(timeout=30), backend.log
         wait_until(lambda: _begun_streams(backend) == len(streams), 60)
 
         code = _stop(backend)
@@ -271,7 +271,7 @@ def test_answers_in_conversations_end_and_are_kept_while_the_database_is_locked(
         for name, body in bodies.items():
             clients.send(name, "/api/chat", {**body, "conversation_id": ids[name]})
         for _ in bodies:
-            assert upstream.begun.acquire(timeout=30)
+            assert upstream.begun.acquire(timeout=30), backend.log
         wait_until(lambda: _begun_streams(backend) == 1, 60)
         other.execute("begin exclusive")
 
