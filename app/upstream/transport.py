@@ -17,7 +17,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -29,10 +29,8 @@ from app.upstream.reading import Ticks
 
 # How many idle connections are kept, and for how many seconds. They must be closed before the server closes
 # them: a request on a connection that the server is just closing fails, and must not be sent twice. gunicorn
-# closes an idle connection after 2 s, Node after 5 s; large services, which use TLS, wait longer. For plain
-# HTTP only one connection is kept, and only while no other request is running: a server with a single thread
-# serves no other client while a connection is open.
-_KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
+# closes an idle connection after 2 s, Node after 5 s; large services, which use TLS, wait longer.
+_KEPT_PLAIN, _KEPT_TLS = (32, 1.0), (32, 4.0)
 
 _threads = Threads("idle connections")
 
@@ -73,7 +71,7 @@ class DirectTransport(httpx2.BaseTransport):
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self._pool = Pool(*(_KEPT_TLS if tls else _KEPT_PLAIN), beside_others=tls is not None)
+        self._pool = Pool(*(_KEPT_TLS if tls else _KEPT_PLAIN), at_once=1 if tls is None else _KEPT_TLS[0])
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return an answer in whose extension `answer` is the real one, a :class:`DirectAnswer`."""
@@ -121,6 +119,7 @@ class DirectAnswer:
             self._read()
             if not parser.status:
                 yield b""
+        self._pool.answered(self._connection)
         if parser.headers.get("transfer-encoding", "chunked").lower() != "chunked":
             raise httpx2.RemoteProtocolError("the answer has an unknown transfer-encoding")
 
@@ -161,15 +160,20 @@ class DirectAnswer:
 class Pool:
     """Keeps idle connections for the next requests, and counts the running requests.
 
+    A server with a single thread serves no other client while a connection is open. So connections are kept
+    only as long as no more are open than the server has shown to serve at once: it answered over one of them
+    while the others, over which it had answered before, were open.
+
     :param most: the most idle connections to keep
     :param longest: seconds to keep an idle connection
-    :param beside_others: whether to keep a connection while other requests are running
+    :param at_once: the connections that the server is known to serve at once
     """
 
-    def __init__(self, most: int, longest: float, *, beside_others: bool) -> None:
+    def __init__(self, most: int, longest: float, *, at_once: int) -> None:
         self._most = most
         self._longest = longest
-        self._beside_others = beside_others
+        self._at_once = at_once
+        self._answered: set[Connection] = set()  # the open connections over which the server has answered
         self._idle: list[Connection] = []  # the longest idle connection comes first
         self._under_way = 0
         self._is_swept = False
@@ -188,7 +192,13 @@ class Pool:
                 connection = self._idle.pop() if self._idle else None
             if connection is None or (self._is_fresh(connection) and connection.is_alive):
                 return connection
-            connection.close()
+            self._close([connection])
+
+    def answered(self, connection: Connection) -> None:
+        """Note that the server answers over *connection*."""
+        with self._lock:
+            self._answered.add(connection)
+            self._at_once = max(self._at_once, len(self._answered))
 
     def give_back(self, connection: Connection | None, *, may_be_kept: bool) -> None:
         """End a request: keep its connection for the next request, or close it.
@@ -201,18 +211,24 @@ class Pool:
                 self._keep(connection)
                 connection = None
         if connection is not None:
-            connection.close()
+            self._close([connection])
 
     def close(self) -> None:
         """Close the idle connections, and from now on each connection that is given back."""
         with self._lock:
             self._closed.set()
             idle, self._idle = self._idle, []
-        _close(idle)
+        self._close(idle)
 
     def _has_room(self) -> bool:
-        is_welcome = self._beside_others or not self._under_way
-        return is_welcome and len(self._idle) < self._most and not self._closed.is_set()
+        idle = len(self._idle)
+        return idle < self._most and idle + self._under_way < self._at_once and not self._closed.is_set()
+
+    def _close(self, connections: list[Connection]) -> None:
+        with self._lock:
+            self._answered.difference_update(connections)
+        for connection in connections:
+            connection.close()
 
     def _keep(self, connection: Connection) -> None:
         connection.idle_since = time.monotonic()
@@ -233,7 +249,7 @@ class Pool:
                 self._idle = self._idle[len(old) :]
                 self._is_swept = bool(self._idle)
                 due = self._idle[0].idle_since + self._longest if self._idle else None
-            _close(old)
+            self._close(old)
 
 
 def _server_of(url: httpx2.URL) -> tuple[str, int]:
@@ -266,8 +282,3 @@ def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.Netwo
         raise silent(str(exc)) from exc
     except OSError as exc:
         raise failed(str(exc)) from exc
-
-
-def _close(connections: Iterable[Connection]) -> None:
-    for connection in connections:
-        connection.close()

@@ -26,7 +26,7 @@ TIMEOUTS = {"connect": 5.0, "write": 5.0, "read": 5.0, "pool": 5.0}
 @pytest.fixture
 def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[DirectTransport]:
     """A transport whose idle connections stay for longer than a busy machine may take for a test."""
-    monkeypatch.setattr(transport_module, "_KEPT_PLAIN", (1, 60.0))
+    monkeypatch.setattr(transport_module, "_KEPT_PLAIN", (9, 60.0))
     transport = DirectTransport()
     yield transport
     transport.close()
@@ -481,10 +481,35 @@ def _socket(answer: DirectAnswer) -> socket.socket:
     return answer._connection.sock
 
 
-def test_plain_connection_is_kept_when_no_other_request_waits_for_a_thread_of_the_server(
+def test_of_plain_http_as_many_connections_are_kept_as_the_server_served_at_once(
     transport: DirectTransport, counting: CountingServer
 ) -> None:
-    assert _kept(transport, counting.url, 5) == [4]
+    assert _kept(transport, counting.url, 5) == [0, 1, 2, 3, 4]
+
+
+def test_server_with_one_thread_is_not_kept_busy_by_an_idle_connection() -> None:
+    """Its second client waits until the first connection is closed, and is then answered."""
+    transport = DirectTransport()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                sock, _ = listener.accept()
+                with sock:
+                    _counts(Connection(sock)) if Connection(sock).read_request() else None
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with closing(_ask(transport, url)) as first, closing(_made(transport, url)) as second:
+            waiting = second.begin()
+            assert next(waiting) == b""
+            assert b"".join(_parts(first)) == b"ok"
+            first.close()
+
+            assert not any(waiting)
+            assert b"".join(_parts(second)) == b"ok"
+    transport.close()
 
 
 def test_of_tls_some_connections_are_kept(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
