@@ -35,7 +35,7 @@ _turns = threading.Semaphore(1)
 
 @dataclass
 class Trace:
-    """The trace of a request: modules in the order of the first call, and the deepest nested generators."""
+    """A request: its modules by their first calls, and the generators that passed its last bytes."""
 
     modules: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
@@ -46,8 +46,7 @@ class Trace:
         if event == "call":
             self._note_module(frame)
         elif event == "c_call" and getattr(argument, "__name__", "").startswith("recv"):
-            found = _generators_above(frame)
-            self.generators = max(self.generators, found, key=len)
+            self.generators = _generators_above(frame) or self.generators
 
     def _note_module(self, frame: FrameType) -> None:
         path = frame.f_code.co_filename

@@ -1,217 +1,255 @@
-"""A connection that speaks HTTP/1.1, and the body of an answer, which can be polled."""
+"""A connection to a server, and a parser of answers (HTTP/1.1); nothing waits for longer than one tick."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
 
-import h11
+import httptools
 import httpx2
+from urllib3.util import wait_for_read, wait_for_write
 
-from app.addresses import dialled
+from app.addresses import dialled, is_loopback, parse
 from app.upstream.limits import TooMuch
-from app.upstream.reading import TICK
+from app.upstream.reading import TICK, Ticks
+from app.upstream.threaded import in_thread
 
 _READ = 65536  # bytes
 _HEAD_LIMIT = 100_000  # the most bytes of an answer's headers
 
 
-@dataclass
 class Connection:
-    """A socket and the state of HTTP/1.1 on it: one request and its answer at a time."""
+    """A socket, whose operations wait for one tick at most."""
 
-    sock: socket.socket
-    protocol: h11.Connection = field(
-        default_factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
-    )
-    idle_since: float = 0.0
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether the last answer is complete, and no bytes came after it."""
-        protocol = self.protocol
-        is_done = protocol.our_state is h11.DONE is protocol.their_state
-        return is_done and protocol.trailing_data == (b"", False)
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(TICK)
+        self.sock = sock
+        self.idle_since = 0.0
 
     @property
     def is_alive(self) -> bool:
         """Whether the server has neither closed the idle connection nor sent bytes over it."""
-        self.sock.settimeout(0)
-        try:  # the plain socket's method: TLS sockets cannot peek, and TLS's own bytes count too
-            socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        return not wait_for_read(self.sock, 0)
 
-    @classmethod
-    def to(cls, url: httpx2.URL, timeout: float, tls: ssl.SSLContext | None) -> Connection:
-        """Connect to the server of *url* within *timeout* seconds.
+    def send(self, data: bytes, seconds: float) -> Ticks:
+        """Send *data*.
 
-        :raises httpx2.TransportError: when there is no connection
+        :raises TimeoutError: when it takes longer than *seconds*
+        :raises OSError: when sending fails
         """
-        host = url.raw_host.decode("ascii")
-        with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
-            connection = socket.create_connection((dialled(host), url.port or (443 if tls else 80)), timeout)
-            try:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return cls(tls.wrap_socket(connection, server_hostname=host) if tls else connection)
-            except BaseException:
-                connection.close()
-                raise
+        deadline = time.monotonic() + seconds
+        left = memoryview(data)
+        # A server that refuses a long request may answer and close before it has read the whole request.
+        with suppress(ConnectionError, ssl.SSLEOFError):
+            while left:
+                try:
+                    left = left[self.sock.send(left) :]
+                except TimeoutError as exc:  # noqa: PERF203 - at most once in a tick
+                    _check(exc, deadline)
+                    yield b""
 
-    def send(self, request: httpx2.Request, timeout: float) -> None:
-        """Send the whole *request* within *timeout* seconds.
+    def receive(self) -> bytes | None:
+        """Return the bytes that came, ``b""`` at the end; None when none came within a tick.
 
-        :raises httpx2.TransportError: when sending fails
+        :raises OSError: when the connection fails
         """
-        self.sock.settimeout(timeout)
-        method, target, headers = request.method, request.url.raw_path, request.headers.raw
-        with _translated(httpx2.WriteTimeout, httpx2.WriteError):
-            head = h11.Request(method=method, target=target, headers=headers)
-            events = (head, h11.Data(data=request.read()), h11.EndOfMessage())
-            data = b"".join(self.protocol.send(event) or b"" for event in events)
-            # A server that refuses a long request may answer and close before it has read the whole request.
-            with suppress(ConnectionError, ssl.SSLEOFError):
-                self.sock.sendall(data)
-
-    def head(self, timeout: float) -> h11.Response:
-        """Return the status and headers of the answer; each read may take *timeout* seconds.
-
-        :raises httpx2.TransportError: when they do not come
-        :raises TooMuch: when they have more than :data:`_HEAD_LIMIT` bytes
-        """
-        self.sock.settimeout(timeout)
-        size = 0
-        with _translated(httpx2.ReadTimeout, httpx2.ReadError):
-            while True:
-                event = self.protocol.next_event()
-                if isinstance(event, h11.Response):
-                    return event
-                if event is h11.NEED_DATA:
-                    if size > _HEAD_LIMIT:  # of several heads: any number of them may announce the last one
-                        raise _head_too_large()
-                    size += self.receive()
-
-    def receive(self) -> int:
-        """Read bytes and give them to the protocol; wait for them up to the socket's timeout.
-
-        :return: the number of bytes; 0 at the end
-        """
-        data = self.sock.recv(_READ)
-        self.protocol.receive_data(data)
-        return len(data)
+        try:
+            return self.sock.recv(_READ)
+        except TimeoutError as exc:
+            _check(exc)
+            return None
 
     def close(self) -> None:
         """Close the connection."""
         self.sock.close()
 
 
-class DirectBody(httpx2.SyncByteStream):
-    """The body of an answer, which can be polled; see :class:`app.upstream.reading.Body`.
+def connect(
+    host: str, port: int, seconds: float, tls: ssl.SSLContext | None
+) -> Generator[bytes, None, Connection]:
+    """Return a connection to *host*; yield ``b""`` in each tick until then.
 
-    :param limit: seconds without a byte after which iterating fails
-    :param ended: is called once, when the body is closed
+    :param seconds: how long each step may take: to find an address, to connect to it, to agree about TLS
+    :raises TimeoutError: when a step takes longer
+    :raises OSError: when no connection can be made
+    """
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in (yield from _addresses(dialled(host), port, seconds)):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            yield from _reach(sock, address, seconds)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                yield from _agree(sock, seconds)
+            return Connection(sock)
+        except ssl.SSLError:
+            sock.close()
+            raise
+        except OSError as exc:
+            sock.close()
+            failure = failure or exc
+        except BaseException:
+            sock.close()
+            raise
+    raise failure or OSError("the host has no address")
+
+
+def _addresses(host: str, port: int, seconds: float) -> Generator[bytes, None, list[Any]]:
+    """Return the addresses of *host*, as :func:`socket.getaddrinfo` does."""
+
+    def look_up() -> list[Any]:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+    if parse(host) or is_loopback(host):
+        return look_up()
+    deadline = time.monotonic() + seconds
+    looking = in_thread(look_up)  # a resolver may take minutes
+    while True:
+        try:
+            yield next(looking)
+        except StopIteration as end:
+            found: list[Any] = end.value
+            return found
+        if time.monotonic() > deadline:
+            looking.close()
+            raise TimeoutError
+
+
+def _reach(sock: socket.socket, address: Any, seconds: float) -> Ticks:
+    """Connect *sock* to *address*."""
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        sock.connect(address)
+        return
+    deadline = time.monotonic() + seconds
+    while not wait_for_write(sock, min(TICK, seconds)):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        yield b""
+    if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(number, "the connection failed")
+
+
+def _agree(sock: ssl.SSLSocket, seconds: float) -> Ticks:
+    """Do the handshake of TLS."""
+    sock.settimeout(min(TICK, seconds))
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            sock.do_handshake()
+        except TimeoutError as exc:  # noqa: PERF203 - at most once in a tick
+            _check(exc, deadline)
+            yield b""
+        else:
+            return
+
+
+def _check(exc: TimeoutError, deadline: float | None = None) -> None:
+    """Raise *exc* unless it means only that a tick is over, before *deadline*."""
+    # A tick's timeout has no errno. One from the system has: the connection to the server is lost.
+    is_lost = exc.errno is not None
+    if is_lost or (deadline is not None and time.monotonic() > deadline):
+        raise exc
+
+
+class ResponseParser:
+    """Finds the head and the body of an answer in its bytes.
+
+    :ivar status: 0 until the whole head came
+    :ivar headers: by their names in small letters
+    :ivar parts: the parts of the body that came, for the reader to take
+    :ivar is_over: whether the whole body came
     """
 
-    def __init__(self, connection: Connection, limit: float, ended: Callable[[], None]) -> None:
-        self.sock = connection.sock
-        self._connection = connection
-        self._limit = limit
-        self._ended = ended
-        self._is_first = True
-        self._is_over = False
-        self._is_closed = False
-        connection.sock.settimeout(TICK)
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.parts: list[bytes] = []
+        self.is_over = False
+        self._parser = httptools.HttpResponseParser(self)
+        # What RFC 9112 tells or allows a client to accept.
+        self._parser.set_dangerous_leniencies(
+            lenient_chunked_length=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
+        self._may_go_on = False
+        self._failure: httptools.HttpParserError | None = None
+        self._frame = 0  # bytes that belong to no body
+        self._body = 0
 
-    def receive(self) -> bytes | None:
-        """Return the bytes that came; ``b""`` when none came within a tick, None at the end of the answer.
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the connection can serve another request: the answer is complete, nothing follows it."""
+        return self.is_over and self._may_go_on and self._failure is None
 
-        :raises httpx2.TransportError: when the connection ends before the answer is complete
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes, or ``b""`` when the connection has ended.
+
+        :raises TooMuch: when there are more than :data:`_HEAD_LIMIT` bytes of headers
+        :raises httpx2.RemoteProtocolError: when they are no HTTP; parts that came before are in `parts`
         """
-        parts = self._parts()
-        if not (parts or self._is_over):
-            self._receive()
-            parts = self._parts()
-        return b"".join(parts) if parts or not self._is_over else None
-
-    def _parts(self) -> list[bytes]:
-        """Return the parts of the body in the bytes received so far; the very first part alone."""
-        parts: list[bytes] = []
-        while not self._is_over:
-            try:
-                event = self._connection.protocol.next_event()
-            except h11.RemoteProtocolError as exc:
-                if parts:
-                    break  # return these parts; the next call raises again
-                raise httpx2.RemoteProtocolError(str(exc)) from exc
-            if event is h11.NEED_DATA:
-                break
-            if not isinstance(event, h11.Data):
-                self._is_over = True
-                break
-            parts.append(bytes(event.data))
-            if self._is_first:  # pass on the first token before the tokens that came with it are parsed
-                self._is_first = False
-                break
-        return parts
-
-    def _receive(self) -> None:
+        if not data:
+            self._end()
+            return
+        before = self._body
         try:
-            self._connection.receive()
-        except TimeoutError as exc:
-            # A tick's timeout has no errno. One from the system has: the connection to the server is lost.
-            if exc.errno is not None:
-                raise httpx2.ReadError(str(exc)) from exc
-        except OSError as exc:
-            raise httpx2.ReadError(str(exc)) from exc
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._failure = exc
+        self._frame += len(data) - (self._body - before)
+        if self._frame > _HEAD_LIMIT + 10 * self._body:  # a chunk of one byte has six others
+            raise TooMuch(f"its headers have more than {_HEAD_LIMIT} bytes")
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes as they come. httpx2 reads the body of an error like this.
+    def check(self) -> None:
+        """Check what :meth:`feed` took.
 
-        :raises httpx2.ReadTimeout: when no byte comes for *limit* seconds
+        :raises httpx2.RemoteProtocolError: when it is not HTTP, or ended too early
         """
-        deadline = time.monotonic() + self._limit
-        while (data := self.receive()) is not None:
-            if data:
-                yield data
-                deadline = time.monotonic() + self._limit
-            elif time.monotonic() > deadline:
-                raise httpx2.ReadTimeout("nothing came")
+        if self._failure is not None and not self.is_over:
+            raise httpx2.RemoteProtocolError("the answer is not valid HTTP") from self._failure
 
     def close(self) -> None:
-        """Return the connection to the pool, or close it."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._ended()
+        """Let go of the library's parser, which refers back to this object."""
+        del self._parser
 
+    def on_message_begin(self) -> None:
+        """Note that another answer begins; the library calls this, like the methods below."""
+        self._may_go_on = False
+        if not self.is_over:
+            self.headers.clear()  # those of 100 Continue
 
-def _head_too_large() -> TooMuch:
-    return TooMuch(f"its headers have more than {_HEAD_LIMIT} bytes")
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; those after the body do not count."""
+        if not self.status:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
+    def on_headers_complete(self) -> None:
+        """Take the status, unless more heads are to come."""
+        status = self._parser.get_status_code()
+        if status >= 200 and not self.is_over:
+            self.status = status
 
-@contextmanager
-def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.NetworkError]) -> Iterator[None]:
-    """Turn the exceptions of sockets and h11 into those that httpx2's own transport raises.
+    def on_body(self, data: bytes) -> None:
+        """Take a part of the body."""
+        if not self.is_over:
+            self._body += len(data)
+            self.parts.append(data)
 
-    :param silent: the exception for a timeout
-    :param failed: the exception for a connection that fails
-    """
-    try:
-        yield
-    except TimeoutError as exc:
-        raise silent(str(exc)) from exc
-    except OSError as exc:
-        raise failed(str(exc)) from exc
-    except h11.RemoteProtocolError as exc:
-        if exc.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-            raise _head_too_large() from exc
-        raise httpx2.RemoteProtocolError(str(exc)) from exc
-    except h11.LocalProtocolError as exc:
-        raise httpx2.LocalProtocolError(str(exc)) from exc
+    def on_message_complete(self) -> None:
+        """Note that the answer is complete."""
+        if not self.is_over:
+            self.is_over = bool(self.status)
+            self._may_go_on = self._parser.should_keep_alive()
+
+    def _end(self) -> None:
+        framing = self.headers.keys() & {"content-length", "transfer-encoding"}
+        if self.status and not framing:
+            self.is_over = True
+        elif not self.is_over:
+            self._failure = self._failure or httptools.HttpParserError("the connection has ended")

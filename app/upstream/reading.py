@@ -1,43 +1,36 @@
-"""Open an upstream's answer and read it without blocking for longer than one tick.
+"""Read an upstream's answer without blocking for longer than one tick.
 
 A service that passes on a stream has work to do while the upstream is silent: it keeps the client's
-connection alive, notices when the client leaves, and enforces timeouts. So a thread opens the answer, and
-each read waits for one tick at most. To give up, the service shuts the connection down, which is announced
-before the upstream answers. If the answer cannot be polled, a thread reads it too:
-:class:`~app.upstream.threaded.ThreadedBody`.
+connection alive, notices when the client leaves, and enforces timeouts. So neither sending a request nor
+reading its answer ever blocks for longer than one tick, in the thread of the client's request:
+:mod:`app.upstream.transport` polls the connection; :mod:`app.upstream.threaded` lets a thread read, where the
+connection cannot be polled.
 
-Everything that is read has a limit, in bytes and in seconds: :func:`within` and :func:`read_all` limit the
-seconds of a whole answer, :func:`read` those without progress; :mod:`app.upstream.limits` limits the bytes.
+Everything that is read has a limit, in bytes and in seconds: :func:`read_all` limits the seconds of a whole
+answer, :func:`read` those without progress; :mod:`app.upstream.limits` limits the bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from queue import Empty, SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from app.errors import ServerStopping
 from app.stopping import stopping
-from app.threads import Threads
 from app.upstream.limits import TooMuch
 
 TICK = 0.5
 """Seconds that one read waits for a silent upstream."""
 
-threads = Threads("upstream reader")
-"""The threads that open answers, and that read answers whose connection cannot be polled."""
+Chunks = Generator[bytes, None, None]
+"""The bytes of an answer as they come, and ``b""`` after each tick without bytes."""
 
-_announcements = threading.local()
 
-_T = TypeVar("_T")
-
-Register = Callable[[socket.socket | None], None]
-"""Is called with the connection of a request that was sent; with None when the connection is free again."""
+Ticks = Generator[bytes, None, None]
+"""Yields ``b""`` after each tick in which the work was not done yet."""
 
 
 class Body(Protocol):
@@ -50,138 +43,17 @@ class Body(Protocol):
         """Return the connection to its pool, or close it."""
 
 
-OpenBody = Callable[[Register], Body]
-"""Sends a request and returns its open answer."""
+Opening = Generator[bytes, None, Body]
+"""Sends a request: yields ``b""`` after each tick without an answer, and returns the open answer."""
 
 
 class SilentUpstream(Exception):
     """The upstream sent nothing, or no progress, within its timeout."""
 
 
-@contextlib.contextmanager
-def announcing(register: Register) -> Iterator[None]:
-    """Call *register* with the connection of each request that this thread sends in the block."""
-    _announcements.register = register
-    try:
-        yield
-    finally:
-        _announcements.register = None
-
-
-def announce(connection: socket.socket | None) -> None:
-    """Pass *connection* to the current :func:`announcing`; called by the transports for each request.
-
-    :param connection: None when the answer was read, and the connection may serve another request
-    """
-    register: Register | None = getattr(_announcements, "register", None)
-    if register is not None:
-        register(connection)
-
-
-def hang_up(connection: socket.socket) -> None:
-    """Shut *connection* down, which wakes a thread that reads from it; closing the socket would not."""
-    with contextlib.suppress(OSError):  # the server has closed it already
-        # The plain socket's method: that of a TLS socket is not safe while another thread reads.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-class Opening(Generic[_T]):
-    """Opens an answer in a thread.
-
-    :param discard: is called with an answer that nobody waits for any more
-    """
-
-    def __init__(
-        self, work: Callable[[Register], _T], discard: Callable[[_T], None] = lambda _: None
-    ) -> None:
-        self._work = work
-        self._discard = discard
-        self._result: SimpleQueue[_T | BaseException] = SimpleQueue()
-        self._connection: socket.socket | None = None
-        self._is_over = False  # the connection belongs to the body now, and later to another request
-        self._is_closed = False
-        self._lock = threading.Lock()
-        self.is_sent = False
-        threads.run(self._run)
-
-    def wait(self) -> _T | None:
-        """Return the answer, which the caller closes; None when it did not come within a tick.
-
-        :raises ServerStopping: when this process is being stopped
-        :raises Exception: what opening raised
-        """
-        try:
-            result = self._result.get(timeout=TICK)
-        except Empty:
-            if stopping.is_set():
-                raise ServerStopping from None
-            return None
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def close(self) -> None:
-        """Shut down a connection without an answer; discard an answer that :meth:`wait` did not return."""
-        with self._lock:
-            self._is_closed = True
-            if not self._is_over and self._connection is not None:
-                hang_up(self._connection)
-        with contextlib.suppress(Empty):
-            self._drop(self._result.get_nowait())
-
-    def _register(self, connection: socket.socket | None) -> None:
-        with self._lock:
-            self.is_sent = True
-            self._connection = connection
-            if self._is_closed and connection is not None:
-                hang_up(connection)
-
-    def _run(self) -> None:
-        result: _T | BaseException
-        try:
-            result = self._work(self._register)
-        except BaseException as exc:  # raised again by wait()  # noqa: BLE001
-            result = exc
-        with self._lock:
-            self._is_over = True
-            is_wanted = not self._is_closed
-            if is_wanted:
-                self._result.put(result)
-        if not is_wanted:
-            self._drop(result)
-
-    def _drop(self, result: _T | BaseException) -> None:
-        if not isinstance(result, BaseException):
-            self._discard(result)
-
-
-def within(seconds: float, work: Callable[[Register], _T], *, uploads: bool = False) -> _T:
-    """Send a request and read its answer in a thread; hang up when that takes longer than *seconds*.
-
-    :param work: sends the request, and returns what it reads
-    :param uploads: count the seconds from the moment when the request was sent: it may be large
-    :raises SilentUpstream: when it takes longer
-    :raises ServerStopping: when this process is being stopped
-    :raises Exception: what *work* raises
-    """
-    opening = Opening(work)
-    deadline = time.monotonic() + seconds
-    try:
-        while (result := opening.wait()) is None:
-            if stopping.is_set():
-                raise ServerStopping
-            if uploads and not opening.is_sent:
-                deadline = time.monotonic() + seconds
-            elif time.monotonic() > deadline:
-                raise SilentUpstream
-        return result
-    finally:
-        opening.close()
-
-
 def read(
-    open_body: OpenBody, *, first_byte: float, idle: float, progress: Callable[[], int] | None = None
-) -> Generator[bytes, None, None]:
+    opening: Opening, *, first_byte: float, idle: float, progress: Callable[[], int] | None = None
+) -> Chunks:
     """Open an answer and yield its bytes as they come; ``b""`` after each tick without bytes.
 
     Closing the generator closes the connection to the upstream.
@@ -193,13 +65,12 @@ def read(
     :raises ServerStopping: when this process is being stopped
     :raises Exception: what opening or reading raises
     """
-    opening = Opening(open_body, lambda body: body.close())
     body: Body | None = None
     seen = 0
     deadline = time.monotonic() + first_byte
     try:
         while True:
-            body = body or opening.wait()
+            body = body or _step(opening)
             data = body.receive() if body else b""
             if data is None:
                 return
@@ -216,7 +87,17 @@ def read(
         (body or opening).close()
 
 
-def read_all(open_body: OpenBody, *, limit: float, most: int | None = None) -> Generator[bytes, None, None]:
+def _step(opening: Opening) -> Body | None:
+    """Return the open answer; None when there is none after a tick."""
+    try:
+        next(opening)
+    except StopIteration as end:
+        body: Body = end.value
+        return body
+    return None
+
+
+def read_all(opening: Opening, *, limit: float, most: int | None = None) -> Chunks:
     """Open an answer and yield the whole body as the last item; ``b""`` after each tick without bytes.
 
     :param limit: seconds that the whole answer may take
@@ -227,7 +108,7 @@ def read_all(open_body: OpenBody, *, limit: float, most: int | None = None) -> G
     parts: list[bytes] = []
     size = 0
     # Nothing counts as progress, so that the first deadline holds for the whole answer.
-    with closing(read(open_body, first_byte=limit, idle=limit, progress=lambda: 0)) as chunks:
+    with closing(read(opening, first_byte=limit, idle=limit, progress=lambda: 0)) as chunks:
         for data in chunks:
             if not data:
                 yield b""
@@ -238,21 +119,10 @@ def read_all(open_body: OpenBody, *, limit: float, most: int | None = None) -> G
     yield b"".join(parts)
 
 
-def let_end(chunks: Generator[bytes, None, None]) -> None:
+def let_end(chunks: Chunks) -> None:
     """Read for one more tick after a complete answer, so that its connection can be used again.
 
     A stream's last event often comes before the end of the body. Errors no longer matter.
     """
     with contextlib.suppress(Exception):
         next(chunks, None)
-
-
-def take(queue: SimpleQueue[_T]) -> list[_T]:
-    """Return all items of *queue*; wait for one tick when it is empty."""
-    items: list[_T] = []
-    try:
-        items.append(queue.get(timeout=TICK))
-        while True:
-            items.append(queue.get_nowait())
-    except Empty:
-        return items

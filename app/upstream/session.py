@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from http.client import HTTPException
 from typing import Any
@@ -30,9 +30,9 @@ from app.upstream.failures import (
     unreachable,
     was_cut,
 )
-from app.upstream.limits import RAISE_LIMIT, UnfitAnswer, bounded, check_unpacked
-from app.upstream.reading import SilentUpstream, announce
-from app.upstream.threaded import ThreadedBody
+from app.upstream.limits import UnfitAnswer, bounded, check_unpacked
+from app.upstream.reading import SilentUpstream
+from app.upstream.threaded import announce
 
 _READ = 65536  # bytes
 
@@ -41,8 +41,6 @@ class _Announced:
     """Announces a connection after its request is sent, before the answer comes."""
 
     _dns_host: str
-    announced: socket.socket | None = None
-    """The connection of the last request; ``sock`` is None once the server has said that it will close it."""
 
     def _new_conn(self) -> socket.socket:
         host, self._dns_host = self._dns_host, dialled(self._dns_host)
@@ -55,7 +53,6 @@ class _Announced:
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that it is mixed into
         connection: socket.socket | None = getattr(self, "sock", None)
-        self.announced = connection
         if connection is not None:
             announce(connection)
 
@@ -93,15 +90,15 @@ class _Adapter(HTTPAdapter):
 class UpstreamSession(requests.Session):
     """A session that never uses a proxy for this machine's own addresses, and announces connections.
 
-    Send requests with ``stream=True``, and read the bodies with :func:`parts` or :meth:`body`: the library
-    itself has no limit for them.
+    Send requests with ``stream=True``, and read the bodies with :func:`parts`: the library itself has no
+    limit for them.
 
     :param max_answer: the most bytes of a stream
     """
 
     def __init__(self, max_answer: int = MAX_ANSWER) -> None:
         super().__init__()
-        self._max_answer = max_answer
+        self.max_answer = max_answer
         self.headers["Accept-Encoding"] = "identity"
         self.hooks["response"].append(_leave_redirect_unread)
         adapter = _Adapter(pool_connections=16, pool_maxsize=64)
@@ -118,12 +115,6 @@ class UpstreamSession(requests.Session):
             settings["proxies"] = {}
         return settings
 
-    def body(self, response: requests.Response) -> ThreadedBody:
-        """Return *response*, whose connection serves no other request, as a body that can be polled."""
-        connection: socket.socket | None = getattr(response.raw.connection, "announced", None)
-        chunks = parts(response, self._max_answer, RAISE_LIMIT)
-        return ThreadedBody(chunks, connection, response.close)
-
 
 def _leave_redirect_unread(response: requests.Response, **_: Any) -> None:
     """Close a redirect: the library would read its whole body."""
@@ -131,17 +122,18 @@ def _leave_redirect_unread(response: requests.Response, **_: Any) -> None:
         response.close()
 
 
-def parts(response: requests.Response, most: int, hint: str = "") -> Iterator[bytes]:
-    """Yield the body of *response* as it comes.
+def parts(response: requests.Response, most: int, hint: str = "") -> Generator[bytes, None, None]:
+    """Yield the body of *response* as it comes, and then close *response*.
 
     :param most: the most bytes that it may have
     :param hint: what a person can do when it has more
     :raises UnfitAnswer: when it has more, or is packed
     """
-    check_unpacked(response.headers.get("Content-Encoding", ""))
-    receive = bounded(partial(response.raw.read1, _READ, decode_content=False), most, hint)
-    while data := receive():
-        yield data
+    with closing(response):
+        check_unpacked(response.headers.get("Content-Encoding", ""))
+        receive = bounded(partial(response.raw.read1, _READ, decode_content=False), most, hint)
+        while data := receive():
+            yield data
 
 
 @contextmanager

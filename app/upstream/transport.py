@@ -17,84 +17,163 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
 
 import httpx2
 
 from app.threads import Threads
-from app.upstream.connection import Connection, DirectBody
-from app.upstream.reading import announce
+from app.upstream.connection import Connection, ResponseParser, connect
+from app.upstream.reading import Ticks
 
 # How many idle connections are kept, and for how many seconds. They must be closed before the server closes
 # them: a request on a connection that the server is just closing fails, and must not be sent twice. gunicorn
-# closes an idle connection after 2 s, Node after 5 s; large services, which use TLS, wait longer. For plain
-# HTTP only one connection is kept, and only while no other request is running: a server with a single thread
-# serves no other client while a connection is open.
-_KEPT_PLAIN, _KEPT_TLS = (1, 1.0), (32, 4.0)
-
-_ERROR_LIMIT = 1_000_000  # bytes
+# closes an idle connection after 2 s, Node after 5 s; large services, which use TLS, wait longer.
+_KEPT_PLAIN, _KEPT_TLS = (32, 1.0), (32, 4.0)
 
 _threads = Threads("idle connections")
 
 
+class Answer(Protocol):
+    """The answer to a request; nothing waits for longer than one tick."""
+
+    @property
+    def status(self) -> int:
+        """The status; 0 until :meth:`begin` has ended."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by their names in small letters."""
+
+    def begin(self) -> Ticks:
+        """Send the request, and read the head of the answer.
+
+        :raises httpx2.TransportError: when there is no answer
+        :raises TooMuch: when its headers have too many bytes
+        """
+
+    def receive(self) -> bytes | None:
+        """Return the bytes of the body that came; ``b""`` when none came within a tick, None at the end.
+
+        :raises httpx2.TransportError: when the connection ends before the answer is complete
+        """
+
+    def close(self) -> None:
+        """Give the connection back, or close it."""
+
+
 class DirectTransport(httpx2.BaseTransport):
     """Sends requests to one server; each request has a connection of its own until its answer is closed.
-
-    The connection is announced before the request is answered.
 
     :param tls: the TLS settings; None for plain HTTP
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self._pool = Pool(*(_KEPT_TLS if tls else _KEPT_PLAIN), beside_others=tls is not None)
+        self._pool = Pool(*(_KEPT_TLS if tls else _KEPT_PLAIN), at_once=1 if tls is None else _KEPT_TLS[0])
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send *request* and return the answer with its body unread.
-
-        :raises httpx2.TransportError: when no answer comes
-        """
-        timeouts = request.extensions["timeout"]
-        connection: Connection | None = None
-        try:
-            connection = self._pool.take() or Connection.to(request.url, timeouts["connect"], self._tls)
-            announce(connection.sock)
-            connection.send(request, timeouts["write"])
-            head = connection.head(timeouts["read"])
-        except BaseException:
-            self._pool.give_back(connection, may_be_kept=False)
-            raise
-        # The client reads the body of an error while the answer still counts as opening. The service may shut
-        # the connection down then, so the connection must not serve another request.
-        is_success = head.status_code < 300
-        body = DirectBody(
-            connection, timeouts["read"], lambda: self._pool.give_back(connection, may_be_kept=is_success)
-        )
-        return httpx2.Response(
-            head.status_code,
-            headers=head.headers.raw_items(),
-            stream=body,
-            extensions={"direct_body": body},
-        )
+        """Return an answer in whose extension `answer` is the real one, a :class:`DirectAnswer`."""
+        return httpx2.Response(200, extensions={"answer": DirectAnswer(request, self._pool, self._tls)})
 
     def close(self) -> None:
         """Close the idle connections; the connection of an open answer is closed with the answer."""
         self._pool.close()
 
 
+class DirectAnswer:
+    """The :class:`Answer` to *request* over a connection of *pool*."""
+
+    def __init__(self, request: httpx2.Request, pool: Pool, tls: ssl.SSLContext | None) -> None:
+        self._request = request
+        self._pool = pool
+        self._tls = tls
+        self._connection: Connection | None = None
+        self._parser = ResponseParser()
+        self._is_under_way = False
+        self._has_begun = False
+
+    @property
+    def status(self) -> int:
+        """The status; 0 until the whole head came."""
+        return self._parser.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by their names in small letters."""
+        return self._parser.headers
+
+    def begin(self) -> Ticks:
+        """Send the request, and read the head of the answer."""
+        request, timeouts = self._request, self._request.extensions["timeout"]
+        self._is_under_way = True
+        with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
+            self._connection = self._pool.take() or (
+                yield from connect(*_server_of(request.url), timeouts["connect"], self._tls)
+            )
+        with _translated(httpx2.WriteTimeout, httpx2.WriteError):
+            yield from self._connection.send(_head_of(request) + request.content, timeouts["write"])
+        parser = self._parser
+        while not parser.status:
+            self._read()
+            if not parser.status:
+                yield b""
+        self._pool.answered(self._connection)
+        if parser.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+            raise httpx2.RemoteProtocolError("the answer has an unknown transfer-encoding")
+
+    def receive(self) -> bytes | None:
+        """Return the parts of the body that came; the very first part alone."""
+        parser = self._parser
+        if not (parser.parts or parser.is_over):
+            self._read()
+        parts = parser.parts
+        if not parts:
+            return None if parser.is_over else b""
+        # Pass on the first token before the tokens that came with it are parsed.
+        data = b"".join(parts) if self._has_begun else parts[0]
+        del parts[: None if self._has_begun else 1]
+        self._has_begun = True
+        return data
+
+    def close(self) -> None:
+        """Give the connection back, or close it."""
+        if self._is_under_way:
+            self._is_under_way = False
+            self._pool.give_back(self._connection, may_be_kept=self._parser.is_at_rest)
+            self._parser.close()
+
+    def _read(self) -> None:
+        """Take the next bytes of the answer; wait for them for one tick at most."""
+        if self._connection is None:
+            raise AssertionError("the request was not sent")
+        self._parser.check()
+        try:
+            data = self._connection.receive()
+        except OSError as exc:
+            raise httpx2.ReadError(str(exc)) from exc
+        if data is not None:
+            self._parser.feed(data)
+
+
 class Pool:
     """Keeps idle connections for the next requests, and counts the running requests.
 
+    A server with a single thread serves no other client while a connection is open. So connections are kept
+    only as long as no more are open than the server has shown to serve at once: it answered over one of them
+    while the others, over which it had answered before, were open.
+
     :param most: the most idle connections to keep
     :param longest: seconds to keep an idle connection
-    :param beside_others: whether to keep a connection while other requests are running
+    :param at_once: the connections that the server is known to serve at once
     """
 
-    def __init__(self, most: int, longest: float, *, beside_others: bool) -> None:
+    def __init__(self, most: int, longest: float, *, at_once: int) -> None:
         self._most = most
         self._longest = longest
-        self._beside_others = beside_others
+        self._at_once = at_once
+        self._answered: set[Connection] = set()  # the open connections over which the server has answered
         self._idle: list[Connection] = []  # the longest idle connection comes first
         self._under_way = 0
         self._is_swept = False
@@ -113,7 +192,13 @@ class Pool:
                 connection = self._idle.pop() if self._idle else None
             if connection is None or (self._is_fresh(connection) and connection.is_alive):
                 return connection
-            connection.close()
+            self._close([connection])
+
+    def answered(self, connection: Connection) -> None:
+        """Note that the server answers over *connection*."""
+        with self._lock:
+            self._answered.add(connection)
+            self._at_once = max(self._at_once, len(self._answered))
 
     def give_back(self, connection: Connection | None, *, may_be_kept: bool) -> None:
         """End a request: keep its connection for the next request, or close it.
@@ -122,25 +207,30 @@ class Pool:
         """
         with self._lock:
             self._under_way -= 1
-            if connection is not None and may_be_kept and self._has_room() and connection.is_at_rest:
+            if connection is not None and may_be_kept and self._has_room():
                 self._keep(connection)
                 connection = None
         if connection is not None:
-            connection.close()
+            self._close([connection])
 
     def close(self) -> None:
         """Close the idle connections, and from now on each connection that is given back."""
         with self._lock:
             self._closed.set()
             idle, self._idle = self._idle, []
-        _close(idle)
+        self._close(idle)
 
     def _has_room(self) -> bool:
-        is_welcome = self._beside_others or not self._under_way
-        return is_welcome and len(self._idle) < self._most and not self._closed.is_set()
+        idle = len(self._idle)
+        return idle < self._most and idle + self._under_way < self._at_once and not self._closed.is_set()
+
+    def _close(self, connections: list[Connection]) -> None:
+        with self._lock:
+            self._answered.difference_update(connections)
+        for connection in connections:
+            connection.close()
 
     def _keep(self, connection: Connection) -> None:
-        connection.protocol.start_next_cycle()
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if not self._is_swept:
@@ -159,37 +249,36 @@ class Pool:
                 self._idle = self._idle[len(old) :]
                 self._is_swept = bool(self._idle)
                 due = self._idle[0].idle_since + self._longest if self._idle else None
-            _close(old)
+            self._close(old)
 
 
-def bound_error(response: httpx2.Response) -> None:
-    """Limit the body of an error: the openai client reads the whole body, unpacks and decodes it.
+def _server_of(url: httpx2.URL) -> tuple[str, int]:
+    return url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
 
-    It is cut after :data:`_ERROR_LIMIT` bytes and, whatever its headers say, taken for UTF-8: unpacking would
-    have no limit, and some encodings take minutes.
+
+def _head_of(request: httpx2.Request) -> bytes:
+    """Return the first line and the headers of *request*.
+
+    :raises httpx2.LocalProtocolError: when one of them cannot be sent
     """
-    if response.status_code >= 300:
-        response.headers.pop("content-encoding", None)
-        response.encoding = "utf-8"
-        response.stream = _BoundedStream(cast("httpx2.SyncByteStream", response.stream))
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%s: %s" % header for header in request.headers.raw]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
+        raise httpx2.LocalProtocolError("a header has more than one line")
+    return head + b"\r\n\r\n"
 
 
-class _BoundedStream(httpx2.SyncByteStream):
-    def __init__(self, whole: httpx2.SyncByteStream) -> None:
-        self._whole = whole
+@contextmanager
+def _translated(silent: type[httpx2.TimeoutException], failed: type[httpx2.NetworkError]) -> Iterator[None]:
+    """Turn the exceptions of sockets into those that httpx2's own transport raises.
 
-    def __iter__(self) -> Iterator[bytes]:
-        left = _ERROR_LIMIT
-        for part in self._whole:
-            yield part[:left]
-            left -= len(part)
-            if left <= 0:
-                return
-
-    def close(self) -> None:
-        self._whole.close()
-
-
-def _close(connections: Iterable[Connection]) -> None:
-    for connection in connections:
-        connection.close()
+    :param silent: the exception for a timeout
+    :param failed: the exception for a connection that fails
+    """
+    try:
+        yield
+    except TimeoutError as exc:
+        raise silent(str(exc)) from exc
+    except OSError as exc:
+        raise failed(str(exc)) from exc

@@ -17,7 +17,7 @@ from app.services.chat.service import ChatService
 from app.services.chat.stops import Stops
 from app.services.settings import SettingsStore
 from app.threads import Threads
-from app.upstream.reading import take
+from app.upstream.threaded import take
 
 log = logging.getLogger(__name__)
 

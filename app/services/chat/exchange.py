@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Generator, Iterable
+from functools import partial
 
 from app.config import Timeouts
 from app.errors import ChatStopped, ModelNotFound, ServiceError
@@ -15,7 +16,8 @@ from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.answers import Delta
 from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import remarks, result
-from app.upstream.reading import Body, Register, let_end, read, read_all
+from app.upstream.reading import Opening, let_end, read, read_all
+from app.upstream.threaded import in_thread
 
 ANNOUNCE_AFTER = 2.0
 """Seconds after which a stream sends `start` although the provider has not answered yet."""
@@ -58,8 +60,8 @@ class Exchange:
         attempt = self._attempt
         data = b""
         with (
-            attempt.dialect.translated(attempt.model),
-            contextlib.closing(read_all(self._open, limit=self._timeouts.first_byte)) as parts,
+            attempt.dialect.translated(),
+            contextlib.closing(read_all(self._open(), limit=self._timeouts.first_byte)) as parts,
         ):
             for data in parts:
                 self._check_stop()
@@ -76,12 +78,12 @@ class Exchange:
         attempt, answer, stream = self._attempt, self._attempt.answer, self._stream
         timeouts = self._timeouts
         chunks = read(
-            self._open, first_byte=timeouts.first_byte, idle=timeouts.idle, progress=lambda: answer.events
+            self._open(), first_byte=timeouts.first_byte, idle=timeouts.idle, progress=lambda: answer.events
         )
         try:
             batch: list[Event] = []
             try:
-                with attempt.dialect.translated(attempt.model):
+                with attempt.dialect.translated():
                     for data in chunks:
                         stream.take(answer.feed(data))
                         if answer.done:
@@ -119,16 +121,16 @@ class Exchange:
                 details={"response": text} if text else {},
             )
 
-    def _open(self, register: Register) -> Body:
+    def _open(self) -> Opening:
         """Send the request; if the configured model is not installed, send it again with another model."""
         attempt, choice = self._attempt, self._choice
         if attempt.needs or not attempt.model:
-            choice.prepare(attempt)
+            yield from in_thread(partial(choice.prepare, attempt))
         try:
-            return attempt.dialect.open(attempt.model, attempt.request, register)
+            return (yield from attempt.dialect.open(attempt.model, attempt.request))
         except ModelNotFound as exc:
-            choice.replace(attempt, exc)
-            return attempt.dialect.open(attempt.model, attempt.request, register)
+            yield from in_thread(partial(choice.replace, attempt, exc))
+            return (yield from attempt.dialect.open(attempt.model, attempt.request))
 
 
 class _Stream:

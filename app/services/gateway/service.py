@@ -19,7 +19,8 @@ from app.services.settings import SettingsStore
 from app.services.usage import CallRecord
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, parse_answer
-from app.upstream.reading import Register, let_end, read, read_all
+from app.upstream.reading import let_end, read, read_all
+from app.upstream.threaded import in_thread
 
 EMBEDDINGS = "embeddings"
 
@@ -152,10 +153,12 @@ class GatewayService:
             self._record(request.record())
 
     def _whole(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, None]:
-        open_body = partial(self._open, provider, request)
         limit = self._settings.timeouts.first_byte
         data = b""
-        with translated(provider, request.model), closing(read_all(open_body, limit=limit)) as parts:
+        with (
+            translated(provider),
+            closing(read_all(self._open(provider, request), limit=limit)) as parts,
+        ):
             for data in parts:
                 if not data:
                     yield b""
@@ -171,13 +174,13 @@ class GatewayService:
         check = StreamCheck(provider.name, provider.api_key, request.choices)
         timeouts = self._settings.timeouts
         chunks = read(
-            partial(self._open, provider, request),
+            self._open(provider, request),
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
             progress=lambda: check.events,
         )
         try:
-            with translated(provider, request.model), closing(chunks):
+            with translated(provider), closing(chunks):
                 for data in chunks:
                     block = check.feed(data) if data else b""
                     if check.events and request.time_to_first_token is None:
@@ -194,15 +197,16 @@ class GatewayService:
         if check.error:
             raise check.error
 
-    def _open(self, provider: Provider, request: RelayedRequest, register: Register) -> ResponseBody:
+    def _open(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, ResponseBody]:
         """Send *request* and return its open answer."""
-        timeouts, path = self._settings.timeouts, f"/{request.endpoint}"
+        offers, timeouts, endpoint = self._offers, self._settings.timeouts, request.endpoint
         if not request.model:
-            request.model = self._offers.of(provider).default(request.endpoint)
+            request.model = yield from in_thread(partial(offers.of(provider).default, endpoint))
         try:
-            body = self._clients.open_response(provider, timeouts, path, request.sent_body(), register)
+            body = yield from self._clients.open(provider, timeouts, f"/{endpoint}", request.sent_body())
         except ServiceError as exc:
-            if better := self._offers.of(provider).explain(exc, request.model, request.endpoint):
+            explain = offers.of(provider).explain
+            if better := (yield from in_thread(partial(explain, exc, request.model, endpoint))):
                 raise better from exc
             raise
         if request.streamed and "text/event-stream" not in body.content_type:

@@ -16,10 +16,11 @@ from app.schemas.pulls import PullPartSchema
 from app.services.providers import Provider, start_hint
 from app.upstream.failures import clean, cut_off, invalid_response, rejection
 from app.upstream.json import parse
-from app.upstream.limits import LINE_LIMIT, Lines
+from app.upstream.limits import LINE_LIMIT, RAISE_LIMIT, Lines
 from app.upstream.readiness import Readiness
-from app.upstream.reading import Body, Register, announcing, read, within
+from app.upstream.reading import read
 from app.upstream.session import UpstreamSession, parts, translated
+from app.upstream.threaded import open_in_thread, within
 
 Json = dict[str, Any]
 
@@ -78,9 +79,8 @@ class OllamaApi:
         """
         self._wait_for_start()  # here and not in the call, whose seconds are those of a server that runs
 
-        def call(register: Register) -> bytes:
-            with announcing(register), closing(self._request(method, path, seconds, **sent)) as response:
-                return b"".join(parts(response, LINE_LIMIT))
+        def call() -> bytes:
+            return b"".join(parts(self._request(method, path, seconds, **sent), LINE_LIMIT))
 
         with self.translated():
             return within(seconds, call, uploads=uploads)
@@ -99,7 +99,7 @@ class OllamaApi:
         timeouts = self._timeouts
         lines, found = Lines(), 0
         chunks = read(
-            lambda register: self._body(path, body, register),
+            open_in_thread(lambda: self._chunks(path, body)),
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
             progress=lambda: found,
@@ -122,18 +122,14 @@ class OllamaApi:
         finally:
             chunks.close()
 
-    def _body(self, path: str, body: Json, register: Register) -> Body:
-        """Post *body* and return the open answer.
-
-        :param register: is called with the connection before the server answers
-        """
-        # The body may be ended by closing its connection, which must not hit a later request.
+    def _chunks(self, path: str, body: Json) -> Generator[bytes, None, None]:
+        """Post *body* and return the bytes of the answer; this and each of their steps may block."""
+        # The answer may be ended by closing its connection, which must not hit a later request.
         headers = {"Connection": "close"}
         silence = max(self._timeouts.first_byte, self._timeouts.idle)
         self._wait_for_start()
-        with announcing(register):
-            response = self._request("POST", path, silence, headers=headers, json=body)
-        return self._session.body(response)
+        response = self._request("POST", path, silence, headers=headers, json=body)
+        return parts(response, self._session.max_answer, RAISE_LIMIT)
 
     def _part(self, line: bytes, failed: Callable[[str], UpstreamError]) -> Json:
         try:

@@ -18,8 +18,8 @@ from app.manifest import MANIFEST_TYPE, CorruptManifestError, Layer, Manifest, d
 from app.model_name import ModelName
 from app.upstream.failures import invalid_response, rejection
 from app.upstream.json import parse
-from app.upstream.reading import Register, announcing, within
 from app.upstream.session import UpstreamSession, parts, translated
+from app.upstream.threaded import within
 
 MANIFEST_LIMIT = 1_000_000  # bytes; a real manifest has about one thousand
 _MAX_LAYERS = 1000
@@ -109,14 +109,13 @@ class RegistryService:
         timeouts = self._timeouts()
         timeout = (timeouts.connect, timeouts.list)
 
-        def call(register: Register) -> tuple[int, bytes]:
+        def call() -> tuple[int, bytes]:
             options: dict[str, Any] = {"headers": headers, "timeout": timeout, "stream": True}
-            with announcing(register):
-                response = self._session.get(url, allow_redirects=False, **options)
-                if response.is_redirect:
-                    response = self._redirected(name, response, options)
-                with closing(response):
-                    return response.status_code, _start(response, limit)
+            response = self._session.get(url, allow_redirects=False, **options)
+            if response.is_redirect:
+                response = self._redirected(name, response, options)
+            with closing(response):
+                return response.status_code, _start(response, limit)
 
         with translated(name.host, base):
             return within(timeouts.list, call)

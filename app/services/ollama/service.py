@@ -22,7 +22,6 @@ from app.services.settings import SettingsStore
 from app.upstream.failures import invalid_response
 from app.upstream.json import has_half
 from app.upstream.readiness import Readiness
-from app.upstream.reading import Body, Register
 from app.upstream.session import UpstreamSession
 
 _VERSION_LENGTH = 100  # characters
@@ -82,15 +81,13 @@ class OllamaService(OllamaApi):
         body = {"model": model, **values, "stream": True}
         return self._lines("/api/create", body, lambda message: create_failed(model, message))
 
-    def chat(self, request: Json, register: Register) -> Body:
-        """Return the open answer to a chat (``POST /api/chat``).
+    def chat(self, request: Json) -> Generator[bytes, None, None]:
+        """Return the bytes of the answer to a chat (``POST /api/chat``); this and their steps may block.
 
-        :param register: is called with the connection before the answer begins, so that another thread can
-            close it
         :raises ModelNotFound: when the model is not installed
         """
         try:
-            return self._body("/api/chat", request, register)
+            return self._chunks("/api/chat", request)
         except NotFound as exc:
             raise ModelNotFound(f"The model '{request['model']}' is not installed on {self.name}.") from exc
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import ValidationError
 
@@ -17,7 +19,6 @@ from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
 from app.services.providers.store import Provider, start_hint
 from app.upstream.failures import (
-    cause_of,
     clean,
     cut_off,
     error_message,
@@ -28,30 +29,39 @@ from app.upstream.failures import (
     timed_out,
     unfit,
     unreachable,
-    was_cut,
 )
 from app.upstream.json import parse
 from app.upstream.limits import LINE_LIMIT, UnfitAnswer, bounded, check_unpacked
 from app.upstream.readiness import Readiness
-from app.upstream.reading import Register, SilentUpstream, announcing, read_all
-from app.upstream.threaded import ThreadedBody
+from app.upstream.reading import SilentUpstream, read_all
+from app.upstream.threaded import in_thread
 
 if TYPE_CHECKING:
     import httpx2
     import openai
 
-    from app.upstream.connection import DirectBody
+    from app.upstream.transport import Answer
 
+_ERROR_LIMIT = 1_000_000  # bytes that are read of an error's body
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _LONGEST_WAIT = 86400.0  # seconds; a provider may send any number as Retry-After
+
+
+_Request = tuple[str, Any, list[tuple[bytes, bytes]], dict[str, Any]]
 
 
 @dataclass
 class _Client:
-    """A client, and the number of its answers that are requested or open."""
+    """A client, and the number of its answers that are requested or open.
+
+    :ivar requests: the first request to each path: its method, address, headers and extensions
+    """
 
     provider: Provider
     timeouts: Timeouts
     openai: openai.OpenAI
+    connections: httpx2.Client
+    requests: dict[str, _Request] = field(default_factory=dict)
     answers: int = 0
 
     def suits(self, provider: Provider, timeouts: Timeouts) -> bool:
@@ -89,36 +99,30 @@ class OpenAIClients:
         """Import ``openai`` now, so that the first chat does not wait for it."""
         import openai  # noqa: F401
 
-    def open_response(
-        self,
-        provider: Provider,
-        timeouts: Timeouts,
-        path: str,
-        body: Mapping[str, object] | None,
-        register: Register,
-    ) -> ResponseBody:
-        """Send a request and return its open answer, which the caller closes.
-
-        This calls the client's ``post`` and ``get``, which return the answer unread. The client's methods for
-        each endpoint would search the whole body for types to convert, which takes longer than the rest of
-        the request.
+    def open(
+        self, provider: Provider, timeouts: Timeouts, path: str, body: Mapping[str, object] | None
+    ) -> Generator[bytes, None, ResponseBody]:
+        """Send a request and return its open answer. Open and read it in a :func:`translated` block.
 
         :param path: the path below ``/v1``, beginning with a slash
         :param body: the JSON body to post; None to send a ``GET``
-        :param register: is called with the connection before the provider answers
-        :raises ServiceError: when the provider does not answer, or refuses the request
+        :raises ServiceError: when the provider refuses the request
         """
-        model = str((body or {}).get("model", ""))
         if not self._readiness.is_ready.is_set():
-            self._readiness.wait(provider.native_url, timeouts.first_byte)
-        with ExitStack() as closing, translated(provider, model):
+            yield from in_thread(partial(self._readiness.wait, provider.native_url, timeouts.first_byte))
+        with ExitStack() as closing:
             client = self._take(provider, timeouts)
             closing.callback(self._give_back, client)
-            with announcing(register):
-                response = _send(client.openai, path, body)
-            closing.callback(response.close)
-            check_unpacked(response.headers.get("content-encoding", ""))
-            return _body(response, self._max_answer, closing.pop_all().close)
+            answer = _send(client, path, body)
+            closing.callback(answer.close)
+            yield from answer.begin()
+            if answer.status >= 300:
+                said = yield from _beginning(answer)
+                raise _rejection(provider, str((body or {}).get("model", "")), answer, said)
+            check_unpacked(answer.headers.get("content-encoding", ""))
+            content_type = answer.headers.get("content-type", "")
+            receive = bounded(answer.receive, self._max_answer)
+            return ResponseBody(content_type, receive, closing.pop_all().close)
 
     def list_models(
         self, provider: Provider, timeouts: Timeouts, *, limit: float | None = None
@@ -128,9 +132,9 @@ class OpenAIClients:
         :param limit: seconds that the whole answer may take; None for ``list`` of *timeouts*
         :raises ServiceError: when the provider does not answer with a list
         """
-        with translated(provider, ""):
+        with translated(provider):
             *_, data = read_all(
-                lambda register: self.open_response(provider, timeouts, "/models", None, register),
+                self.open(provider, timeouts, "/models", None),
                 limit=timeouts.list if limit is None else limit,
                 most=LINE_LIMIT,
             )
@@ -156,7 +160,7 @@ class OpenAIClients:
         with self._lock:
             kept = self._clients.get(provider.id)
             if kept is None or not kept.suits(provider, timeouts):
-                replaced, kept = kept, _Client(provider, timeouts, make_client(provider, timeouts))
+                replaced, kept = kept, _Client(provider, timeouts, *make_client(provider, timeouts))
                 self._clients[provider.id] = kept
                 if replaced is not None and not replaced.answers:
                     replaced.openai.close()
@@ -172,38 +176,60 @@ class OpenAIClients:
             client.openai.close()
 
 
-def _send(client: openai.OpenAI, path: str, body: Mapping[str, object] | None) -> httpx2.Response:
-    """Send a request and return the open answer without parsing it."""
+def _send(client: _Client, path: str, body: Mapping[str, object] | None) -> Answer:
+    """Return the answer to a request, which is sent when the answer begins.
+
+    The client makes the first request to a path. Later ones differ from it only in their body, so they are
+    copies: to make a request takes the client longer than all the rest of a short chat.
+    """
+    import httpx2
+
+    if path in client.requests:
+        method, url, headers, extensions = client.requests[path]
+        content = None if body is None else _encoded(body)
+        request = httpx2.Request(method, url, headers=headers, content=content, extensions=extensions)
+        response = client.connections.send(request, stream=True)
+    else:
+        response = _first(client.openai, path, body)
+        request = response.request
+        headers = [header for header in request.headers.raw if header[0].lower() != b"content-length"]
+        client.requests[path] = (request.method, request.url, headers, request.extensions)
+    answer: Answer = response.extensions["answer"]
+    return answer
+
+
+def _first(client: openai.OpenAI, path: str, body: Mapping[str, object] | None) -> httpx2.Response:
+    """Let *client* make a request.
+
+    This calls the client's ``post`` and ``get``, which return the answer unread. The client's methods for
+    each endpoint would search the whole body for types to convert.
+    """
     import httpx2
     import openai
 
     unread: Any = {"cast_to": httpx2.Response, "stream": True, "stream_cls": openai.Stream[object]}
     response: httpx2.Response = (
-        client.get(path, **unread) if body is None else client.post(path, body=body, **unread)
+        client.get(path, **unread) if body is None else client.post(path, content=_encoded(body), **unread)
     )
     return response
 
 
-def _body(response: httpx2.Response, most: int, close: Callable[[], None]) -> ResponseBody:
-    """Return *response* as a body that can be polled, of at most *most* bytes."""
-    content_type: str = response.headers.get("content-type", "")
-    direct: DirectBody | None = response.extensions.get("direct_body")
-    if direct is not None:
-        return ResponseBody(content_type, bounded(direct.receive, most), close)
-    # The request went through a proxy, on httpx2's own transport, which cannot be polled: a thread reads it.
-    stream = response.extensions.get("network_stream")
-    # Not iter_bytes(), which would release the connection at the end by itself.
-    chunks = cast("httpx2.SyncByteStream", response.stream)
-    threaded = ThreadedBody(chunks, stream and stream.get_extra_info("socket"), close)
-    return ResponseBody(content_type, bounded(threaded.receive, most), threaded.close)
+def _encoded(body: Mapping[str, object]) -> bytes:
+    return _JSON.encode(body).encode()
+
+
+def _beginning(answer: Answer) -> Generator[bytes, None, bytes]:
+    """Return the first :data:`_ERROR_LIMIT` bytes of the body; yield ``b""`` until then."""
+    data = b""
+    while len(data) < _ERROR_LIMIT and (part := answer.receive()) is not None:
+        data += part
+        yield b""
+    return data[:_ERROR_LIMIT]
 
 
 @contextmanager
-def translated(provider: Provider, model: str) -> Iterator[None]:
-    """Turn the exceptions of the openai client and its connection into our errors.
-
-    :param model: the model that the request names; empty when it names none
-    """
+def translated(provider: Provider) -> Iterator[None]:
+    """Turn the exceptions of the openai client and its connection into our errors."""
     import httpx2
     import openai
 
@@ -213,13 +239,11 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
         raise
     except UnfitAnswer as exc:
         raise unfit(provider.name, exc) from exc
-    except (SilentUpstream, openai.APITimeoutError, httpx2.TimeoutException) as exc:
-        connected = not isinstance(exc.__cause__, httpx2.ConnectTimeout)
+    except (SilentUpstream, httpx2.TimeoutException) as exc:
+        connected = not isinstance(exc, httpx2.ConnectTimeout)
         raise timed_out(provider.name, provider.openai_url, connected=connected) from exc
-    except openai.APIConnectionError as exc:
-        raise _lost(provider, exc) from exc
-    except openai.APIStatusError as exc:
-        raise _rejection(provider, model, exc) from exc
+    except (httpx2.ConnectError, httpx2.ProxyError, httpx2.LocalProtocolError) as exc:
+        raise unreachable(provider.name, provider.openai_url, exc, start_hint(provider)) from exc
     except (httpx2.HTTPError, httpx2.StreamError) as exc:
         raise cut_off(provider.name) from exc
     except (httpx2.InvalidURL, UnicodeError) as exc:
@@ -230,34 +254,32 @@ def translated(provider: Provider, model: str) -> Iterator[None]:
         raise invalid_response(provider.name, "it cannot be read") from exc
 
 
-def _lost(provider: Provider, exc: openai.APIConnectionError) -> ServiceError:
-    """Return our error for a connection that was not made, or that brought no answer."""
-    if cause := cause_of(exc, UnfitAnswer):
-        return unfit(provider.name, cause)
-    if was_cut(exc):
-        return cut_off(provider.name)
-    return unreachable(provider.name, provider.openai_url, exc, start_hint(provider))
+def _rejection(provider: Provider, model: str, answer: Answer, body: bytes) -> ServiceError:
+    """Return our error for an answer whose status is no success.
 
-
-def _rejection(provider: Provider, model: str, exc: openai.APIStatusError) -> ServiceError:
-    """Return our error for an answer whose status is no success."""
-    said = error_message(exc.body) if isinstance(exc.body, dict) else ""
+    :param model: the model that the request names; empty when it names none
+    """
+    try:
+        found = parse(body.decode(errors="replace"))
+    except ValueError:
+        found = None
+    said = error_message(found) if isinstance(found, dict) else ""
     error = rejection(
         provider.name,
-        exc.status_code,
+        answer.status,
         clean(said, provider.api_key),
         details={"model": model} if model else None,
-        retry_after=_retry_after(exc.response.headers),
+        retry_after=_retry_after(answer.headers),
     )
     if not isinstance(error, NotFound):
         return error
     # A 404 with a JSON error comes from the API and means the model; any other means a wrong base_url.
-    if model and isinstance(exc.body, dict):
+    if model and isinstance(found, dict):
         return ModelNotFound(f"{provider.name} does not have the model '{model}'.", details=error.details)
     return invalid_response(provider.name, "there is no chat API at its base_url")
 
 
-def _retry_after(headers: Any) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds in ``Retry-After``, at most :data:`_LONGEST_WAIT`; None for a date or no header."""
     try:
         if "retry-after-ms" in headers:

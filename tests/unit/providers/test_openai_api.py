@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from app.errors import InvalidUpstreamKey
 from app.services.providers.openai_api import OpenAIClients, ResponseBody
 from app.services.providers.store import Provider
 from app.upstream import transport
+from app.upstream.reading import Body, Ticks
 from tests.raw_server import Connection, RawServer, Script, raw_server
 
 TIMEOUTS = Timeouts()
@@ -56,14 +58,22 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def _open(clients: OpenAIClients, provider: Provider) -> ResponseBody:
-    return clients.open_response(provider, TIMEOUTS, "/chat/completions", {"model": "m"}, lambda _: None)
+def _open(clients: OpenAIClients, provider: Provider, timeouts: Timeouts = TIMEOUTS) -> Body:
+    """Return an answer whose first bytes came: they are `ok`."""
+    found: list[ResponseBody] = []
+
+    def opening() -> Ticks:
+        found.append((yield from clients.open(provider, timeouts, "/chat/completions", {"model": "m"})))
+
+    assert not any(opening())
+    (body,) = found
+    assert next(data for data in iter(body.receive, None) if data) == b"ok"
+    return body
 
 
-def _whole(body: ResponseBody) -> bytes:
-    data = b"".join(iter(body.receive, None))
-    body.close()
-    return data
+def _whole(body: Body) -> bytes:
+    with closing(body):
+        return b"".join(iter(body.receive, None))
 
 
 def test_answer_goes_on_when_the_key_changes_and_then_its_client_is_closed(clients: OpenAIClients) -> None:
@@ -72,6 +82,7 @@ def test_answer_goes_on_when_the_key_changes_and_then_its_client_is_closed(clien
     def script(connection: Connection) -> None:
         connection.send_head()
         if b"sk-one" in connection.request:
+            connection.send_chunk(b"ok")
             assert go_on.wait(20)
         connection.send_chunk(b"ok")
         connection.end()
@@ -79,44 +90,41 @@ def test_answer_goes_on_when_the_key_changes_and_then_its_client_is_closed(clien
     server = Server(script)
     old = _open(clients, server.provider)
     new = _open(clients, replace(server.provider, api_key="sk-two"))
-    assert _whole(new) == b"ok"
+    assert _whole(new) == b""
 
     go_on.set()
-    assert b"".join(iter(old.receive, None)) == b"ok"
     assert not server.closed.acquire(blocking=False)
-    old.close()
+    assert _whole(old) == b"ok"
 
     assert server.closed.acquire(timeout=10)
     server.close()
 
 
 def test_client_without_answers_is_closed_when_it_is_replaced(clients: OpenAIClients, server: Server) -> None:
-    assert _whole(_open(clients, server.provider)) == b"ok"
+    assert _whole(_open(clients, server.provider)) == b""
 
     replacing = _open(clients, replace(server.provider, api_key="sk-two"))
 
     assert server.closed.acquire(timeout=10)
-    assert _whole(replacing) == b"ok"
+    replacing.close()
 
 
 def test_client_of_other_timeouts_replaces_the_kept_one(clients: OpenAIClients, server: Server) -> None:
-    assert _whole(_open(clients, server.provider)) == b"ok"
+    assert _whole(_open(clients, server.provider)) == b""
 
-    hasty = replace(TIMEOUTS, connect=1)
-    body = clients.open_response(server.provider, hasty, "/chat/completions", {}, lambda _: None)
+    answer = _open(clients, server.provider, replace(TIMEOUTS, connect=1))
 
     assert server.closed.acquire(timeout=10)
-    body.close()
+    answer.close()
 
 
 def test_body_that_is_closed_twice_counts_once(clients: OpenAIClients, server: Server) -> None:
     one, other = _open(clients, server.provider), _open(clients, server.provider)
     one.close()
     one.close()
-    assert server.closed.acquire(timeout=10)
     new = _open(clients, replace(server.provider, api_key="sk-two"))
 
-    assert _whole(other) == b"ok"  # its client is open still
+    assert _whole(other) == b""  # its client is open still
     new.close()
 
 

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-import h11
 import pytest
 
 from app.upstream.connection import Connection
@@ -17,20 +16,14 @@ MakeLine = Callable[[], Connection]
 
 @pytest.fixture
 def make_line() -> Iterator[MakeLine]:
-    """Make a connection whose last answer is complete."""
+    """Make a connection."""
     with ExitStack() as stack:
 
         def make() -> Connection:
             near, far = socket.socketpair()
             stack.enter_context(near)
             stack.enter_context(far)
-            line = Connection(near)
-            line.protocol.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
-            line.protocol.send(h11.EndOfMessage())
-            line.protocol.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            while not isinstance(line.protocol.next_event(), h11.EndOfMessage):
-                pass
-            return line
+            return Connection(near)
 
         yield make
 
@@ -40,7 +33,7 @@ def _is_open(line: Connection) -> bool:
 
 
 def test_connection_that_was_given_back_is_taken_next(make_line: MakeLine) -> None:
-    pool, line = Pool(1, 60.0, beside_others=True), make_line()
+    pool, line = Pool(1, 60.0, at_once=9), make_line()
     assert pool.take() is None
     pool.give_back(line, may_be_kept=True)
 
@@ -50,22 +43,53 @@ def test_connection_that_was_given_back_is_taken_next(make_line: MakeLine) -> No
     assert not _is_open(line)
 
 
-@pytest.mark.parametrize("beside_others", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_connection_is_kept_beside_other_requests_where_that_is_allowed(
-    make_line: MakeLine, beside_others: bool
+    make_line: MakeLine, at_once: int
 ) -> None:
-    pool, line = Pool(1, 60.0, beside_others=beside_others), make_line()
+    pool, line = Pool(1, 60.0, at_once=at_once), make_line()
     pool.take()
     pool.take()
 
     pool.give_back(line, may_be_kept=True)
 
-    assert _is_open(line) is beside_others
+    assert _is_open(line) is (at_once == 2)
+    pool.close()
+
+
+def test_as_many_connections_are_kept_as_the_server_served_at_once(make_line: MakeLine) -> None:
+    pool, lines = Pool(9, 60.0, at_once=1), [make_line() for _ in range(3)]
+    for _ in lines:
+        pool.take()
+    for line in lines[:2]:  # the third one may wait for a thread of the server
+        pool.answered(line)
+
+    for line in lines:
+        pool.give_back(line, may_be_kept=True)
+
+    assert [_is_open(line) for line in lines] == [False, True, True]
+    pool.close()
+
+
+def test_closed_connection_does_not_count_as_served_at_once(make_line: MakeLine) -> None:
+    pool, lines = Pool(9, 60.0, at_once=1), [make_line() for _ in range(2)]
+    for line in lines:
+        pool.take()
+        pool.answered(line)
+        pool.give_back(line, may_be_kept=False)
+    first, second = make_line(), make_line()
+    pool.take()
+    pool.take()
+
+    pool.give_back(first, may_be_kept=True)
+    pool.give_back(second, may_be_kept=True)
+
+    assert [_is_open(line) for line in (first, second)] == [False, True]
     pool.close()
 
 
 def test_request_that_got_no_connection_is_not_under_way_any_more(make_line: MakeLine) -> None:
-    pool, line = Pool(1, 60.0, beside_others=False), make_line()
+    pool, line = Pool(1, 60.0, at_once=1), make_line()
     pool.take()
     pool.give_back(None, may_be_kept=False)
 
@@ -77,7 +101,7 @@ def test_request_that_got_no_connection_is_not_under_way_any_more(make_line: Mak
 
 
 def test_closed_pool_keeps_nothing(make_line: MakeLine) -> None:
-    pool, idle, busy = Pool(2, 60.0, beside_others=True), make_line(), make_line()
+    pool, idle, busy = Pool(2, 60.0, at_once=9), make_line(), make_line()
     pool.take()
     pool.take()
     pool.give_back(idle, may_be_kept=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
 
 import pytest
 
 from app.errors import InvalidUpstreamResponse
-from app.upstream.session import UpstreamSession, translated
-from tests.engine.process import wait_until
+from app.upstream.session import UpstreamSession, parts, translated
+from app.upstream.threaded import ThreadedBody
 from tests.raw_server import Connection, raw_server
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
@@ -25,8 +28,14 @@ def test_closed_body_hangs_up_on_an_answer_that_does_not_go_on(end: bytes, rest:
         is_over.set()
 
     with raw_server(script) as server, UpstreamSession() as session:
-        body = session.body(session.get(server.url, stream=True, headers={"Connection": "close"}, timeout=60))
-        wait_until(body.receive)
+
+        def work() -> Generator[bytes, None, None]:
+            options: Any = {"stream": True, "headers": {"Connection": "close"}, "timeout": 60}
+            with closing(session.get(server.url, **options)) as response:
+                yield from parts(response, 1000)
+
+        body = ThreadedBody(work)
+        assert next(data for data in iter(body.receive, None) if data) == b"a"
         body.close()
 
         assert is_over.wait(30)

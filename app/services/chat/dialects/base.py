@@ -7,7 +7,7 @@ from typing import Protocol
 
 from app.schemas.chat import ChatBody
 from app.services.chat.dialects.answers import Answer
-from app.upstream.reading import Body, Register
+from app.upstream.reading import Opening
 
 Request = dict[str, object]
 """The JSON body of a request, in the provider's words."""
@@ -25,15 +25,14 @@ class Dialect(Protocol):
         :raises NotSupported: when the provider does not know a field of *body*
         """
 
-    def open(self, model: str, request: Request, register: Register) -> Body:
+    def open(self, model: str, request: Request) -> Opening:
         """Send a request and return its open answer.
 
-        :param register: is called with the connection before the answer begins, so that it can be closed
         :raises ModelNotFound: when the provider does not have the model
         """
 
     def new_answer(self) -> Answer:
         """Return an empty answer, which :meth:`open`'s bytes are fed to."""
 
-    def translated(self, model: str) -> AbstractContextManager[None]:
+    def translated(self) -> AbstractContextManager[None]:
         """Turn the exceptions of reading an answer, in this block, into service errors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ from app.services.chat.tool_calls import tool_call
 from app.services.ollama import OllamaService
 from app.upstream.failures import invalid_response
 from app.upstream.json import count, objects
-from app.upstream.reading import Body, Register
+from app.upstream.reading import Opening
+from app.upstream.threaded import open_in_thread
 
 NATIVE_ONLY = (*OLLAMA_ONLY, "think")
 """The fields that Ollama's ``/v1`` ignores: a chat with one of them goes to ``/api/chat``."""
@@ -45,8 +46,12 @@ class OllamaDialect:
         messages = [_message(message) for message in body["messages"]]
         return {"messages": messages, **request, **({"options": options} if options else {})}, []
 
-    def open(self, model: str, request: Request, register: Register) -> Body:
-        """Send a request and return its open answer.
+    def open(self, model: str, request: Request) -> Opening:
+        """Send a request and return its open answer."""
+        return open_in_thread(lambda: self._ask(model, request))
+
+    def _ask(self, model: str, request: Request) -> Generator[bytes, None, None]:
+        """Send a request and return the bytes of its answer; this and their steps may block.
 
         A `num_ctx` is added so that Ollama does not load the model anew: see
         :meth:`~app.services.chat.context_window.ContextWindows.for_request`.
@@ -58,13 +63,13 @@ class OllamaDialect:
         if window is not None:
             options = {**options, "num_ctx": window}
         asked = {"model": model, "stream": False, **request, **({"options": options} if options else {})}
-        return self._ollama.chat(asked, register)
+        return self._ollama.chat(asked)
 
     def new_answer(self) -> OllamaAnswer:
         """Return an empty answer."""
         return OllamaAnswer(self._ollama.name, self._ollama.provider.api_key)
 
-    def translated(self, _model: str) -> AbstractContextManager[None]:
+    def translated(self) -> AbstractContextManager[None]:
         """Turn the exceptions of reading an answer, in this block, into service errors."""
         return self._ollama.translated()
 

@@ -16,7 +16,7 @@ from app.services.providers import OpenAIClients, Provider
 from app.services.providers import openai_api as openai_client
 from app.upstream.failures import invalid_response
 from app.upstream.json import parse
-from app.upstream.reading import Body, Register
+from app.upstream.reading import Body, Opening
 
 OLLAMA_ONLY = ("options", "keep_alive", "truncate")
 """The fields of a chat that only Ollama's own API has."""
@@ -51,15 +51,14 @@ class OpenAIDialect:
         request["messages"] = [_message(message, self.sends_thinking) for message in messages]
         return request, []
 
-    def open(self, model: str, request: Request, register: Register) -> Body:
+    def open(self, model: str, request: Request) -> Opening:
         """Send a request and return its open answer."""
-        if request.get("stream"):
-            request = {**request, "stream_options": {"include_usage": True}}
+        is_streamed = bool(request.get("stream"))
         request = {"model": model, **request}
-        body = self._clients.open_response(
-            self._provider, self._timeouts, "/chat/completions", request, register
-        )
-        if not request.get("stream") or "text/event-stream" in body.content_type:
+        if is_streamed:
+            request["stream_options"] = {"include_usage": True}
+        body = yield from self._clients.open(self._provider, self._timeouts, "/chat/completions", request)
+        if not is_streamed or "text/event-stream" in body.content_type:
             return body
         if "json" in body.content_type:
             return UnstreamedBody(body, self.new_answer())
@@ -70,9 +69,9 @@ class OpenAIDialect:
         """Return an empty answer."""
         return OpenAIAnswer(self._provider.name, self._provider.api_key)
 
-    def translated(self, model: str) -> AbstractContextManager[None]:
+    def translated(self) -> AbstractContextManager[None]:
         """Turn the exceptions of reading an answer, in this block, into service errors."""
-        return openai_client.translated(self._provider, model)
+        return openai_client.translated(self._provider)
 
 
 class OllamaV1Dialect(OpenAIDialect):
