@@ -35,7 +35,6 @@ def make_listener(app: Flask, config: Config, sock: socket.socket) -> Listener:
         recv_bytes=65_536,
         max_request_header_size=_LARGEST_HEAD,
         max_request_body_size=sys.maxsize,  # the limits of the views apply
-        channel_request_lookahead=1,  # reads on during a request, so that a view learns that its client left
         clear_untrusted_proxy_headers=False,  # app.security wants to see them; nothing believes them
         server_name="unknown.invalid",  # the host of a request that names none
         ident=None,

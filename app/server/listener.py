@@ -108,6 +108,12 @@ class Listener(TcpWSGIServer):
         connection = Connection(self, sock, address, self.adj, map=self._map)
         connection.is_surplus = not has_room
 
+    def add_task(self, task: Connection) -> None:  # type: ignore[override]  # each task is a connection
+        """Let a thread serve the requests of a connection, unless one does already."""
+        if not task.has_thread:
+            task.has_thread = True
+            super().add_task(task)  # type: ignore[arg-type]
+
     def count(self, peer: str | None, change: int) -> None:
         """Note that *peer* has one connection more or less."""
         self._peers[peer] += change

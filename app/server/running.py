@@ -66,7 +66,7 @@ class _Ending:
     def _end(self, connection: Connection, now: float) -> None:
         """Refuse a request that has not come whole yet; hang up on a client that takes nothing."""
         request = connection.request
-        if isinstance(request, Request) and request.headers_finished and not connection.requests:
+        if isinstance(request, Request) and request.headers_finished and not connection.has_thread:
             connection.break_off(request, ServerStopping())
         moved, since = self._moved.setdefault(connection, (connection.moved, now))
         if moved != connection.moved:
