@@ -25,6 +25,11 @@ class Answer(WSGITask):
     def __init__(self, channel: ServedChannel, request: Request) -> None:
         super().__init__(channel, request)  # type: ignore[arg-type]  # the stubs want an error
 
+    @property
+    def has_body(self) -> bool:
+        """Whether bytes follow the head."""
+        return self.request.command != "HEAD" and super().has_body
+
     def write(self, data: bytes) -> None:
         """Send *data* of the body, the first with the head."""
         head = b""

@@ -54,7 +54,7 @@ class ServedChannel(HTTPChannel):
         try:
             while self.requests:
                 self.serve_next()
-                if self.server.task_dispatcher.queue:
+                if self.server.task_dispatcher.is_short:
                     break
                 if not self.requests and self._may_stay:
                     self._await_request()
