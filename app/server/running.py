@@ -27,7 +27,7 @@ def run(listener: Listener, close: Callable[[], None]) -> None:
     :param close: is called in a thread after the running answers; closes what they used
     """
     while not stopping.is_set():
-        _poll(listener, 1.0)
+        _poll(listener, listener.pause or 1.0)
     _Ending(listener).wait(_PATIENCE)
     closing = threading.Thread(target=close, name="close")
     closing.start()
