@@ -66,6 +66,7 @@ class Listener(TcpWSGIServer):
         self.limits = Limits(config.head_timeout, config.client_timeout)
         self._peers: Counter[str | None] = Counter()
         self._worker = worker
+        self._open = 0  # connections
         self._gave_way = 0.0
         self._resume = self._next_look = self._next_shrink = self._next_warning = 0.0
         super().__init__(
@@ -142,7 +143,8 @@ class Listener(TcpWSGIServer):
         if not self._peers[peer]:
             del self._peers[peer]
         if self._worker:
-            self._worker.note(sum(self._peers.values()))
+            self._open += change
+            self._worker.note(self._open)
 
     def _make_room(self, peer: str | None) -> bool:
         """Close another connection if one more is too many; return False if none can be closed."""

@@ -162,6 +162,7 @@ class ServedChannel(HTTPChannel):
         if self.requests:
             self.server.task_dispatcher.add_task(self)  # type: ignore[arg-type]  # the stubs want a Task
             return
+        self.last_activity = time.time()
         self.will_close = self.will_close or not self.connected
         self.has_thread = False  # the last step: from now on the connection belongs to the other thread
         self.server.pull_trigger()
