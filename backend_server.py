@@ -15,7 +15,7 @@ from app import create_app, logs
 from app.config import Config
 from app.container import Services
 from app.errors import ServiceError
-from app.server import make_listener, run
+from app.server import Worker, make_listener, run, start_workers
 from app.services.ollama import Launcher
 from app.stopping import limit_stop
 
@@ -23,6 +23,11 @@ from app.stopping import limit_stop
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", help="Address to listen on.  [default: BACKEND_HOST, else 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="[default: BACKEND_PORT, else 8002]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Processes that serve the port together; not on Windows.  [default: BACKEND_WORKERS, else 1]",
+)
 @click.option(
     "--ollama",
     type=click.Choice(["auto", "external", "embedded"]),
@@ -33,13 +38,18 @@ from app.stopping import limit_stop
     "the embedded engine.",
 )
 @click.option("--enable", multiple=True, metavar="ID", help="Enable a provider for this run.")
-def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...]) -> None:
+def main(
+    host: str | None, port: int | None, workers: int | None, ollama: str, enable: tuple[str, ...]
+) -> None:
     """Serve the backend in front of local language models."""
     for how in (signal.SIGTERM, signal.SIGINT):  # until the server handles them
         signal.signal(how, lambda *_: sys.exit(0))
-    config = _config(host, port, enable)
+    config = _config(host, port, workers, enable)
     logs.configure(config)
     listener = _listen(config)
+    worker = start_workers(config.workers) if config.workers > 1 else None
+    if worker and not worker.is_first:
+        ollama = "external"  # the first one starts it for all
     app = create_app(config)
     services: Services = app.extensions["services"]
     for id in config.enable:
@@ -47,7 +57,7 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     provider = services.providers.get("ollama")
     log_file = config.data_dir / "ollama.log"
     launcher = Launcher(services.session, provider, log_file, ollama, services.readiness)
-    server = make_listener(app, config, listener)
+    server = make_listener(app, config, listener, worker)
 
     def stop(*_: object) -> None:
         services.stop()
@@ -56,22 +66,25 @@ def main(host: str | None, port: int | None, ollama: str, enable: tuple[str, ...
     for how in (signal.SIGTERM, signal.SIGINT):
         signal.signal(how, stop)
     limit_stop()
+    if worker:
+        worker.follow(stop)
     with ExitStack() as at_end:
         at_end.callback(services.close)
         at_end.callback(launcher.stop)  # called first: the answers that need Ollama are over then
         # In a thread: a slow server at Ollama's address must not delay the first requests.
         threading.Thread(
-            target=_prepare, args=(services, launcher, listener), name="start", daemon=True
+            target=_prepare, args=(services, launcher, listener, worker), name="start", daemon=True
         ).start()
         run(server, at_end.close)
 
 
-def _config(host: str | None, port: int | None, enable: tuple[str, ...]) -> Config:
+def _config(host: str | None, port: int | None, workers: int | None, enable: tuple[str, ...]) -> Config:
     config = Config.from_env()
     config = replace(
         config,
         host=host or config.host,
         port=config.port if port is None else port,
+        workers=workers or config.workers,
         enable=config.enable + enable,
     )
     config.check_exposure()
@@ -100,10 +113,19 @@ def _check_provider(services: Services, id: str) -> None:
         raise click.ClickException(f"{exc.message} The providers are: {known}") from exc
 
 
-def _prepare(services: Services, launcher: Launcher, listener: socket.socket) -> None:
-    """Find or start an Ollama, print which one and what to type next, and load the chat client's modules."""
+def _prepare(services: Services, launcher: Launcher, listener: socket.socket, worker: Worker | None) -> None:
+    """Find or start an Ollama, say which one and what to type next, and load the chat client's modules."""
     launcher.start()
     services.jobs.start()
+    if worker is None or worker.is_first:
+        _greet(services, launcher, listener)
+    if worker:
+        worker.let_others_start()
+    services.clients.warm_up()
+
+
+def _greet(services: Services, launcher: Launcher, listener: socket.socket) -> None:
+    """Wait for the Ollama; print which one it is, and what to type next."""
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(launcher.describe())
@@ -120,7 +142,6 @@ def _prepare(services: Services, launcher: Launcher, listener: socket.socket) ->
             f"  curl -X PATCH {url}/api/providers/ollama -H 'Content-Type: application/json' "
             """-d '{"enabled":true}'"""
         )
-    services.clients.warm_up()
 
 
 if __name__ == "__main__":

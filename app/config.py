@@ -74,6 +74,7 @@ class Config:
     max_upload: int = 50_000_000_000
     max_bodies: int = 51_000_000_000
     max_answer: int = MAX_ANSWER
+    workers: int = 1
     threads: int = 600
     connections: int = 1600
     head_timeout: float = 15
@@ -164,6 +165,7 @@ def _read(env: Env, environ: Mapping[str, str | None]) -> Config:
                 "MAX_BODIES", max_upload + _FOR_OTHER_BODIES, validate=validate.Range(min=max_upload)
             ),
             max_answer=env.int("MAX_ANSWER", default.max_answer, validate=validate.Range(min=1)),
+            workers=env.int("WORKERS", default.workers, validate=validate.Range(1, 64)),
             threads=threads,
             connections=env.int("CONNECTIONS", threads + _IDLE, validate=validate.Range(16, 65536)),
             head_timeout=env.float("HEAD_TIMEOUT", default.head_timeout, validate=_SECONDS),

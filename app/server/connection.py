@@ -9,12 +9,11 @@ import time
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from waitress.channel import HTTPChannel
-
 from app.config import is_loopback
 from app.errors import ServiceError
-from app.server.refusals import Answer, ErrorAnswer, RequestTooSlow
+from app.server.refusals import RequestTooSlow
 from app.server.request import Request
+from app.server.serving import ServedChannel
 
 if TYPE_CHECKING:
     from app.server.listener import Listener
@@ -23,18 +22,14 @@ _LEAST_RATE = 1000  # bytes a second that a client sends of a body, or takes of 
 _LINGERING = 5.0  # seconds in which a refused client may go on sending, and reads its answer
 
 
-class Connection(HTTPChannel):
+class Connection(ServedChannel):
     """A client's connection.
 
     :ivar peer: who counts as one client; None for this machine, where a proxy can speak for all clients
     :ivar is_surplus: whether there are too many connections: the next request is refused
     """
 
-    server: Listener
-    requests: list[Request]
     _fileno: int | None
-    task_class = Answer
-    error_task_class = ErrorAnswer
 
     def __init__(self, server: Listener, sock: socket.socket, addr: Any, *args: Any, **kwargs: Any) -> None:
         self.peer = peer_of(addr[0])
@@ -61,13 +56,17 @@ class Connection(HTTPChannel):
     @property
     def may_give_way(self) -> bool:
         """Whether another client may have the place of this connection: it has no request that runs."""
-        return not self.requests and not self.total_outbufs_len
+        return not self.has_thread and not self.total_outbufs_len
 
     @property
     def silence(self) -> tuple[bool, float]:
         """The order in which connections give way: the most silent first; bodies that the app allows last."""
         request = self.request
         return isinstance(request, Request) and request.is_admitted, self.last_activity
+
+    def readable(self) -> bool:
+        """Tell whether the server's thread reads what the client sends."""
+        return not self.has_thread and super().readable()
 
     def refuse(self, request: Request) -> bool:
         """Note that *request* is refused; return whether its answer can be sent at once."""
@@ -93,6 +92,11 @@ class Connection(HTTPChannel):
 
     def handle_write(self) -> None:
         """Send what waits. After a refusal, wait until the client has read it: closing would discard it."""
+        if self.has_thread:
+            self._flush_exception(self._flush_some_if_lockable)  # type: ignore[attr-defined]  # not in the stubs
+            if self.will_close:
+                self.handle_close()
+            return
         if self._refused is not None and self.close_when_flushed and not self.will_close:
             self._flush_exception(self._flush_some)  # type: ignore[attr-defined]  # not in the stubs
             if self.total_outbufs_len or self.will_close or self.socket is None:
@@ -151,7 +155,7 @@ class Connection(HTTPChannel):
             return "lingering", _LINGERING, None
         if self.total_outbufs_len:
             return "sending", limits.client, None
-        if self.requests:
+        if self.has_thread:
             return "serving", float("inf"), None
         if request is not None:
             return (
@@ -164,7 +168,7 @@ class Connection(HTTPChannel):
     def _answer(self, request: Request) -> None:
         """Send the answer to a refused *request*, in this thread: the others may all have work."""
         self.requests.append(request)
-        self.service()
+        self.serve_next()
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,13 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._limit = limit
+        self._is_refused = False  # whether the system refused to start the last thread
         self._needed = 0  # the most threads that worked at once since the last shrink()
+
+    @property
+    def is_short(self) -> bool:
+        """Whether requests wait and no more threads can be started for them."""
+        return bool(self.queue) and (self._is_refused or len(self.threads) >= self._limit)
 
     def add_task(self, task: Task) -> None:
         """Queue *task*, and start a thread for it when none is idle."""
@@ -41,7 +47,9 @@ class GrowingDispatcher(ThreadedTaskDispatcher):
             threading.Thread(
                 target=target, name=f"waitress-{thread_no}", args=(thread_no,), daemon=True
             ).start()
+            self._is_refused = False
         except RuntimeError:
+            self._is_refused = True
             self.threads.discard(thread_no)
             self.active_count -= 1  # the caller adds one
             log.warning("The system starts no more threads: %d run.", len(self.threads))

@@ -19,11 +19,13 @@ from app.config import Config
 from app.server.connection import Connection, peer_of
 from app.server.dispatcher import GrowingDispatcher
 from app.server.request import Bodies
+from app.server.workers import Worker
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 32  # connections accepted before other clients are served again
 _SHARE = 4  # one client may have a fourth of the connections
+_GIVING_WAY = 0.02  # seconds without accepting when another worker has fewer connections
 _PAUSE = 1.0  # seconds without accepting when there are no files for more connections
 _LOOK_INTERVAL = 1.0  # seconds between looks for clients that take too long
 _SHRINK_INTERVAL = 30.0  # seconds in which a thread must be needed once to stay
@@ -58,10 +60,14 @@ class Listener(TcpWSGIServer):
         sock: socket.socket,
         adjustments: Adjustments,
         dispatcher: GrowingDispatcher,
+        worker: Worker | None = None,
     ) -> None:
         self.bodies = Bodies(app, config.max_bodies, config.data_dir)
         self.limits = Limits(config.head_timeout, config.client_timeout)
         self._peers: Counter[str | None] = Counter()
+        self._worker = worker
+        self._open = 0  # connections
+        self._gave_way = 0.0
         self._resume = self._next_look = self._next_shrink = self._next_warning = 0.0
         super().__init__(
             app,
@@ -72,6 +78,13 @@ class Listener(TcpWSGIServer):
             bind_socket=False,
             sockinfo=(sock.family, sock.type, sock.proto, sock.getsockname()),
         )
+        if worker:
+            worker.note(0)
+
+    @property
+    def pause(self) -> float:
+        """The seconds until it may accept again; 0 if it may."""
+        return max(0.0, self._resume - time.monotonic())
 
     def readable(self) -> bool:
         """Tell whether to accept connections; this is asked at least once a second."""
@@ -87,7 +100,9 @@ class Listener(TcpWSGIServer):
 
     def handle_accept(self) -> None:
         """Accept the connections that wait."""
-        for _ in range(_AT_ONCE):
+        if self._gives_way():
+            return
+        for _ in range(1 if self._worker else _AT_ONCE):
             try:
                 pair: tuple[socket.socket, Any] | None = self.accept()
             except OSError as exc:
@@ -97,6 +112,14 @@ class Listener(TcpWSGIServer):
             if pair is None:
                 return
             self._take(*pair)
+
+    def _gives_way(self) -> bool:
+        """Leave the connections to a worker that has fewer, for a moment: it can be too busy to take them."""
+        now = time.monotonic()
+        if self._worker is None or self._worker.has_fewest or now < self._gave_way + 2 * _GIVING_WAY:
+            return False
+        self._gave_way, self._resume = now, now + _GIVING_WAY
+        return True
 
     def _take(self, sock: socket.socket, address: Any) -> None:
         try:
@@ -108,11 +131,20 @@ class Listener(TcpWSGIServer):
         connection = Connection(self, sock, address, self.adj, map=self._map)
         connection.is_surplus = not has_room
 
+    def add_task(self, task: Connection) -> None:  # type: ignore[override]  # each task is a connection
+        """Let a thread serve the requests of a connection, unless one does already."""
+        if not task.has_thread:
+            task.has_thread = True
+            super().add_task(task)  # type: ignore[arg-type]
+
     def count(self, peer: str | None, change: int) -> None:
         """Note that *peer* has one connection more or less."""
         self._peers[peer] += change
         if not self._peers[peer]:
             del self._peers[peer]
+        if self._worker:
+            self._open += change
+            self._worker.note(self._open)
 
     def _make_room(self, peer: str | None) -> bool:
         """Close another connection if one more is too many; return False if none can be closed."""

@@ -1,4 +1,4 @@
-"""The answers that need no view, in the same form as all errors; the last answers of a server that stops."""
+"""The answers that need no view, in the same form as all errors."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import logging
 import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from flask import Response
-from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
 from app.errors import DiskFull, ServerBusy, ServiceError, server_failed
 from app.openai_errors import openai_error, speaks_openai
 from app.security import ANSWER_HEADERS
+from app.server.answer import Answer
 from app.server.head import MalformedRequest
-from app.stopping import stopping
 from app.storage.json_file import file_failed
-
-if TYPE_CHECKING:
-    from app.server.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -74,22 +69,12 @@ class Refusal:
         )
 
 
-class Answer(WSGITask):
-    """Answers a request, and closes the connection if the process is being stopped."""
-
-    def build_response_header(self) -> bytes:
-        """Return the first line and the headers."""
-        if stopping.is_set():
-            self.set_close_on_finish()
-        return super().build_response_header()
-
-
-class ErrorAnswer(ErrorTask):
+class ErrorAnswer(Answer):
     """Answers a request that the server refused, and closes the connection."""
 
     def execute(self) -> None:
         """Write the answer."""
-        request: Request = self.request  # type: ignore[assignment]  # the stubs say it is an error
+        request = self.request
         refusal = request.refusal or Refusal.because(_of_waitress(request.error), request.path)
         self.status, self.response_headers = refusal.status, refusal.headers
         self.set_close_on_finish()

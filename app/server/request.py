@@ -11,14 +11,15 @@ from typing import IO, TYPE_CHECKING
 
 from flask import Flask, Response
 from waitress.adjustments import Adjustments
-from waitress.parser import HTTPRequestParser, ParsingError, TransferEncodingNotImplemented
-from waitress.task import WSGITask
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest
 
 from app.errors import ServiceError
 from app.security import examine
+from app.server.answer import Answer
 from app.server.chunks import Chunks
-from app.server.head import MalformedRequest, check_head
+from app.server.head import MalformedRequest, read_head
 from app.server.refusals import Refusal, too_many_bodies, too_many_connections, unstorable
 
 if TYPE_CHECKING:
@@ -133,24 +134,24 @@ class Request(HTTPRequestParser):
         return len(data)  # what follows is no request
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Check the head, and read it."""
+        """Read the head, and make the buffer for the body."""
         try:
-            check_head(header_plus)
-            super().parse_header(header_plus)
+            head = read_head(header_plus)
         except MalformedRequest as exc:
             self.refuse(exc)
-        except (
-            ParsingError,
-            TransferEncodingNotImplemented,
-            ValueError,
-        ):  # ValueError: urlsplit() can raise it
-            self.refuse(MalformedRequest("The head of the request is not valid HTTP."))
-        if self.body_rcv is None:
-            self.expect_continue = False
-        elif self.chunked:
+            return
+        self.command, self.version, self.headers = head.method, head.version, head.fields
+        self.request_uri, self.path, self.query = head.target, head.path, head.query
+        self.url_scheme = self.adj.url_scheme
+        self.chunked, self.content_length = head.is_chunked, head.length
+        if self.chunked:
+            del self.headers["TRANSFER_ENCODING"]  # the app sees the whole body, with its length
             self.body_rcv = Chunks(Body(self._bodies.folder))
-        else:
-            self.body_rcv.buf = Body(self._bodies.folder)  # type: ignore[assignment]  # it has the same methods
+        elif self.content_length:
+            body = Body(self._bodies.folder)  # it has the methods that are called
+            self.body_rcv = FixedStreamReceiver(self.content_length, body)  # type: ignore[arg-type]
+        has_more = self.version == "1.1" and self.body_rcv is not None
+        self.expect_continue = has_more and self.headers.get("EXPECT", "").lower() == "100-continue"
 
     def refuse(self, error: ServiceError) -> None:
         """Note the answer that the server gives instead of the app."""
@@ -178,8 +179,7 @@ class Request(HTTPRequestParser):
 
     def _ask(self, size: int) -> None:
         """Ask the app whether this request may have a body of *size* bytes."""
-        task = WSGITask(self._connection, self)  # type: ignore[arg-type]  # the stubs want an error
-        environ = task.get_environment()
+        environ = Answer(self._connection, self).get_environment()
         answer = examine(
             self._bodies.app, {**environ, "CONTENT_LENGTH": str(size), "wsgi.input": io.BytesIO()}
         )

@@ -27,7 +27,7 @@ def run(listener: Listener, close: Callable[[], None]) -> None:
     :param close: is called in a thread after the running answers; closes what they used
     """
     while not stopping.is_set():
-        _poll(listener, 1.0)
+        _poll(listener, listener.pause or 1.0)
     _Ending(listener).wait(_PATIENCE)
     closing = threading.Thread(target=close, name="close")
     closing.start()
@@ -66,7 +66,7 @@ class _Ending:
     def _end(self, connection: Connection, now: float) -> None:
         """Refuse a request that has not come whole yet; hang up on a client that takes nothing."""
         request = connection.request
-        if isinstance(request, Request) and request.headers_finished and not connection.requests:
+        if isinstance(request, Request) and request.headers_finished and not connection.has_thread:
             connection.break_off(request, ServerStopping())
         moved, since = self._moved.setdefault(connection, (connection.moved, now))
         if moved != connection.moved:

@@ -69,6 +69,29 @@ def read(connection: socket.socket) -> Answer:
 Serve = Callable[..., AbstractContextManager[Served]]
 
 
+@contextlib.contextmanager
+def serving(app: Any, config: Config) -> Iterator[Served]:
+    """Serve *app*, which may be any WSGI application that gets no large bodies."""
+    sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener = make_listener(app, config, sock)
+    stopping = threading.Event()
+
+    def run() -> None:
+        while not stopping.is_set():
+            listener.asyncore.loop(timeout=1, map=listener._map, use_poll=True, count=1)
+
+    thread = threading.Thread(target=run, name="server")
+    thread.start()
+    try:
+        yield Served(listener, sock.getsockname())
+    finally:
+        stopping.set()
+        listener.pull_trigger()
+        thread.join()
+        listener.task_dispatcher.shutdown()
+        listener.asyncore.close_all(listener._map)
+
+
 @pytest.fixture
 def serve(config: Config) -> Serve:
     """A function that serves the app with other settings: ``with serve(api_key="...") as served``."""
@@ -77,24 +100,10 @@ def serve(config: Config) -> Serve:
     def start(**settings: Any) -> Iterator[Served]:
         changed = replace(config, **settings)
         app = create_app(changed)
-        sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        listener = make_listener(app, changed, sock)
-        stopping = threading.Event()
-
-        def run() -> None:
-            while not stopping.is_set():
-                listener.asyncore.loop(timeout=1, map=listener._map, use_poll=True, count=1)
-
-        thread = threading.Thread(target=run, name="server")
-        thread.start()
         try:
-            yield Served(listener, sock.getsockname())
+            with serving(app, changed) as served:
+                yield served
         finally:
-            stopping.set()
-            listener.pull_trigger()
-            thread.join()
-            listener.task_dispatcher.shutdown()
-            listener.asyncore.close_all(listener._map)
             app.extensions["services"].close()
 
     return start
