@@ -109,7 +109,7 @@ class _Upstream(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.end_headers()
         for part in (*parts, ""):
-            if part:  # the end follows at once: the connection is kept for other requests, however busy we are
+            if part:  # the end follows at once, so that the connection is kept for other requests
                 _turns.acquire(timeout=0.2)
             self.wfile.write(f"{len(part):x}\r\n{part}\r\n".encode())
             self.wfile.flush()
