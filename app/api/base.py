@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -167,7 +167,7 @@ def _parse(data: bytes, containers: int) -> Any:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = time.monotonic()
     if stopping.is_set():
         raise ServerStopping
