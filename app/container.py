@@ -175,7 +175,6 @@ class Services:
             windows,
             self.circuits,
             self.stops,
-            self.settings,
             self.usage,
         )
         self.compare = CompareService(self.chat, self.stops, self.settings)

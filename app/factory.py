@@ -26,7 +26,7 @@ from app.api import (
     updates,
     usage,
 )
-from app.api.base import Api, add_request_hooks
+from app.api.base import Api, App, add_request_hooks
 from app.cli import COMMANDS
 from app.config import Config, StartFailed
 from app.container import Services
@@ -69,7 +69,7 @@ def create_app(config: Config | None = None) -> Flask:
     :raises StartFailed: when a setting, the data folder or the database cannot be used
     """
     config = config or Config.from_env()
-    app = Flask("app", static_folder=None)
+    app = App("app", static_folder=None)
     app.extensions["services"] = _make_services(config)
     add_request_hooks(app)  # before protect(): a refused request has an id, too
     _allow_origins(app, config)

@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, request
-from flask.typing import ResponseReturnValue
+from flask import Flask, Request, Response, current_app, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.body_limits import BODY_LIMIT, accepted_by
@@ -93,13 +93,10 @@ class NotJson(ServiceError):
 def protect(app: Flask, config: Config) -> None:
     """Check the peer, host, origin, key and body of each request, in this order."""
 
-    def check() -> ResponseReturnValue | None:
-        _check_peer(config)
-        _check_host(config)
-        _check_origin(config)
-        _check_key(config)
-        _check_body(config)
-        return None
+    def check() -> None:
+        sent = request_ctx.request  # looked up once: flask's `request` looks it up each time
+        for checked in (_check_peer, _check_host, _check_origin, _check_key, _check_body):
+            checked(sent, config)
 
     app.before_request(check)
 
@@ -140,7 +137,7 @@ def with_own_scripts(page: Response) -> Response:
     return page
 
 
-def _check_peer(config: Config) -> None:
+def _check_peer(request: Request, config: Config) -> None:
     """Refuse clients on other machines when there is no key.
 
     ``backend_server.py`` refuses to listen for them; gunicorn and other WSGI servers do not. A proxy on this
@@ -160,9 +157,9 @@ def _check_peer(config: Config) -> None:
         )
 
 
-def _check_host(config: Config) -> None:
+def _check_host(request: Request, config: Config) -> None:
     host = _hostname(f"//{request.host}")
-    if host in {h.lower() for h in config.allowed_hosts} or _is_served(host, config):
+    if _is_served(host, config) or host in {h.lower() for h in config.allowed_hosts}:
         return
     if not host:
         raise HostNotAllowed(
@@ -190,7 +187,7 @@ def _is_served(host: str, config: Config) -> bool:
     return config.host in {"0.0.0.0", "::"}  # noqa: S104  # every address of this machine
 
 
-def _check_origin(config: Config) -> None:
+def _check_origin(request: Request, config: Config) -> None:
     """Refuse the requests of other sites' pages.
 
     A browser names the origin of the page in all requests but plain GETs, and tells of these at least whether
@@ -200,7 +197,8 @@ def _check_origin(config: Config) -> None:
     if origin in config.allowed_origins:
         return
     is_own = origin in {None, f"http://{request.host}", f"https://{request.host}"}  # https: a proxy with TLS
-    if is_own and (request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"} or _is_link()):
+    is_of_ours = request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"}
+    if is_own and (is_of_ours or _is_link(request)):
         return
     # An origin such as `null` is that of any page without one, so the hint does not offer it.
     named = origin if origin and origin.startswith(("http://", "https://")) else "http://..."
@@ -210,14 +208,14 @@ def _check_origin(config: Config) -> None:
     )
 
 
-def _is_link() -> bool:
+def _is_link(request: Request) -> bool:
     """Tell whether the request opens a public page in its own window."""
     sent = request.headers
     is_opened = sent.get("Sec-Fetch-Mode") == "navigate" and sent.get("Sec-Fetch-Dest") == "document"
     return is_opened and request.method == "GET" and (request.path == "/" or request.path.startswith(_PUBLIC))
 
 
-def _check_key(config: Config) -> None:
+def _check_key(request: Request, config: Config) -> None:
     # Browsers send a CORS preflight (OPTIONS) without any key.
     if request.method == "OPTIONS" or request.path.startswith(_PUBLIC):
         return
@@ -237,7 +235,7 @@ def has_key(config: Config) -> bool:
     return hmac.compare_digest(given.strip().encode(), config.api_key.encode())
 
 
-def _check_body(config: Config) -> None:
+def _check_body(request: Request, config: Config) -> None:
     """Refuse a body that is not JSON, or too large; set the limit for a body whose size is not known yet.
 
     Browsers let a page of any site send a form without a preflight; they do not let it send JSON.
@@ -245,14 +243,15 @@ def _check_body(config: Config) -> None:
     accepted = accepted_by(current_app.view_functions.get(request.endpoint or ""))
     is_upload = bool(accepted.file_type) and request.mimetype == accepted.file_type
     limit = request.max_content_length = config.max_upload if is_upload else accepted.limit
-    has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
+    size = request.content_length or 0
+    has_body = bool(size) or "Transfer-Encoding" in request.headers
     expects_json = request.method in {"POST", "PUT", "PATCH"} and not is_upload
     if has_body and expects_json and not request.is_json:
         raise NotJson(
             "The body must be JSON, and its Content-Type must be application/json.",
             hint="Send the header `Content-Type: application/json`.",
         )
-    if (request.content_length or 0) > limit:
+    if size > limit:
         raise RequestEntityTooLarge
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from http import HTTPStatus
+from json.encoder import encode_basestring_ascii
 from typing import Any, TypeVar
 
 from flask import Response, g, request
@@ -56,12 +57,17 @@ def last_event(
     return _last(events)[-1][1]
 
 
+def json_answer(data: Mapping[str, object]) -> Response:
+    """Answer with *data*, whose fields are those of an answer already: no schema has to choose them."""
+    return Response(_json(data) + "\n", content_type="application/json")
+
+
 def whole(chunks: Generator[bytes, None, None]) -> Response:
     """Answer with JSON: the only one of *chunks* that is not empty.
 
     :raises ClientGone: when the client leaves first
     """
-    return Response(_last(chunks), mimetype="application/json")
+    return Response(_last(chunks), content_type="application/json")
 
 
 def event_stream(events: Generator[Sequence[Event], None, None]) -> Response:
@@ -167,13 +173,21 @@ def _body(
 
 def encode(events: Iterable[Event]) -> bytes:
     """Return the bytes of *events*; the JSON is ASCII, because UTF-8 cannot encode a lone surrogate."""
-    return "".join(
-        f"{_id(*number)}event: {name}\ndata: {_json(data)}\n\n" for name, data, *number in events
-    ).encode("ascii")
+    return "".join([_event(*event) for event in events]).encode("ascii")
 
 
-def _id(number: int | None = None) -> str:
-    return "" if number is None else f"id: {number}\n"
+def _event(name: str, data: Mapping[str, object], number: int | None = None) -> str:
+    id = "" if number is None else f"id: {number}\n"
+    return f"{id}event: {name}\ndata: {_object(data)}\n\n"
+
+
+def _object(data: Mapping[str, object]) -> str:
+    """Return the JSON of *data*. Most events hold one text, for which an encoder would be made in vain."""
+    if len(data) == 1:
+        [(name, value)] = data.items()
+        if isinstance(value, str):
+            return f"{{{encode_basestring_ascii(name)}:{encode_basestring_ascii(value)}}}"
+    return _json(data)
 
 
 def _error_event(error: ServiceError, request_id: str) -> bytes:

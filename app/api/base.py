@@ -6,8 +6,9 @@ import json
 import logging
 import math
 import re
+import secrets
 import time
-import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,8 @@ from app.security import ANSWER_HEADERS
 from app.stopping import stopping
 
 log = logging.getLogger(__name__)
+
+Decorator = Callable[[Any], Any]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LONGEST = 200  # characters of a path in the log or in an answer
@@ -67,9 +70,29 @@ class Parser(FlaskParser):
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
-    """A resource's views."""
+    """A resource's views.
+
+    :meth:`doc` and :meth:`alt_response` only document a view: each would else be a call in each request.
+    """
 
     ARGUMENTS_PARSER = Parser()
+
+    @staticmethod
+    def doc(**kwargs: Any) -> Decorator:
+        """Return the decorator that documents *kwargs*."""
+        return _documenting(flask_smorest.Blueprint.doc(**kwargs))
+
+    def alt_response(self, *args: Any, **kwargs: Any) -> Decorator:
+        """Return the decorator that documents another response."""
+        return _documenting(super().alt_response(*args, **kwargs))
+
+
+class App(Flask):
+    """The application. No view or hook of it is a coroutine, so none has to be looked at in each request."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *func*."""
+        return func
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
@@ -82,6 +105,16 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         app.register_error_handler(HTTPException, answer_http_error)
         app.register_error_handler(ServiceError, answer_service_error)
         app.register_error_handler(Exception, answer_unexpected_error)
+
+
+def _documenting(decorate: Decorator) -> Decorator:
+    """Return a decorator that only gives a view the documentation that *decorate* would give it."""
+
+    def document(view: Any) -> Any:
+        view._apidoc = decorate(view)._apidoc  # flask-smorest's name  # noqa: SLF001
+        return view
+
+    return document
 
 
 def add_request_hooks(app: Flask) -> None:
@@ -134,7 +167,7 @@ def _parse(data: bytes, containers: int) -> Any:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = time.monotonic()
     if stopping.is_set():
         raise ServerStopping

@@ -12,7 +12,7 @@ from app.extensions import services
 from app.schemas.base import ErrorSchema
 from app.schemas.chat import ChatBody, ChatRequestSchema, CompareRequestSchema
 from app.schemas.chat_results import ChatResponseSchema, CompareResponseSchema
-from app.streaming import event_stream, last_event
+from app.streaming import event_stream, json_answer, last_event
 
 _COMPARE = {
     "message": "Why is the sky blue?",
@@ -36,7 +36,7 @@ blp = Blueprint("chat", __name__, url_prefix="/api/chat", description="Chats wit
 @blp.alt_response(429, schema=ErrorSchema, description="The provider allows no more requests for now")
 @blp.alt_response(503, schema=ErrorSchema, description="The provider is not running, or is busy")
 @blp.alt_response(504, schema=ErrorSchema, description="The provider did not answer in time")
-def chat(body: ChatBody) -> dict[str, Any] | Response:
+def chat(body: ChatBody) -> Response:
     """Chat with a model
 
     With `"stream": true` the answer is a `text/event-stream`: one `start`, then `delta` events with
@@ -45,7 +45,7 @@ def chat(body: ChatBody) -> dict[str, Any] | Response:
     """
     answering = services.conversation_chat if body.get("conversation_id") else services.chat
     events = answering.answer(body, g.request_id)
-    return event_stream(events) if body["stream"] else last_event(events)
+    return event_stream(events) if body["stream"] else json_answer(last_event(events))
 
 
 @blp.post("/compare")

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, missing, validate
 
 from app.upstream.json import MAX_COUNT, has_half
 
@@ -26,6 +26,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 class RequestSchema(Schema):
     """A request's body or parameters: unknown fields are refused, and an error names each missing field."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # marshmallow looks at each field of a schema; it passes by these at once when they are absent.
+        self._optional = frozenset(
+            name
+            for name, field in self.load_fields.items()
+            if not field.required and field.load_default is missing
+        )
+
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         """Set the messages for a missing value, so that they name the field."""
         label = field_obj.metadata.get("label", field_name.replace("_", " ").capitalize())
@@ -37,7 +46,7 @@ class RequestSchema(Schema):
         """Return the loaded *data*; of many unknown keys, only the first ones are refused by name."""
         if (kwargs.get("unknown") or self.unknown) == RAISE and isinstance(data, dict):
             data = self._without_most_unknown(data)
-        return super().load(data, **kwargs)
+        return super().load(data, **{**kwargs, "partial": self._optional})
 
     def _without_most_unknown(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return *data* with MOST_FAULTS unknown keys at most: 100,000 faults take seconds."""

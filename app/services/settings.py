@@ -58,6 +58,7 @@ class SettingsStore:
     def __init__(self, path: Path, timeouts: Timeouts) -> None:
         self._file = JsonFile(path, _check_stored)
         self._defaults = _defaults(timeouts)
+        self._in_force: tuple[Json, SettingsValues, Timeouts] | None = None  # and the changes they come from
 
     @property
     def damage(self) -> str:
@@ -66,15 +67,13 @@ class SettingsStore:
         return self._file.damage
 
     def all(self) -> SettingsValues:
-        """Return the settings in force."""
-        stored, values = self._file.read(), dict(self._defaults)
-        groups = {name: _merged(values[name], stored.get(name, {})) for name in _GROUPS}
-        return cast("SettingsValues", {**values, **stored, **groups})
+        """Return the settings in force. The caller must not change them."""
+        return self._look()[1]
 
     @property
     def timeouts(self) -> Timeouts:
         """The timeouts in force."""
-        return Timeouts(**self.all()["timeouts"])
+        return self._look()[2]
 
     def hasty_timeouts(self) -> Timeouts:
         """Return short timeouts, for requests whose answer is useful but not worth a long wait."""
@@ -92,6 +91,21 @@ class SettingsStore:
 
         self._file.update(change)
         return self.all()
+
+    def _look(self) -> tuple[Json, SettingsValues, Timeouts]:
+        """Return the changes in the file, and what is in force with them, made anew when the file changed."""
+        stored, known = self._file.read(), self._in_force
+        if known is None or known[0] is not stored:
+            values = dict(self._defaults)
+            groups = {name: _merged(values[name], stored.get(name, {})) for name in _GROUPS}
+            settings = cast("SettingsValues", {**values, **stored, **groups})
+            known = self._in_force = (stored, settings, timeouts_of(settings))
+        return known
+
+
+def timeouts_of(settings: SettingsValues) -> Timeouts:
+    """Return the timeouts of *settings*."""
+    return Timeouts(**settings["timeouts"])
 
 
 def _merged(under: Any, over: Any) -> Json:

@@ -39,20 +39,22 @@ class JsonFile:
         self.path = path
         self._check = check
         self.damage = ""
+        self._name = str(path)  # a look at a Path takes longer
+        self._absent: Json = {}
         self._cached: tuple[tuple[int, int, int], Json] | None = None
         self._reading = threading.Lock()
 
     def read(self) -> Json:
-        """Return the object. It is cached: the caller must not change it.
+        """Return the object: the same one until the file changes. The caller must not change it.
 
         :raises StorageFailed: when the file cannot be read
         """
         with self._reading:
             try:
-                stat = self.path.stat()
+                stat = os.stat(self._name)  # noqa: PTH116
             except FileNotFoundError:
                 self._cached, self.damage = None, ""
-                return {}
+                return self._absent
             except OSError as exc:
                 raise file_failed(f"{self.path.name} in the data folder", exc) from exc
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)

@@ -51,12 +51,21 @@ def parse(data: bytes | str) -> Any:
     text = data if isinstance(data, str) else data.decode()
     is_short = len(text) < _SHORT
     try:
-        value = _QUICK_DECODER.decode(text) if is_short else _long(text)
+        value = _short(text) if is_short else _long(text)
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
     if not is_short and text.count("[") + text.count("{") > MAX_DEPTH:
         large_json.check_depth(value, MAX_DEPTH)
     return value
+
+
+def _short(text: str) -> Any:
+    """Return the value of *text*, mostly an event of a stream, which has no white space around its JSON."""
+    try:
+        value, end = _QUICK_DECODER.raw_decode(text)
+    except ValueError:
+        end = -1
+    return value if end == len(text) else _QUICK_DECODER.decode(text)
 
 
 def _long(text: str) -> Any:
@@ -77,7 +86,7 @@ class Characters:
 
         :raises ValueError: when a half has no other half
         """
-        if not self._half and not _HALF.search(text):
+        if not self._half and (text.isascii() or not _HALF.search(text)):
             return text
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":

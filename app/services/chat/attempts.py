@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from app.config import Timeouts
 from app.errors import ServiceError
 from app.schemas.chat import ChatBody
 from app.schemas.messages import Message
+from app.schemas.settings import SettingsValues
 from app.services.chat.context_window import ContextWindows
 from app.services.chat.dialects.answers import Answer
 from app.services.chat.dialects.base import Dialect, Request
@@ -17,9 +19,7 @@ from app.services.chat.dialects.ollama import NATIVE_ONLY, OllamaDialect
 from app.services.chat.dialects.openai_requests import OLLAMA_ONLY, OllamaV1Dialect, OpenAIDialect
 from app.services.ollama import OllamaServers, check_name, key_of
 from app.services.providers import OpenAIClients, Provider, ProviderStore
-from app.services.settings import SettingsStore
-
-Settings = Mapping[str, Any]
+from app.services.settings import SettingsStore, timeouts_of
 
 Event = tuple[str, dict[str, Any]]
 """The name and the data of a stream's event."""
@@ -40,6 +40,7 @@ class Attempt:
     model: str
     model_is_named: bool
     body: ChatBody
+    timeouts: Timeouts
     request: Request
     request_id: str
     answer: Answer
@@ -118,7 +119,7 @@ class Attempts:
             yield self._make_fallback(fallback, body, settings, request_id)
 
     def _make_fallback(
-        self, provider: Provider, body: ChatBody, settings: Settings, request_id: str
+        self, provider: Provider, body: ChatBody, settings: SettingsValues, request_id: str
     ) -> Attempt:
         """Return an attempt at the fallback, with its own model, without the fields that it does not know."""
         unknown = () if provider.is_ollama else OLLAMA_ONLY
@@ -128,7 +129,7 @@ class Attempts:
             attempt.notices.append(f"{provider.name} does not know {', '.join(left_out)}: left out.")
         return attempt
 
-    def _make(self, provider: Provider, body: ChatBody, settings: Settings, request_id: str) -> Attempt:
+    def _make(self, provider: Provider, body: ChatBody, settings: SettingsValues, request_id: str) -> Attempt:
         """Return an attempt at *provider*.
 
         :raises InvalidModelName: when Ollama would not accept the model's name
@@ -138,7 +139,8 @@ class Attempts:
         if named and provider.is_ollama:
             check_name(named)
         body = effective(body, settings, provider)
-        dialect = self._dialect_for(provider, body)
+        timeouts = timeouts_of(settings)
+        dialect = self._dialect_for(provider, body, timeouts)
         request, notices = dialect.request(body)
         if body.get("stream"):
             request["stream"] = True
@@ -148,6 +150,7 @@ class Attempts:
             model=body["model"] or "",
             model_is_named=bool(named),
             body=body,
+            timeouts=timeouts,
             request=request,
             request_id=request_id,
             answer=dialect.new_answer(),
@@ -155,15 +158,15 @@ class Attempts:
             notices=notices,
         )
 
-    def _dialect_for(self, provider: Provider, body: ChatBody) -> Dialect:
+    def _dialect_for(self, provider: Provider, body: ChatBody, timeouts: Timeouts) -> Dialect:
         if not provider.is_ollama:
-            return OpenAIDialect(provider, self._clients, self._settings.timeouts)
+            return OpenAIDialect(provider, self._clients, timeouts)
         if any(body.get(name) is not None for name in NATIVE_ONLY):
             return OllamaDialect(self._ollamas.of(provider), self._windows)
-        return OllamaV1Dialect(provider, self._clients, self._settings.timeouts)
+        return OllamaV1Dialect(provider, self._clients, timeouts)
 
 
-def effective(body: ChatBody, settings: Settings, provider: Provider) -> ChatBody:
+def effective(body: ChatBody, settings: SettingsValues, provider: Provider) -> ChatBody:
     """Return *body* with all its messages in `messages`, and with the settings for its absent fields."""
     prompt = body.get("system_prompt")
     filled: ChatBody = {

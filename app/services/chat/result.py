@@ -36,7 +36,6 @@ def result(attempt: Attempt, window: int | None) -> ChatResult:
         "response_time": round(attempt.seconds, 3),
         "usage": usage,
         "finish_reason": answer.finish_reason or "stop",
-        "request_id": attempt.request_id,
         **timing(attempt),
         "context": context(body["messages"], usage, window, body.get("dropped_messages", 0)),
     }
@@ -48,7 +47,7 @@ def result(attempt: Attempt, window: int | None) -> ChatResult:
     _add_thinking(attempt, told)
     _add_logprobs(attempt, told)
     _explain(attempt, told)
-    return cast("ChatResult", {**told, **remarks(attempt)})
+    return cast("ChatResult", {**told, **remarks(attempt), "request_id": attempt.request_id})
 
 
 def timing(attempt: Attempt) -> Timing:

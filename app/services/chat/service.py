@@ -16,7 +16,6 @@ from app.services.chat.model_choice import ModelChoice
 from app.services.chat.result import record
 from app.services.chat.stops import Stops
 from app.services.providers import Circuits
-from app.services.settings import SettingsStore
 from app.services.usage import UsageLog
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ class ChatService:
         windows: ContextWindows,
         circuits: Circuits,
         stops: Stops,
-        settings: SettingsStore,
         usage: UsageLog,
     ) -> None:
         self._attempts = attempts
@@ -42,7 +40,6 @@ class ChatService:
         self._windows = windows
         self._circuits = circuits
         self._stops = stops
-        self._settings = settings
         self._usage = usage
 
     def answer(
@@ -65,8 +62,7 @@ class ChatService:
             for attempt in self._attempts.of(body, request_id):
                 attempt.first_error = first_error
                 begun(attempt)
-                timeouts = self._settings.timeouts
-                exchange = Exchange(attempt, self._choice, self._windows, timeouts, stop)
+                exchange = Exchange(attempt, self._choice, self._windows, attempt.timeouts, stop)
                 try:
                     with self._noted(attempt):
                         yield from exchange.events() if attempt.is_streamed else exchange.whole()

@@ -15,7 +15,6 @@ from app.upstream.limits import LINE_LIMIT, too_long
 
 Event = Mapping[str, object]
 
-_DATA = re.compile(rb"^data:", re.MULTILINE)
 _DONE = re.compile(rb"^data: ?\[DONE\][ \t\r]*\n", re.MULTILINE)
 # JSON escapes the quotes inside a string, so these patterns match keys only.
 _FINISHED = re.compile(rb'"finish_reason":\s*"[^"]')
@@ -58,12 +57,13 @@ class StreamCheck:
         del self._rest[:end]
         if len(self._rest) > LINE_LIMIT:
             self.error = unfit(self._name, too_long())
-        if found := _DONE.search(block):
+        # A look for few bytes is much quicker than one for a pattern.
+        if b"[DONE]" in block and (found := _DONE.search(block)):
             self.done = True
             block = block[: found.end()] + b"\n"
-        if _FAILED.search(block) or len(block) > _LARGE:
+        if (b'"error"' in block and _FAILED.search(block)) or _has_large_line(block):
             block = self._until_failure(block)
-        self.events += len(_DATA.findall(block))
+        self.events += block.startswith(b"data:") + block.count(b"\ndata:")
         self._unfinished -= len(_FINISHED.findall(block))
         if (at := block.rfind(_USAGE)) >= 0:
             self._usage_event = block[block.rfind(b"\n", 0, at) + 1 : block.find(b"\n", at)]
@@ -114,6 +114,10 @@ class StreamCheck:
                 return block[:start]
             position += len(line)
         return block
+
+
+def _has_large_line(block: bytes) -> bool:
+    return len(block) > _LARGE and max(map(len, block.split(b"\n"))) >= _LARGE
 
 
 def _event(line: bytes) -> Event | None:

@@ -87,6 +87,7 @@ class ProviderStore:
         self._file = JsonFile(path, _check_stored)
         self._enable = enable
         self._environ = environ
+        self._in_force: tuple[StoredProviders, dict[str, Provider]] | None = None  # and their changes
 
     @property
     def damage(self) -> str:
@@ -97,18 +98,19 @@ class ProviderStore:
     def enable(self, id: str) -> None:
         """Enable a provider for this run, unless the user's changes say otherwise."""
         self._enable = (*self._enable, id)
+        self._in_force = None
 
     def all(self) -> dict[str, Provider]:
         """Return all providers by id, the shipped providers first."""
-        stored = self._file.read()
-        return {id: self._merge(id, stored.get(id, {})) for id in {**self._shipped, **stored}}
+        return dict(self._look())
 
     def get(self, id: str) -> Provider:
         """Return a provider.
 
         :raises ProviderNotFound: when no provider has this id
         """
-        return self._known(id, self._file.read())
+        found = self._look().get(id)
+        return found or self._known(id, self._file.read())
 
     def get_enabled(self, id: str) -> Provider:
         """Return a provider that chats may use.
@@ -200,6 +202,14 @@ class ProviderStore:
             del stored[id]
 
         self._file.update(change)
+
+    def _look(self) -> dict[str, Provider]:
+        """Return all providers, made anew when the file of changes has changed."""
+        stored, known = self._file.read(), self._in_force
+        if known is None or known[0] is not stored:
+            merged = {id: self._merge(id, stored.get(id, {})) for id in {**self._shipped, **stored}}
+            known = self._in_force = (stored, merged)
+        return known[1]
 
     def _known(self, id: str, stored: StoredProviders) -> Provider:
         if id not in self._shipped and id not in stored:

@@ -111,8 +111,8 @@ class Answer(ABC):
     def _line(self, line: bytes) -> Iterator[Delta]:
         """Parse a line of the stream."""
 
-    def _parts(self, text: str, thinking: str) -> Iterator[Delta]:
-        """Keep a piece of the answer, and yield it as deltas.
+    def _parts(self, text: str, thinking: str) -> list[Delta]:
+        """Keep a piece of the answer, and return it as deltas.
 
         :raises InvalidUpstreamResponse: when it holds half a character
         """
@@ -121,12 +121,14 @@ class Answer(ABC):
             text, thinking = of_text.feed(text), of_thinking.feed(thinking)
         except ValueError as exc:
             raise invalid_response(self.name, _HALF) from exc
+        found: list[Delta] = []
         if thinking:
             self.thoughts.append(thinking)
-            yield {"thinking": thinking}
+            found.append({"thinking": thinking})
         if text:
             self.text.append(text)
-            yield {"content": text}
+            found.append({"content": text})
+        return found
 
     def _check_characters(self) -> None:
         """Check that the last character of the answer is whole."""
@@ -173,10 +175,7 @@ class OpenAIAnswer(Answer):
         content, thinking = message.get("content"), _thinking(message)
         if content is None and not thinking and not message.get("tool_calls"):
             raise self._empty()
-        if content is not None and not isinstance(content, str | list):
-            raise invalid_response(self.name, "its content is no text")
-        for _ in self._parts(_plain(content), thinking):
-            pass
+        self._parts(self._text(content), thinking)
         self._check_characters()
         self._take_pieces(message.get("tool_calls"))
         self._take_logprobs(choices[0])
@@ -200,10 +199,7 @@ class OpenAIAnswer(Answer):
             delta = choice.get("delta") or {}
             if not isinstance(delta, dict):
                 raise invalid_response(self.name, "a delta is no object")
-            content = delta.get("content")
-            if content is not None and not isinstance(content, str | list):
-                raise invalid_response(self.name, "its content is no text")
-            yield from self._parts(_plain(content), _thinking(delta))
+            yield from self._parts(self._text(delta.get("content")), _thinking(delta))
             if delta.get("tool_calls"):
                 self._take_pieces(delta["tool_calls"])
             if choice.get("logprobs"):
@@ -232,11 +228,10 @@ class OpenAIAnswer(Answer):
         index = piece.get("index")
         key = index if isinstance(index, int) else number
         call = self._calls.get(key)
-        is_another = call and call["id"] and piece.get("id") not in (None, "", call["id"])
+        if call and call["id"] and piece.get("id") not in (None, "", call["id"]):
+            self._calls[-1 - len(self._calls)] = call  # it is complete: a negative number frees the index
+            call = None
         if call is None:
-            call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
-        elif is_another:  # the complete call moves to a negative number, and frees the index
-            self._calls[-1 - len(self._calls)] = call
             call = self._calls[key] = {"id": "", "name": "", "arguments": ""}
         return call
 
@@ -260,15 +255,24 @@ class OpenAIAnswer(Answer):
 
     def _choices(self, parsed: Parsed) -> list[Parsed]:
         choices = parsed.get("choices") or []
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        if not isinstance(choices, list) or [choice for choice in choices if not isinstance(choice, dict)]:
             raise invalid_response(self.name, "its choices are no list of objects")
         return choices
 
+    def _text(self, content: object) -> str:
+        """Return the text of a content, which may be absent."""
+        if isinstance(content, str):
+            return content
+        if content is not None and not isinstance(content, list):
+            raise invalid_response(self.name, "its content is no text")
+        return _plain(content)
+
     def _usage(self, parsed: Parsed) -> None:
         usage = parsed.get("usage")
+        if not usage and "timings" not in parsed:  # of a stream, only the last event tells them
+            return
         usage = usage if isinstance(usage, dict) else {}
-        completion = count(usage.get("completion_tokens"))
-        if completion is not None:
+        if (completion := count(usage.get("completion_tokens"))) is not None:
             prompt, total = count(usage.get("prompt_tokens")), count(usage.get("total_tokens"))
             self.usage = {"completion_tokens": completion, "prompt_tokens": prompt, "total_tokens": total}
         timings = parsed.get("timings")  # from llama.cpp's server, beside the usage
