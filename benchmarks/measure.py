@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,8 @@ from benchmarks.wire import PACED_SECONDS, text_of, tokens_of
 
 Figures = dict[str, float]
 Measure = Callable[[Target, "Size"], Coroutine[Any, Any, Figures]]
+
+LOADS = ("chat", "first", "frontier", "relay", "paced")
 
 TAILS = (5, 10, 50, 100)
 """Milliseconds at p99 for which the most chats a second are looked for."""
@@ -82,26 +85,30 @@ async def first(target: Target, size: Size) -> Figures:
     return {**found, **cpu.each("first_cpu", len(answers), 1000)}
 
 
-async def frontier(target: Target, size: Size) -> Figures:
-    """Return chats a second, p50 and p99 for each number of clients, and the most within each tail.
+async def clients(count: int, target: Target, size: Size) -> Figures:
+    """Return chats a second, p50 and p99 of *count* clients at once, and the CPU milliseconds of a chat.
 
     `busy` is the CPU time that the load took, as a share of one core: near 1 it is the load that is measured.
     """
-    found: Figures = {}
-    levels = []
-    for clients in size.clients:
-        with Cpu(target) as cpu:
-            answers, seconds, busy = await _level(target, clients, size.level_seconds)
-        _check(answers, "instant")
-        times = [answer.seconds * 1000 for answer in answers]
-        rate, p99 = len(answers) / seconds, percentile(times, 99)
-        levels.append((rate, p99))
-        level = {"rate": rate, "p50": statistics.median(times), "p99": p99, "busy": busy}
-        level.update(cpu.each("cpu", len(answers), 1000))
-        found.update({f"clients_{clients}_{name}": value for name, value in level.items()})
-    for tail in TAILS:
-        found[f"within_{tail}"] = max((rate for rate, p99 in levels if p99 <= tail), default=0.0)
-    return found
+    with Cpu(target) as cpu:
+        answers, seconds, busy = await _level(target, count, size.level_seconds)
+    _check(answers, "instant")
+    times = [answer.seconds * 1000 for answer in answers]
+    found = {"rate": len(answers) / seconds, "p50": statistics.median(times), "p99": percentile(times, 99)}
+    found.update(busy=busy, **cpu.each("cpu", len(answers), 1000))
+    return {f"clients_{count}_{name}": value for name, value in found.items()}
+
+
+def within(values: dict[str, list[float]], size: Size) -> dict[str, list[float]]:
+    """Return, of the *values* of the rounds, the most chats a second within each tail: `within_50` ..."""
+    levels = [f"clients_{count}" for count in size.clients if f"clients_{count}_rate" in values]
+    pairs = [zip(values[f"{level}_rate"], values[f"{level}_p99"], strict=True) for level in levels]
+    rounds = list(zip(*pairs))  # a round that failed is missing in some  # noqa: B905
+    return {
+        f"within_{tail}": [max((rate for rate, p99 in found if p99 <= tail), default=0.0) for found in rounds]
+        for tail in TAILS
+        if rounds
+    }
 
 
 async def relay(target: Target, size: Size) -> Figures:
@@ -116,23 +123,29 @@ async def relay(target: Target, size: Size) -> Figures:
     return {"relay": one, "relay_many": await _relay(target, each, 16)}
 
 
-async def paced(target: Target, size: Size) -> Figures:
-    """Return, for each number of streams with a token each 20 ms, what was lost and what came late.
+async def paced(count: int, target: Target, size: Size) -> Figures:
+    """Return what *count* streams at once, with a token each 20 ms, lost, and what came late.
 
     `late` is the time from when the last token was due, counted from the request, to its arrival.
     """
-    found: Figures = {}
-    for streams in size.streams:
-        sampling = asyncio.create_task(_most_memory(target))
-        with Cpu(target) as cpu:
-            answers = await _paced(target, streams, size.paced)
-        sampling.cancel()
-        figures = _pace(answers, size.paced)
-        figures.update(cpu.each("cpu", streams * size.paced, 1e6))
-        with contextlib.suppress(asyncio.CancelledError):
-            await sampling
-        found.update({f"paced_{streams}_{name}": value for name, value in figures.items()})
-    return found
+    sampling = asyncio.create_task(_most_memory(target))
+    with Cpu(target) as cpu:
+        limit = size.paced * PACED_SECONDS + _PATIENCE
+        answers = await _at_once(target, f"paced:{size.paced}", count, limit)
+    sampling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sampling
+    found = {**_pace(answers, size.paced), **cpu.each("cpu", count * size.paced, 1e6)}
+    return {f"paced_{count}_{name}": value for name, value in found.items()}
+
+
+def steps(name: str, size: Size) -> dict[str, Measure]:
+    """Return the parts of the measure *name*, each short, so that the targets can take turns."""
+    if name == "frontier":
+        return {f"{count} clients": partial(clients, count) for count in size.clients}
+    if name == "paced":
+        return {f"{count} paced streams": partial(paced, count) for count in size.streams}
+    return {name: {"chat": chat, "first": first, "relay": relay}[name]}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -205,10 +218,6 @@ async def _relay(target: Target, tokens: int, streams: int) -> float:
     answers = await _at_once(target, model, streams)
     _check(answers, model)
     return streams * tokens / max(answer.seconds for answer in answers)
-
-
-async def _paced(target: Target, streams: int, tokens: int) -> list[Answer]:
-    return await _at_once(target, f"paced:{tokens}", streams, tokens * PACED_SECONDS + _PATIENCE)
 
 
 async def _most_memory(target: Target) -> None:

@@ -29,20 +29,14 @@ from benchmarks.targets import KINDS, targets
 
 Json = dict[str, Any]
 
-_LOADS: dict[str, Measure] = {
-    "chat": measure.chat,
-    "first": measure.first,
-    "frontier": measure.frontier,
-    "relay": measure.relay,
-    "paced": measure.paced,
-}
-MEASURES = ("start", *_LOADS, "memory")
+MEASURES = ("start", *measure.LOADS, "memory")
 
 
 class Run:
     """The targets, and the figures of each round.
 
-    Each measure of each target is made once in each round, so that other load on the machine meets all alike.
+    The targets take turns: each makes each step once in each round, so that other load on the machine meets
+    all alike.
     """
 
     def __init__(self, found: list[Target], measures: list[str], size: Size, rounds: int) -> None:
@@ -60,10 +54,11 @@ class Run:
         for number in range(self._count if "start" in self._measures else 1):
             self._start(number)
         self._memory("idle")
-        self._load("warm-up", measure.warm_up)
+        self._load("warm-up", measure.warm_up, 0)
         for number in range(self._count):
-            for name in filter(_LOADS.get, self._measures):
-                self._load(name, _LOADS[name], f"round {number + 1} of {self._count}: ")
+            for name in filter(measure.LOADS.__contains__, self._measures):
+                for step, load in measure.steps(name, self._size).items():
+                    self._load(step, load, number)
         if "memory" in self._measures:
             _say(f"{self._size.pause:g} seconds of rest")
             time.sleep(self._size.pause)
@@ -88,9 +83,11 @@ class Run:
             memory = target.memory()
             noted.append({} if memory is None else {f"memory_{when}": memory})
 
-    def _load(self, name: str, load: Measure, when: str = "") -> None:
-        _say(f"{when}{name}")
-        for target, noted, failures in zip(self._targets, self._figures, self._failures, strict=True):
+    def _load(self, name: str, load: Measure, number: int) -> None:
+        """Measure all targets, in odd rounds the last one first."""
+        _say(f"round {number + 1} of {self._count}: {name}")
+        rows = list(zip(self._targets, self._figures, self._failures, strict=True))
+        for target, noted, failures in reversed(rows) if number % 2 else rows:
             try:
                 figures = asyncio.run(load(target, self._size))
             except (AnswerError, OSError) as error:
@@ -108,6 +105,7 @@ class Run:
         for figures in self._figures[number]:
             for name, value in figures.items():
                 values.setdefault(name, []).append(round(value, 4))
+        values.update(measure.within(values, self._size))
         medians = {
             name: {"median": statistics.median(found), "min": min(found), "max": max(found), "rounds": found}
             for name, found in values.items()

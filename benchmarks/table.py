@@ -21,6 +21,7 @@ Column = tuple[str, str, int]
 BUSY = 0.85
 """The share of a core from which on the load itself may be the limit."""
 
+_WHOLE = "Chats, with the least and the most of the rounds"
 _ENOUGH = 5000  # chats a second that the load must reach with the upstream alone
 MARKS = ("<!-- The table of benchmarks.table --readme -->", "<!-- The end of the table -->")
 """The lines of README around its table."""
@@ -39,9 +40,6 @@ def tables(report: Json) -> str:
     for target in found:
         parts += [f"{target['name']}: {name}: {why}" for name, why in target["failures"].items()]
     return "\n".join([*parts, *_ratios(found)])
-
-
-_WHOLE = "Chats, with the least and the most of the rounds"
 
 
 def _all_columns(size: Json) -> dict[str, list[Column]]:
