@@ -43,7 +43,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix
 
 # Compares the backend with nginx, LiteLLM's proxy and Portkey's gateway, if they are installed. ARGS=--quick takes
-# about two minutes; ARGS='--beside PATH' compares with another checkout.
+# two to three minutes; ARGS='--beside PATH' compares with another checkout.
 bench: $(VENV)/.engine
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 

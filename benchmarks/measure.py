@@ -25,7 +25,6 @@ LOADS = ("chat", "first", "frontier", "relay", "paced")
 TAILS = (5, 10, 50, 100)
 """Milliseconds at p99 for which the most chats a second are looked for."""
 
-_PATIENCE = 60.0  # seconds that a paced stream may be late before it is given up
 _SAMPLE = 0.5  # seconds between two looks at the memory
 
 
@@ -37,7 +36,8 @@ class Size:
     :param chats: one after the other, or as many as fit into `seconds`
     :param seconds: the longest time for chats one after the other, and for a relayed stream
     :param clients: numbers of clients, each for `level_seconds`
-    :param streams: numbers of paced streams begun at once, each of `paced` tokens
+    :param streams: numbers of paced streams begun at once, each of `paced` tokens, given up when it is
+        `patience` seconds late
     :param long: the most tokens of one relayed stream; `long_each`: of each of 16
     :param pause: seconds from the last load to the look at the memory
     """
@@ -49,13 +49,14 @@ class Size:
     level_seconds: float = 2.0
     streams: tuple[int, ...] = (1, 100, 300, 500)
     paced: int = 200
+    patience: float = 60.0
     long: int = 50_000
     long_each: int = 10_000
     pause: float = 30.0
 
 
-QUICK = Size(1.0, 500, 1.0, (1, 4, 16, 64), 0.5, (1, 100, 300), 100, 20_000, 2000, 5.0)
-"""A run of about two minutes."""
+QUICK = Size(1.0, 500, 1.0, (1, 4, 16, 64), 0.5, (1, 100, 300), 100, 15.0, 20_000, 2000, 5.0)
+"""A run of two to three minutes, on a machine that does nothing else."""
 
 
 async def warm_up(target: Target, size: Size) -> Figures:
@@ -130,7 +131,7 @@ async def paced(count: int, target: Target, size: Size) -> Figures:
     """
     sampling = asyncio.create_task(_most_memory(target))
     with Cpu(target) as cpu:
-        limit = size.paced * PACED_SECONDS + _PATIENCE
+        limit = size.paced * PACED_SECONDS + size.patience
         answers = await _at_once(target, f"paced:{size.paced}", count, limit)
     sampling.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -134,12 +134,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         prog="benchmarks.run", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--only", nargs="+", choices=KINDS, default=KINDS, metavar="TARGET", help=f"of {', '.join(KINDS)}")
+    add("--only", nargs="*", choices=KINDS, default=KINDS, metavar="TARGET", help=f"of {', '.join(KINDS)}")
     add("--measure", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=", ".join(MEASURES))
     add("--beside", nargs="+", type=Path, default=[], metavar="PATH", help="another checkout, with its .venv")
     add("--server", nargs="+", default=[], metavar="COMMAND", help="serves app.wsgi:app on {port}")
     add("--rounds", type=int, default=None, help="the median of them counts (default: 3; quick: 1)")
-    add("--quick", action="store_true", help="smaller measures, in about two minutes")
+    add("--quick", action="store_true", help="smaller measures, in two to three minutes")
     add("--json", type=Path, default=ROOT / "benchmarks" / "results" / "latest.json", help="where to write")
     for item in fields(Size):
         many = "+" if isinstance(item.default, tuple) else None

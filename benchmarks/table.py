@@ -23,6 +23,7 @@ BUSY = 0.85
 
 _WHOLE = "Chats, with the least and the most of the rounds"
 _ENOUGH = 5000  # chats a second that the load must reach with the upstream alone
+_LATE = 0.2  # seconds that the last token of the upstream's own streams may be late
 MARKS = ("<!-- The table of benchmarks.table --readme -->", "<!-- The end of the table -->")
 """The lines of README around its table."""
 
@@ -112,7 +113,7 @@ _README: list[Column] = [
 def readme(report: Json) -> str:
     """Return README's table, without other checkouts."""
     found = [target for target in report["targets"] if not target["before"]]
-    return "\n".join([_machine(report), "", *_table(found, _README)])
+    return "\n".join([_machine(report), *_limits(found), "", *_table(found, _README)])
 
 
 def write_readme(report: Json, path: Path) -> None:
@@ -124,7 +125,7 @@ def write_readme(report: Json, path: Path) -> None:
     _, end, after = rest.partition(MARKS[1])
     if not start or not end:
         raise ValueError(f"{path} has no lines {MARKS[0]} and {MARKS[1]}")
-    path.write_text(f"{before}{start}\n{readme(report)}\n{end}{after}", "utf-8")
+    path.write_text(f"{before}{start}\n\n{readme(report)}\n\n{end}{after}", "utf-8")
 
 
 def _machine(report: Json) -> str:
@@ -136,11 +137,17 @@ def _machine(report: Json) -> str:
 
 
 def _limits(found: list[Json]) -> list[str]:
-    """Return a line for each target that the load may not be able to exhaust."""
+    """Return a line for each figure that the load or the machine limits, not the target."""
     rates = [figure["median"] for name, figure in found[0]["figures"].items() if name.endswith("_rate")]
     lines = []
     if rates and max(rates) < _ENOUGH:
         lines.append(f"The load makes only {max(rates):,.0f} chats a second with the upstream alone.")
+    for name, figure in found[0]["figures"].items():
+        if re.fullmatch(r"paced_\d+_late", name) and figure["median"] > _LATE:
+            streams, seconds = name.split("_")[1], figure["median"]
+            lines.append(
+                f"The machine is too busy for {streams} streams: the upstream's own are {seconds:.1f} s late."
+            )
     for target in found:
         busy = [
             name.split("_")[1]
