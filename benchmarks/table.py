@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,13 +191,20 @@ def _ratios(found: list[Json]) -> list[str]:
 
 
 def _ratio(now: Json, before: Json) -> list[str]:
-    rows = [["", "before", "now", "times as good"]]
-    for name, figure in before["figures"].items():
-        one, other = _median(now, name), figure["median"]
+    """Return the ratio of each figure: the median, the least and the most of the ratios in each round."""
+    rows = [["", "before", "now", "times as good", "least", "most"]]
+    for name, other in before["figures"].items():
+        one = now["figures"].get(name)
         if one is None or name.endswith(("_busy", "_lost", "_failed")):
             continue
-        better, worse = (one, other) if _MORE_IS_BETTER.fullmatch(name) else (other, one)
-        rows.append([name, f"{other:,.4g}", f"{one:,.4g}", f"{better / worse:.2f}" if worse > 0 else "-"])
+        pairs = list(zip(one["rounds"], other["rounds"], strict=False))
+        if _MORE_IS_BETTER.fullmatch(name):
+            ratios = [own / base for own, base in pairs if base > 0]
+        else:
+            ratios = [base / own for own, base in pairs if own > 0]
+        found = [statistics.median(ratios), min(ratios), max(ratios)] if ratios else []
+        figures = [f"{figure['median']:,.4g}" for figure in (other, one)]
+        rows.append([name, *figures, *([f"{ratio:.2f}" for ratio in found] or ["-"] * 3)])
     return _align(rows)
 
 

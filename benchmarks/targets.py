@@ -61,10 +61,9 @@ def targets(
                 print(f"{make.__name__[1:]} is not installed: left out.", file=sys.stderr)
             else:
                 yield target
-    for checkout in (ROOT, *beside):
-        for kind in OURS:
-            if kind in only:
-                yield _backend(kind, checkout.resolve(), folder, port)
+    for kind in filter(only.__contains__, OURS):
+        for checkout in (ROOT, *beside):  # one after the other: the machine is the same for both
+            yield _backend(kind, checkout.resolve(), folder, port)
     for server in servers:
         yield _server(server, folder, port)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -15,7 +18,7 @@ from benchmarks import run
 from benchmarks.answers import AnswerError, read_answer, token_times
 from benchmarks.load import Answer
 from benchmarks.measure import Size
-from benchmarks.table import MARKS, write_readme
+from benchmarks.table import MARKS, tables, write_readme
 from benchmarks.target import ROOT, Target
 from benchmarks.targets import targets
 from benchmarks.wire import text_of
@@ -23,6 +26,19 @@ from benchmarks.wire import text_of
 pytestmark = pytest.mark.live
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+MACHINE = {"date": "2026-01-02", "cores": 2, "system": "Linux", "python": "3", "rounds": 3}
+
+
+def result(name: str, figures: dict[str, list[float]], before: str = "") -> dict[str, Any]:
+    """A target of a report, as a run writes it."""
+    medians = {
+        name: {"median": statistics.median(found), "min": min(found), "max": max(found), "rounds": found}
+        for name, found in figures.items()
+    }
+    named = {"name": name, "kind": "chat", "before": before, "version": ""}
+    return {**named, "failures": {}, "figures": medians}
 
 
 @pytest.fixture
@@ -116,16 +132,7 @@ def test_failed_measure_is_reported_and_ends_no_run(tmp_path: Path, upstream: Ta
 def test_readme_gets_the_table(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("# Name\n\n" + "\n".join(MARKS) + "\n\nMore\n")
-    figures = {"chat": {"median": 0.1, "min": 0.1, "max": 0.1, "rounds": [0.1]}}
-    target = {"name": "upstream", "kind": "upstream", "version": "", "before": "", "figures": figures}
-    report = {
-        "date": "2026-01-02",
-        "cores": 2,
-        "system": "Linux",
-        "python": "3",
-        "rounds": 1,
-        "targets": [target],
-    }
+    report = {**MACHINE, "targets": [result("upstream", {"chat": [0.1]})]}
 
     for _ in range(2):  # the second time replaces the first table
         write_readme(report, path)
@@ -134,6 +141,30 @@ def test_readme_gets_the_table(tmp_path: Path) -> None:
     assert text.startswith(f"# Name\n\n{MARKS[0]}\n\nMeasured on 2026-01-02, 2 cores")
     assert text.endswith(f"{MARKS[1]}\n\nMore\n")
     assert text.count("| upstream") == 1
+
+
+def test_ratio_to_a_checkout_beside_is_that_of_the_rounds() -> None:
+    figures = {"clients_2_rate": [10.0, 40.0, 30.0], "chat": [1.0, 2.0, 4.0]}
+    before = {"clients_2_rate": [5.0, 10.0, 30.0], "chat": [2.0, 2.0, 2.0]}
+    size = {"clients": [2], "streams": []}
+
+    printed = tables(
+        {**MACHINE, "size": size, "targets": [result("now", figures), result("then", before, "then")]}
+    )
+
+    assert re.search(r"clients_2_rate +\| +10 +\| +30 +\| +2.00 +\| +1.00 +\| +4.00", printed)
+    assert re.search(r"chat +\| +2 +\| +2 +\| +1.00 +\| +0.50 +\| +2.00", printed)
+
+
+def test_busy_machine_and_slow_load_are_said() -> None:
+    size = {"clients": [2], "streams": [300]}
+    figures = {"clients_2_rate": [900.0], "clients_2_busy": [0.95], "paced_300_late": [0.9]}
+
+    printed = tables({**MACHINE, "size": size, "targets": [result("upstream", figures)]})
+
+    assert "The load makes only 900 chats a second with the upstream alone." in printed
+    assert "The machine is too busy for 300 streams: the upstream's own are 0.9 s late." in printed
+    assert "The load is the limit of upstream with 2 clients." in printed
 
 
 def test_times_of_tokens_are_those_of_their_bytes() -> None:
