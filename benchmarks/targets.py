@@ -1,31 +1,28 @@
-"""The servers to measure: how each is started and stopped, its requests, its memory and CPU time."""
+"""The servers that are measured: the upstream, other gateways, this backend and another checkout of it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from app.version import __version__
-from benchmarks.load import post
+from benchmarks.target import ROOT, Target, free_port
 from benchmarks.wire import MODELS
 
-ROOT = Path(__file__).resolve().parent.parent
 LITELLM = Path(os.environ.get("BENCH_LITELLM", ROOT / "benchmarks" / ".litellm"))
+PORTKEY = Path(os.environ.get("BENCH_PORTKEY", ROOT / "benchmarks" / ".portkey"))
 
-_START_LIMIT = 120.0  # seconds
-_POLL = 0.005
-_REST = 0.05  # CPU seconds per second that a resting server may use
+OTHERS = ("nginx", "litellm", "portkey")
+OURS = ("chat", "v1", "gunicorn", "gunicorn2")
+KINDS = (*OTHERS, *OURS)
+"""The words for the targets beside the upstream."""
+
+_GTHREAD = ["-k", "gthread", "--threads", "600", "--worker-connections", "2000", "--backlog", "1024"]
 
 _NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
@@ -46,107 +43,29 @@ http {{
 """
 
 
-@dataclass
-class Target:
-    """A server to measure.
+def targets(
+    folder: Path, only: Sequence[str], beside: Sequence[Path] = (), servers: Sequence[str] = ()
+) -> Iterator[Target]:
+    """Yield the upstream, then the targets of the kinds in *only*; those that are not installed are left out.
 
-    :param command: the command that starts it
-    :param health: a path that it answers with 200 when it is ready
-    :param ours: whether requests use this backend's ``/api/chat``, not OpenAI's API
+    :param beside: other checkouts of this backend, each with its own ``.venv``
+    :param servers: commands that start this backend with another server, with ``{port}``
     """
-
-    name: str
-    command: list[str]
-    port: int
-    folder: Path
-    health: str = "/v1/models"
-    ours: bool = False
-    env: dict[str, str] = field(default_factory=dict)
-    version: str = ""
-    process: subprocess.Popen[bytes] | None = None
-
-    def ask(self, model: str, stream: bool) -> bytes:
-        """Return the request for a chat."""
-        message = "Why is the sky blue?"
-        if self.ours:
-            body = {"message": message, "provider": "ollama", "model": model, "stream": stream}
-            return post("/api/chat", body)
-        messages = [{"role": "user", "content": message}]
-        return post("/v1/chat/completions", {"model": model, "messages": messages, "stream": stream})
-
-    def start(self) -> float:
-        """Start it, and return the seconds until it answered its first request."""
-        started = time.perf_counter()
-        log_file = self.folder / f"{self.name.split()[0]}.log"
-        with log_file.open("ab") as log:
-            self.process = subprocess.Popen(  # the command is made here  # noqa: S603
-                self.command, cwd=ROOT, env={**os.environ, **self.env}, stdout=log, stderr=log
-            )
-        while not self._answers():
-            if self.process.poll() is not None or time.perf_counter() - started > _START_LIMIT:
-                told = log_file.read_text("utf-8", "replace")[-2000:]
-                raise RuntimeError(f"{self.name} does not start:\n{told}")
-            time.sleep(_POLL)
-        return time.perf_counter() - started
-
-    def settle(self) -> None:
-        """Wait until it uses no CPU time: what it loads after its first answer counts as its memory."""
-        before = None
-        while (now := self.cpu()) is not None and (before is None or now - before > _REST):
-            before = now
-            time.sleep(1)
-
-    def stop(self) -> None:
-        """Stop the server; do nothing when it does not run."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def memory(self) -> float | None:
-        """Return the resident megabytes of all its processes; None without /proc."""
-        pages = [int(_proc(pid, "statm").split()[1]) for pid in self._pids()]
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else None
-
-    def cpu(self) -> float | None:
-        """Return the CPU seconds that all its processes used; None without /proc."""
-        found = [_proc(pid, "stat").rpartition(")")[2].split() for pid in self._pids()]
-        return sum(int(f[11]) + int(f[12]) for f in found) / os.sysconf("SC_CLK_TCK") if found else None
-
-    def _answers(self) -> bool:
-        try:
-            with urlopen(f"http://127.0.0.1:{self.port}{self.health}", timeout=5) as response:
-                return bool(response.status == 200)
-        except (URLError, OSError):
-            return False
-
-    def _pids(self) -> list[int]:
-        if self.process is None or not Path("/proc/self/statm").exists():
-            return []
-        found = [self.process.pid]
-        for pid in found:  # the list grows during the loop
-            found += map(int, _proc(pid, f"task/{pid}/children").split())
-        return found
-
-
-def targets(folder: Path, wanted: list[str]) -> Iterator[Target]:
-    """Yield the upstream, then the *wanted* targets; those that are not installed are left out."""
-    upstream = Target(
-        "upstream", [sys.executable, "-m", "benchmarks.upstream"], free_port(), folder, "/api/version"
-    )
-    upstream.command.append(str(upstream.port))
-    yield upstream
-    for make in (_nginx, _litellm, _backend, _gunicorn):
-        if any(make.__name__.startswith(f"_{name}") for name in wanted):
-            target = make(folder, upstream.port)
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.upstream", str(port)]
+    yield Target("upstream", "the upstream itself", command, port, folder, "/api/version")
+    for make in (_nginx, _litellm, _portkey):
+        if make.__name__[1:] in only:
+            target = make(folder, port)
             if target is None:
                 print(f"{make.__name__[1:]} is not installed: left out.", file=sys.stderr)
             else:
                 yield target
+    for kind in filter(only.__contains__, OURS):
+        for checkout in (ROOT, *beside):  # one after the other: the machine is the same for both
+            yield _backend(kind, checkout.resolve(), folder, port)
+    for server in servers:
+        yield _server(server, folder, port)
 
 
 def _nginx(folder: Path, upstream: int) -> Target | None:
@@ -156,7 +75,9 @@ def _nginx(folder: Path, upstream: int) -> Target | None:
     port, config = free_port(), folder / "nginx.conf"
     config.write_text(_NGINX.format(folder=folder, upstream=upstream, port=port))
     told = _output([program, "-v"])
-    return Target("nginx", [program, "-c", str(config)], port, folder, version=told.rpartition("/")[2])
+    return Target(
+        "nginx", "nginx", [program, "-c", str(config)], port, folder, version=told.rpartition("/")[2]
+    )
 
 
 def _litellm(folder: Path, upstream: int) -> Target | None:
@@ -172,48 +93,72 @@ def _litellm(folder: Path, upstream: int) -> Target | None:
     code = "from importlib.metadata import version; print(version('litellm'))"
     told = _output([str(LITELLM / "bin" / "python"), "-c", code])
     env = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # no target checks a key
-    return Target("LiteLLM proxy", command, port, folder, "/health/liveliness", False, env, told)
+    return Target(
+        "litellm", "LiteLLM proxy", command, port, folder, "/health/liveliness", env=env, version=told
+    )
 
 
-def _backend(folder: Path, upstream: int) -> Target:
-    port = free_port()
-    command = [sys.executable, "backend_server.py", "--port", str(port)]
-    env = _data_folder(folder / "waitress", upstream)
-    return Target("backend_server.py", command, port, folder, "/api/health", True, env, __version__)
-
-
-def _gunicorn(folder: Path, upstream: int) -> Target | None:
-    program = Path(sys.executable).parent / "gunicorn"
-    if not program.exists():
+def _portkey(folder: Path, upstream: int) -> Target | None:
+    package, node = PORTKEY / "node_modules" / "@portkey-ai" / "gateway", shutil.which("node")
+    if node is None or not package.exists():
         return None
     port = free_port()
-    flags = ["-k", "gthread", "--threads", "600", "--worker-connections", "2000", "--backlog", "1024"]
-    command = [sys.executable, str(program), *flags, "-b", f"127.0.0.1:{port}", "app.wsgi:app"]
-    env = _data_folder(folder / "gunicorn", upstream)
-    return Target("gunicorn app.wsgi", command, port, folder, "/api/health", True, env, __version__)
+    command = [node, str(package / "build" / "start-server.js"), f"--port={port}", "--headless"]
+    headers = {
+        "Authorization": "Bearer none",
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1",
+    }
+    version = json.loads((package / "package.json").read_text())["version"]
+    return Target("portkey", "Portkey gateway", command, port, folder, "/", headers=headers, version=version)
 
 
-def _data_folder(folder: Path, upstream: int) -> dict[str, str]:
-    """Return the environment for a backend with the data folder *folder* and the upstream as its Ollama."""
-    folder.mkdir()
+def _backend(kind: str, checkout: Path, folder: Path, upstream: int) -> Target:
+    """Return the backend of *checkout*, as `backend_server.py` or in gunicorn."""
+    port = free_port()
+    python = _python(checkout)
+    if kind.startswith("gunicorn"):
+        workers = "2" if kind == "gunicorn2" else "1"
+        bind = ["-w", workers, "-b", f"127.0.0.1:{port}", "app.wsgi:app"]
+        command = [python, "-m", "gunicorn", *_GTHREAD, *bind]
+        name = f"gunicorn, {workers} {'process' if workers == '1' else 'processes'}"
+    else:
+        command = [python, "backend_server.py", "--port", str(port)]
+        name = f"backend_server.py {'/v1' if kind == 'v1' else '/api/chat'}"
+    before = "" if checkout == ROOT else checkout.name
+    target = _ours(kind, f"{before}: {name}" if before else name, command, port, folder, upstream)
+    target.checkout, target.before = checkout, before
+    if kind == "v1":
+        target.chat = "/v1/chat/completions"
+    return target
+
+
+def _server(server: str, folder: Path, upstream: int) -> Target:
+    """Return this backend in a server that *server* starts."""
+    port = free_port()
+    command = shlex.split(server.replace("{port}", str(port)))
+    name = " ".join(Path(word).name for word in shlex.split(server) if "{port}" not in word)
+    return _ours(server, name, command, port, folder, upstream)
+
+
+def _ours(kind: str, name: str, command: list[str], port: int, folder: Path, upstream: int) -> Target:
+    """Return a backend with a data folder of its own and the upstream as its Ollama."""
+    data = folder / f"data-{port}"
+    data.mkdir()
     provider = {"base_url": f"http://127.0.0.1:{upstream}/v1", "model": MODELS[0]}
-    (folder / "providers.json").write_text(json.dumps({"ollama": provider}))
-    return {"BACKEND_DATA_DIR": str(folder), "BACKEND_ENABLE": "ollama"}
+    (data / "providers.json").write_text(json.dumps({"ollama": provider}))
+    env = {"BACKEND_DATA_DIR": str(data), "BACKEND_ENABLE": "ollama"}
+    return Target(kind, name, command, port, folder, "/api/health", "/api/chat", env=env)
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def _python(checkout: Path) -> str:
+    """Return the interpreter of *checkout*."""
+    if checkout == ROOT:
+        return sys.executable
+    folder, program = (".venv/Scripts", "python.exe") if os.name == "nt" else (".venv/bin", "python")
+    return str(checkout / folder / program)
 
 
 def _output(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     return (done.stdout + done.stderr).strip()
-
-
-def _proc(pid: int, name: str) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/{name}").read_text()
-    return ""

@@ -1,7 +1,8 @@
 """An upstream that answers at once: OpenAI's chat route and Ollama's own routes, from prepared bytes.
 
 The model's name says how it answers: ``instant`` 200 tokens at once, ``long`` 50,000 tokens as fast as the
-client reads them, ``slow`` 200 at 10 tokens per second; a tag is another number of tokens: ``slow:50``.
+client reads them, ``slow`` 200 at 10 tokens per second, ``paced`` 200 at 50 tokens per second; a tag is
+another number of tokens: ``slow:50``.
 
 Run it: ``python -m benchmarks.upstream PORT``.
 """
@@ -15,8 +16,6 @@ from typing import cast
 
 from benchmarks import wire
 
-_TOKENS_PER_SECOND = 10
-
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -28,6 +27,7 @@ class Upstream(asyncio.Protocol):
         self._received = b""
         self._left: list[bytes] = []  # pieces to write, in reverse order
         self._due = 0.0
+        self._pace: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,7 +65,9 @@ class Upstream(asyncio.Protocol):
         model = request["model"]
         if not request.get("stream"):
             self._transport.write(wire.whole(model))
-        elif model.startswith("slow"):
+            return
+        self._pace = wire.pace_of(model)
+        if self._pace is not None:
             self._left = list(reversed(wire.events(model)))
             self._due = asyncio.get_running_loop().time()
             self._write_next()
@@ -80,7 +82,7 @@ class Upstream(asyncio.Protocol):
     def _write_next(self) -> None:
         self._transport.write(self._left.pop())
         if self._left:
-            self._due += 1 / _TOKENS_PER_SECOND
+            self._due += self._pace or 0
             self._timer = asyncio.get_running_loop().call_at(self._due, self._write_next)
         else:
             self._timer = None

@@ -14,11 +14,12 @@ TOKENS = 200
 LONG_TOKENS = 50_000
 """Tokens of the longest answer."""
 
-FIRST_TOKEN = b'"t0 "'
-"""The first token, as it is in an event of any target."""
+MODELS = ("instant", "slow", "long", "paced")
 
-MODELS = ("instant", "slow", "long")
+PACED_SECONDS = 0.02
+"""Seconds between two tokens of the model ``paced``."""
 
+_PACES = {"slow": 0.1, "paced": PACED_SECONDS}
 _BLOCK = 65536  # bytes written at a time
 _DETAILS = {"format": "gguf", "family": "llama", "families": ["llama"], "parameter_size": "1B"}
 _LISTED = [
@@ -46,6 +47,11 @@ def tokens_of(model: str) -> int:
     if count.isdigit():
         return max(1, min(int(count), LONG_TOKENS))
     return LONG_TOKENS if name == "long" else TOKENS
+
+
+def pace_of(model: str) -> float | None:
+    """Return the seconds between two tokens of *model*; None: as fast as the client reads."""
+    return _PACES.get(model.partition(":")[0])
 
 
 def text_of(count: int) -> str:
