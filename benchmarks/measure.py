@@ -55,7 +55,7 @@ class Size:
     pause: float = 30.0
 
 
-QUICK = Size(1.0, 500, 1.0, (1, 4, 16, 64), 0.5, (1, 100, 300), 100, 15.0, 20_000, 2000, 5.0)
+QUICK = Size(1.0, 500, 1.0, (1, 4, 16, 64), 0.5, (1, 100, 300), 100, 60.0, 20_000, 2000, 5.0)
 """A run of two to three minutes, on a machine that does nothing else."""
 
 
