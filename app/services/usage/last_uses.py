@@ -44,7 +44,11 @@ class LastUses:
 
     def due(self, uses: Iterable[ModelUsed]) -> dict[_Key, datetime]:
         """Return the last use of each model, without models that were written less than a minute ago."""
-        last = {key: use.at for use in uses if (key := use.key)}
+        newest = {(use.provider, use.model): use for use in uses}  # to parse the name of a model once
+        last: dict[_Key, datetime] = {}
+        for use in newest.values():
+            if key := use.key:
+                last[key] = max(use.at, last.get(key, use.at))
         now = time.monotonic()
         return {key: at for key, at in last.items() if now - self._written.get(key, -_INTERVAL) >= _INTERVAL}
 

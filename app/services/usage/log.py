@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -120,6 +120,6 @@ def _use(item: CallRecord | ModelUsed) -> ModelUsed | None:
 
 
 def _row(call: CallRecord) -> dict[str, Any]:
-    row = asdict(call)
+    row = vars(call)  # asdict() would copy each value deeply
     limits = {"provider": 80, "endpoint": 80, "outcome": 64, "request_id": 64}
     return {**row, **{name: row[name][:limit] for name, limit in limits.items()}}
