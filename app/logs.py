@@ -47,6 +47,5 @@ def configure(config: Config) -> None:
 
 
 def _leave_out_callers() -> None:
-    """Let no record look for its caller, thread and process, which our lines do not name."""
+    """Let no record look for its caller, which our lines do not name; gunicorn's lines name the process."""
     logging._srcfile = None  # noqa: SLF001  # so says the manual of logging, under "Optimization"
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
