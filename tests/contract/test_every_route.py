@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -153,6 +154,18 @@ def test_every_route_refuses_a_foreign_host(app: Flask, client: FlaskClient) -> 
         response = client.open(path, method=method, headers={"Host": "evil.example:8002"})
 
         assert _assert_error_body(response, 403)["error_type"] == "host_not_allowed"
+
+
+def test_description_is_whole_for_all_who_ask_at_once(app: Flask) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        asked = [
+            threads.submit(lambda: app.test_client().get("/api/openapi.json", headers={"Host": "localhost"}))
+            for _ in range(4)
+        ]
+    described = [answer.result().json for answer in asked]
+
+    assert described[0]["paths"].keys() >= {"/api/chat", "/v1/models"}
+    assert described == described[:1] * 4
 
 
 @pytest.mark.parametrize(
