@@ -26,7 +26,8 @@ from app.api import (
     updates,
     usage,
 )
-from app.api.base import Api, App, add_request_hooks
+from app.api.base import App, add_request_hooks
+from app.api.description import Api
 from app.cli import COMMANDS
 from app.config import Config, StartFailed
 from app.container import Services

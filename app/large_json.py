@@ -22,6 +22,9 @@ MAX_VALUES = 1_000_000
 MAX_CONTAINERS = 100_000
 """The most lists and objects, unless a caller allows more."""
 
+_MAX_DIGITS = 5_000  # of a number; Python itself makes no integer of so many
+_NUMBER = "0123456789+-.eE"
+
 _Scan = Callable[[str, int], Any]
 
 
@@ -95,6 +98,10 @@ class _Decoder(json.JSONDecoder):
         self._values_left -= 1
         if self._values_left < 0:
             raise TooMuch(f"The body has more than {self._values:,} values.")
+        # The parser's pattern would hold the lock as long as a number has digits.
+        end = index + _MAX_DIGITS
+        if len(text) > end and text[end] in _NUMBER and not text[index:end].strip(_NUMBER):
+            raise TooMuch(f"The body has a number of more than {_MAX_DIGITS:,} digits.")
         return self._scan(text, index)
 
 

@@ -7,7 +7,6 @@ import logging
 import math
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,7 +22,6 @@ from app.body_limits import Accepted, accepted_by
 from app.errors import ServerStopping, ServiceError, error_body, server_failed
 from app.large_json import MAX_DEPTH, SMALL, TooMuch, check_depth, loads
 from app.openai_errors import openai_error, speaks_openai
-from app.schemas.base import ErrorSchema
 from app.schemas.fields import MOST_FAULTS
 from app.security import ANSWER_HEADERS
 from app.stopping import stopping
@@ -94,46 +92,6 @@ class App(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return *func*."""
         return func
-
-
-class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
-    """The API, whose errors all have the same body.
-
-    Its description is made when it is first asked for, because that takes longer than the rest of the start.
-    """
-
-    ERROR_SCHEMA = ErrorSchema
-
-    def __init__(self, app: Flask) -> None:
-        self._undocumented: list[Blueprint] = []
-        self._making = threading.RLock()
-        super().__init__(app)
-
-    @property
-    def spec(self) -> Any:
-        """The description of the API, an :class:`apispec.APISpec`."""
-        with self._making:
-            undocumented, self._undocumented = self._undocumented, []
-            for blp in undocumented:
-                blp.register_views_in_doc(self, self._app, self._spec, name=blp.name, parameters=None)
-                self._spec.tag({"name": blp.name, "description": blp.description})
-        return self._spec
-
-    @spec.setter
-    def spec(self, value: Any) -> None:
-        self._spec = value
-
-    def register_blueprint(self, blp: Blueprint) -> None:
-        """Register the views of *blp*."""
-        self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
-        self._app.register_blueprint(blp)
-        self._undocumented.append(blp)
-
-    def _register_error_handlers(self) -> None:
-        app: Flask = self._app
-        app.register_error_handler(HTTPException, answer_http_error)
-        app.register_error_handler(ServiceError, answer_service_error)
-        app.register_error_handler(Exception, answer_unexpected_error)
 
 
 def _documenting(decorate: Decorator) -> Decorator:

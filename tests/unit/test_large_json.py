@@ -60,3 +60,15 @@ def test_hooks_are_those_of_the_standard_parser() -> None:
     hooks = {"parse_float": str, "parse_constant": str}
 
     assert loads('[1.50, {"a": NaN}]', **hooks) == ["1.50", {"a": "NaN"}]
+
+
+@pytest.mark.parametrize("number", ["9" * 5001, "-" + "9" * 6000, "1." + "0" * 6000, "1e" + "0" * 6000])
+@pytest.mark.parametrize("text", ["[%s]", '{"a": %s}', "[%s"])
+def test_number_without_end_is_refused(text: str, number: str) -> None:
+    with pytest.raises(TooMuch, match="more than 5,000 digits"):
+        loads(text % number)
+
+
+def test_long_numbers_are_read() -> None:
+    assert loads(f"[{'9' * 4000}, 1.{'0' * 4000}]") == [int("9" * 4000), 1.0]
+    assert loads(f"[1,{'2,' * 5000}3]") == [1, *[2] * 5000, 3]

@@ -15,6 +15,7 @@ from marshmallow import ValidationError
 
 from app.config import MAX_ANSWER, Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
+from app.interpreter import serve_many
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
 from app.services.providers.store import Provider, start_hint
@@ -98,6 +99,8 @@ class OpenAIClients:
     def warm_up(self) -> None:
         """Import ``openai`` now, so that the first chat does not wait for it."""
         import openai  # noqa: F401
+
+        serve_many()
 
     def open(
         self, provider: Provider, timeouts: Timeouts, path: str, body: Mapping[str, object] | None
