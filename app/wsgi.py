@@ -11,7 +11,7 @@ import sys
 
 from app import create_app, logs
 from app.config import Config, StartFailed
-from app.interpreter import serve_many
+from app.interpreter import keep_what_is_loaded
 from app.processes import look_after_pulls, stop_at_signals, without_oddities
 
 _CANNOT_LOAD = 4  # gunicorn's exit code for an app that does not load; with others it would try without end
@@ -25,7 +25,7 @@ except StartFailed as exc:
     logging.critical("%s", " ".join(exc.message.split()))  # noqa: LOG015 - no logger may be set up yet
     sys.exit(_CANNOT_LOAD)
 
-serve_many()
+keep_what_is_loaded()
 stop_at_signals(app.extensions["services"])
 look_after_pulls(app.extensions["services"])
 app.wsgi_app = without_oddities(app.wsgi_app)  # type: ignore[assignment,method-assign]

@@ -15,7 +15,7 @@ from marshmallow import ValidationError
 
 from app.config import MAX_ANSWER, Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
-from app.interpreter import serve_many
+from app.interpreter import keep_what_is_loaded
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
 from app.services.providers.store import Provider, start_hint
@@ -100,7 +100,7 @@ class OpenAIClients:
         """Import ``openai`` now, so that the first chat does not wait for it."""
         import openai  # noqa: F401
 
-        serve_many()
+        keep_what_is_loaded()
 
     def open(
         self, provider: Provider, timeouts: Timeouts, path: str, body: Mapping[str, object] | None
