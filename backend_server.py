@@ -15,6 +15,7 @@ from app import create_app, logs
 from app.config import Config
 from app.container import Services
 from app.errors import ServiceError
+from app.interpreter import keep_what_is_loaded
 from app.server import Worker, make_listener, run, start_workers
 from app.services.ollama import Launcher
 from app.stopping import limit_stop
@@ -122,6 +123,7 @@ def _prepare(services: Services, launcher: Launcher, listener: socket.socket, wo
     if worker:
         worker.let_others_start()
     services.clients.warm_up()
+    keep_what_is_loaded()  # once for each process, when all of it is loaded
 
 
 def _greet(services: Services, launcher: Launcher, listener: socket.socket) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 from app.errors import ServerStopping
-from app.interpreter import keep_what_is_loaded
 from app.server.connection import Connection
 from app.server.listener import Listener
 from app.server.request import Request
@@ -27,7 +26,6 @@ def run(listener: Listener, close: Callable[[], None]) -> None:
 
     :param close: is called in a thread after the running answers; closes what they used
     """
-    keep_what_is_loaded()
     while not stopping.is_set():
         _poll(listener, listener.pause or 1.0)
     _Ending(listener).wait(_PATIENCE)

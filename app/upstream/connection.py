@@ -15,7 +15,7 @@ from urllib3.util import wait_for_read, wait_for_write
 
 from app.addresses import dialled, is_loopback, parse
 from app.upstream.limits import TooMuch
-from app.upstream.reading import TICK, Ticks
+from app.upstream.reading import TICK, SilentUpstream, Ticks
 from app.upstream.threaded import in_thread
 
 _READ = 65536  # bytes
@@ -107,17 +107,10 @@ def _addresses(host: str, port: int, seconds: float) -> Generator[bytes, None, l
 
     if parse(host) or is_loopback(host):
         return look_up()
-    deadline = time.monotonic() + seconds
-    looking = in_thread(look_up)  # a resolver may take minutes
-    while True:
-        try:
-            yield next(looking)
-        except StopIteration as end:
-            found: list[Any] = end.value
-            return found
-        if time.monotonic() > deadline:
-            looking.close()
-            raise TimeoutError
+    try:
+        return (yield from in_thread(look_up, seconds=seconds))  # a resolver may take minutes
+    except SilentUpstream as exc:
+        raise TimeoutError from exc
 
 
 def _reach(sock: socket.socket, address: Any, seconds: float) -> Ticks:
@@ -189,10 +182,9 @@ class ResponseParser:
         return self.is_over and self._may_go_on and self._failure is None
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes, or ``b""`` when the connection has ended.
+        """Take the next bytes, or ``b""`` when the connection has ended; :meth:`check` tells what is wrong.
 
         :raises TooMuch: when there are more than :data:`_HEAD_LIMIT` bytes of headers
-        :raises httpx2.RemoteProtocolError: when they are no HTTP; parts that came before are in `parts`
         """
         if not data:
             self._end()

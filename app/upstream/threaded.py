@@ -6,6 +6,7 @@ To give up, the connection is shut down: it is announced before the upstream ans
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from app.stopping import stopping
 from app.threads import Threads
 from app.upstream.reading import TICK, Opening, SilentUpstream, Ticks
 
-threads = Threads("upstream reader")
+_threads = Threads("upstream reader")
 
 _BACKLOG = 1000  # items that may wait in the queue until take() takes them
 _ROOM_POLL = 0.01  # seconds
@@ -55,7 +56,7 @@ class InThread(Generic[_T]):
         self._is_closed = False
         self._lock = threading.Lock()
         self.is_sent = False
-        threads.run(self._run)
+        _threads.run(self._run)
 
     def take(self) -> list[_T] | None:
         """Return the items that came; an empty list when none came within a tick, None at the end.
@@ -165,27 +166,13 @@ def open_in_thread(work: Callable[[], Generator[bytes, None, None]]) -> Opening:
     return body
 
 
-def in_thread(work: Callable[[], _T]) -> Generator[bytes, None, _T]:
+def in_thread(
+    work: Callable[[], _T], *, seconds: float = math.inf, uploads: bool = False
+) -> Generator[bytes, None, _T]:
     """Run *work* in a thread, and return what it returns; yield ``b""`` in each tick until then.
 
-    :raises ServerStopping: when this process is being stopped
-    :raises Exception: what *work* raises
-    """
-    running = InThread(lambda: _once(work))
-    try:
-        while not (items := running.take()):
-            if stopping.is_set():
-                raise ServerStopping
-            yield b""
-        return items[0]
-    finally:
-        running.close()
+    Its connection is shut down when it takes longer than *seconds*, or when the generator is closed.
 
-
-def within(seconds: float, work: Callable[[], _T], *, uploads: bool = False) -> _T:
-    """Send a request and read its answer in a thread; hang up when that takes longer than *seconds*.
-
-    :param work: sends the request, and returns what it reads
     :param uploads: count the seconds from the moment when the request was sent: it may be large
     :raises SilentUpstream: when it takes longer
     :raises ServerStopping: when this process is being stopped
@@ -201,9 +188,21 @@ def within(seconds: float, work: Callable[[], _T], *, uploads: bool = False) -> 
                 deadline = time.monotonic() + seconds
             elif time.monotonic() > deadline:
                 raise SilentUpstream
+            yield b""
         return items[0]
     finally:
         running.close()
+
+
+def within(seconds: float, work: Callable[[], _T], *, uploads: bool = False) -> _T:
+    """Run *work* as :func:`in_thread` does, and wait for it."""
+    waiting = in_thread(work, seconds=seconds, uploads=uploads)
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:  # noqa: PERF203 - at most once in a tick
+            result: _T = end.value
+            return result
 
 
 def take(queue: SimpleQueue[_T]) -> list[_T]:

@@ -20,6 +20,7 @@ from tests.engine.process import wait_until
 from tests.free_port import free_port
 from tests.live.process import BackendProcess, stream_events
 from tests.raw_server import Connection, raw_server
+from tests.sockets import is_open
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 pytestmark = [pytest.mark.live, needs_proc]
@@ -58,16 +59,6 @@ def connect(backend: BackendProcess) -> socket.socket:
     connection.sendall(HEALTH)
     assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     return connection
-
-
-def is_open(connection: socket.socket) -> bool:
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) != b""
-    except BlockingIOError:
-        return True
-    except ConnectionError:
-        return False
 
 
 def test_workers_share_the_connections_and_one_that_dies_is_started_again(tmp_path: Path) -> None:

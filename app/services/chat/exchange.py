@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator, Iterable
 from functools import partial
 
-from app.config import Timeouts
 from app.errors import ChatStopped, ModelNotFound, ServiceError
 from app.schemas.chat_results import ChatResult
 from app.services.chat.attempts import Attempt, Event
@@ -40,13 +39,11 @@ class Exchange:
         attempt: Attempt,
         choice: ModelChoice,
         windows: ContextWindows,
-        timeouts: Timeouts,
         stop: threading.Event,
     ) -> None:
         self._attempt = attempt
         self._choice = choice
         self._windows = windows
-        self._timeouts = timeouts
         self._stop = stop
         self._stream = _Stream(attempt, windows)
 
@@ -61,7 +58,7 @@ class Exchange:
         data = b""
         with (
             attempt.dialect.translated(),
-            contextlib.closing(read_all(self._open(), limit=self._timeouts.first_byte)) as parts,
+            contextlib.closing(read_all(self._open(), limit=attempt.timeouts.first_byte)) as parts,
         ):
             for data in parts:
                 self._check_stop()
@@ -76,7 +73,7 @@ class Exchange:
         An error before the first part of the answer is raised, so that a fallback can take over.
         """
         attempt, answer, stream = self._attempt, self._attempt.answer, self._stream
-        timeouts = self._timeouts
+        timeouts = attempt.timeouts
         chunks = read(
             self._open(), first_byte=timeouts.first_byte, idle=timeouts.idle, progress=lambda: answer.events
         )

@@ -62,7 +62,7 @@ class ChatService:
             for attempt in self._attempts.of(body, request_id):
                 attempt.first_error = first_error
                 begun(attempt)
-                exchange = Exchange(attempt, self._choice, self._windows, attempt.timeouts, stop)
+                exchange = Exchange(attempt, self._choice, self._windows, stop)
                 try:
                     with self._noted(attempt):
                         yield from exchange.events() if attempt.is_streamed else exchange.whole()

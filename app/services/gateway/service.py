@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
+from app.config import Timeouts
 from app.errors import ServiceError
 from app.schemas.openai_v1 import OpenAIAnswer, OpenAIRequest, OpenAIUsage
 from app.services.catalog import Offers
@@ -131,7 +132,8 @@ class GatewayService:
             check_name(request.model)
         self._circuits.check(provider)
         with self._recorded(provider, request):
-            yield from self._stream(provider, request) if request.streamed else self._whole(provider, request)
+            answer = self._stream if request.streamed else self._whole
+            yield from answer(provider, request, self._settings.timeouts)
 
     @contextmanager
     def _recorded(self, provider: Provider, request: RelayedRequest) -> Iterator[None]:
@@ -152,13 +154,12 @@ class GatewayService:
         finally:
             self._record(request.record())
 
-    def _whole(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, None]:
-        limit = self._settings.timeouts.first_byte
+    def _whole(
+        self, provider: Provider, request: RelayedRequest, timeouts: Timeouts
+    ) -> Generator[bytes, None, None]:
+        opening = self._open(provider, request, timeouts)
         data = b""
-        with (
-            translated(provider),
-            closing(read_all(self._open(provider, request), limit=limit)) as parts,
-        ):
+        with translated(provider), closing(read_all(opening, limit=timeouts.first_byte)) as parts:
             for data in parts:
                 if not data:
                     yield b""
@@ -170,11 +171,12 @@ class GatewayService:
             request.check(provider, answer)
         yield data
 
-    def _stream(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, None]:
+    def _stream(
+        self, provider: Provider, request: RelayedRequest, timeouts: Timeouts
+    ) -> Generator[bytes, None, None]:
         check = StreamCheck(provider.name, provider.api_key, request.choices)
-        timeouts = self._settings.timeouts
         chunks = read(
-            self._open(provider, request),
+            self._open(provider, request, timeouts),
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
             progress=lambda: check.events,
@@ -197,9 +199,11 @@ class GatewayService:
         if check.error:
             raise check.error
 
-    def _open(self, provider: Provider, request: RelayedRequest) -> Generator[bytes, None, ResponseBody]:
+    def _open(
+        self, provider: Provider, request: RelayedRequest, timeouts: Timeouts
+    ) -> Generator[bytes, None, ResponseBody]:
         """Send *request* and return its open answer."""
-        offers, timeouts, endpoint = self._offers, self._settings.timeouts, request.endpoint
+        offers, endpoint = self._offers, request.endpoint
         if not request.model:
             request.model = yield from in_thread(partial(offers.of(provider).default, endpoint))
         try:

@@ -15,7 +15,6 @@ from marshmallow import ValidationError
 
 from app.config import MAX_ANSWER, Timeouts
 from app.errors import ModelNotFound, NotFound, ServiceError
-from app.interpreter import keep_what_is_loaded
 from app.schemas.providers import ProviderModels, UpstreamProviderModelsSchema
 from app.services.providers.openai_client import make_client
 from app.services.providers.store import Provider, start_hint
@@ -99,8 +98,6 @@ class OpenAIClients:
     def warm_up(self) -> None:
         """Import ``openai`` now, so that the first chat does not wait for it."""
         import openai  # noqa: F401
-
-        keep_what_is_loaded()
 
     def open(
         self, provider: Provider, timeouts: Timeouts, path: str, body: Mapping[str, object] | None

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-# The client sends these headers to describe this machine. No provider needs them, and adding them to each
-# request takes a tenth of a chat's time.
+# The client sends these headers to describe this machine, and no provider needs them.
 _LEFT_OUT = [
     f"X-Stainless-{name}"
     for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")

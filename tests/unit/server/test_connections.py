@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 
 import pytest
 
 from app.server.connection import Connection, peer_of
 from app.server.listener import Listener
 from tests.engine.process import wait_until
+from tests.sockets import is_open
 from tests.unit.server.conftest import Serve, Served, read
 
 GET = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
@@ -20,16 +20,6 @@ HEAD = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application
 def is_healthy(served: Served) -> bool:
     with served.connect(GET + b"Connection: close\r\n\r\n") as connection:
         return read(connection).status == 200
-
-
-def is_open(connection: socket.socket) -> bool:
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) != b""
-    except BlockingIOError:
-        return True
-    except ConnectionError:
-        return False
 
 
 @pytest.mark.parametrize(
